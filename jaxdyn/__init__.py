@@ -1,0 +1,66 @@
+"""The laboratory for the dynamics of learning: theory and simulation of a learning system side by side.
+
+A learning system is a map or a flow on a pytree; we observe it at chosen times, sweep it, and compare it with theory.
+"""
+
+import importlib
+import os
+
+
+def _reserve_threads() -> None:
+    """Size XLA's thread pool before its CPU backend starts: with two threads a batched SVD in two runs at once deadlocks."""
+    from jax._src import xla_bridge
+
+    started = getattr(xla_bridge, "backends_are_initialized", lambda: False)
+    if not started():
+        wanted = max(8, os.cpu_count() or 1)
+        given = os.environ.get("NPROC", "")
+        os.environ["NPROC"] = str(max(wanted, int(given) if given.isdigit() else 0))
+
+
+_reserve_threads()
+
+from jaxdyn.dynamics import (  # noqa: E402
+    RK4,
+    at,
+    descent,
+    flow,
+    integrate,
+    iterate,
+    log_times,
+    segmented,
+    step_key,
+    train,
+)
+from jaxdyn.types import Model, State, Trajectory  # noqa: E402
+
+__version__ = "0.1.0"
+
+_SUBMODULES = ("results", "plot", "papers", "models", "tasks", "rules", "observables", "theory")
+
+__all__ = [
+    "RK4",
+    "Model",
+    "State",
+    "Trajectory",
+    "at",
+    "descent",
+    "flow",
+    "integrate",
+    "iterate",
+    "log_times",
+    "segmented",
+    "step_key",
+    "train",
+    *_SUBMODULES,
+]
+
+
+def __getattr__(name: str):
+    if name in _SUBMODULES:
+        return importlib.import_module(f"jaxdyn.{name}")
+    raise AttributeError(f"module 'jaxdyn' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

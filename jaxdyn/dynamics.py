@@ -1,0 +1,426 @@
+"""The verbs: every loop of the library is here.
+
+A map is iterated (`iterate`, `train`), a velocity is integrated (`integrate`, `flow`); both start from parameters or
+from a `State` to go on from, and both record what `observe` returns at the given times, never the trajectory itself.
+"""
+
+import functools
+import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+
+from jaxdyn.types import Batch, Field, Key, Observe, Params, State, Stream, Trajectory
+
+SALT = 0x6A617864
+RESERVED = ("time", "ok")
+
+
+class RK4(NamedTuple):
+    """The classical fourth-order Runge-Kutta method at a fixed `step` (flow time), shortened to meet recording times."""
+
+    step: Any
+
+
+def step_key(key: Key | None, time: Any) -> Key | None:
+    """Return the key of the step from `time` to `time + 1`: `fold_in(fold_in(key, SALT), time)`.
+
+    The salt keeps the batches apart from the initial weights: `fold_in(key, i)` alone is `split(key, n)[i]`.
+    """
+    return None if key is None else jax.random.fold_in(jax.random.fold_in(key, SALT), time)
+
+
+def log_times(stop: int, num: int, start: int = 1) -> np.ndarray:
+    """Return 0 and at most `num` distinct whole steps, evenly spaced in the logarithm from `start` to `stop`.
+
+    >>> log_times(1000, 4)
+    array([   0,    1,   10,  100, 1000])
+    """
+    if not (num >= 1 and 1 <= start <= stop):
+        raise ValueError(f"log_times: needs num >= 1 and 1 <= start <= stop, got {num=}, {start=}, {stop=}")
+    return np.unique(np.r_[0, np.round(np.geomspace(start, stop, num)).astype(int)])
+
+
+def at(times: Any, observe: Observe) -> Observe:
+    """Observe only at the given times, among those recorded; floats are NaN elsewhere, so integers become floats.
+
+    The observable is computed where it is due, also inside `vmap` as long as the recording times are not batched.
+    """
+    times = jnp.asarray(times)
+
+    def scheduled(state):
+        shapes = jax.eval_shape(observe, state)
+        dtypes = jax.tree.map(lambda a: jnp.result_type(a.dtype, jnp.float32), shapes)
+        due = jnp.any(times.astype(state.time.dtype) == state.time)
+        return lax.cond(
+            due,
+            lambda s: jax.tree.map(lambda a, d: jnp.asarray(a, d), observe(s), dtypes),
+            lambda s: jax.tree.map(lambda a, d: jnp.full(a.shape, jnp.nan, d), shapes, dtypes),
+            state,
+        )
+
+    return scheduled
+
+
+def iterate(
+    step: Callable[[Key | None, State], State],
+    start: Params | State,
+    *,
+    times: Any,
+    observe: Observe,
+    key: Key | None = None,
+) -> Trajectory:
+    """Iterate the map `step(key, state) -> state` and record `observe(state)` at the whole, absolute step numbers `times`.
+
+    `iterate` owns the clock: `state.time` counts the calls and what `step` writes there is ignored; the call at time t
+    receives `step_key(key, t)`.  `final` is bit for bit the same for any recording times, observables and cuts into
+    continued runs.  Forward-mode derivatives (`jax.jvp`, `jax.jacfwd`) go through; for reverse mode scan over the step.
+
+    Raises ValueError for times that are not increasing, whole and non-negative (where they are concrete), TypeError
+    for a step that changes the structure, shapes or dtypes of the state, or an `observe` that returns no dict of arrays.
+    """
+    start = _as_state(start, jnp.int32)
+    times = _recording_times(times, start.time, whole=True)
+
+    def advance(state):
+        new = step(step_key(key, state.time), state)
+        if not isinstance(new, State):
+            raise TypeError(
+                f"step: returned {type(new).__name__}; return the state it was given with `_replace(params=...)`"
+            )
+        _check_unchanged(state._replace(time=()), new._replace(time=()))
+        return new._replace(time=state.time + 1)
+
+    def segment(carry, time):
+        state, ok = carry
+        state = lax.fori_loop(state.time, time, lambda _, s: advance(s), state)
+        # The barriers keep the compiler from merging what is observed into the run: the run's bits stay its own.
+        seen = lax.optimization_barrier(state)
+        ok = ok & _finite(seen.params)
+        return (state, ok), lax.optimization_barrier((_masked(_observed(observe, seen), ok), ok))
+
+    (final, _), (observed, ok) = lax.scan(segment, (start, jnp.asarray(True)), jnp.asarray(times))
+    return Trajectory(times, observed, final, ok)
+
+
+def descent(
+    field: Field, optimizer: optax.GradientTransformation, stream: Stream
+) -> Callable[[Key | None, State], State]:
+    """Return the map of an optimiser: `params + optimizer(field(params, stream(key, time)))`.
+
+    Wrap it to act after the update (constraints, kicks, averages).  Raises ValueError where the field's updates do not
+    have the structure and shapes of the parameters.
+    """
+
+    def step(key, state):
+        updates = field(state.params, stream(key, state.time))
+        _check_updates(state.params, updates)
+        updates, memory = optimizer.update(updates, state.memory, state.params)
+        return state._replace(params=optax.apply_updates(state.params, updates), memory=memory)
+
+    return step
+
+
+def train(
+    field: Field,
+    optimizer: optax.GradientTransformation,
+    stream: Stream,
+    start: Params | State,
+    *,
+    times: Any,
+    observe: Observe,
+    key: Key | None = None,
+) -> Trajectory:
+    """Train by an optax optimiser on the batches of a stream, recording at the step numbers `times`.
+
+    The same as `iterate(descent(field, optimizer, stream), ...)` with a fresh optimiser where `start` has no memory.  A
+    second phase with a fresh optimiser starts from `run.final._replace(memory=())`.
+    """
+    start = _as_state(start, jnp.int32)
+    if isinstance(start.memory, tuple) and not start.memory:
+        start = start._replace(memory=optimizer.init(start.params))
+    return iterate(descent(field, optimizer, stream), start, times=times, observe=observe, key=key)
+
+
+def integrate(
+    velocity: Callable[[Any, Params], Params],
+    start: Params | State,
+    *,
+    times: Any,
+    observe: Observe,
+    solver: Any = "tsit5",
+    rtol: Any = 1e-8,
+    atol: Any = 1e-10,
+    max_steps: int = 100_000,
+    event: Any = None,
+) -> Trajectory:
+    """Integrate `d params / dt = velocity(t, params)` and record `observe(state)` at the absolute flow times `times`.
+
+    `solver` is "tsit5" (explicit), "kvaerno5" (stiff), any diffrax solver, or `RK4(step)` for fixed steps.  The
+    tolerances are raised to what the precision of the parameters holds (32 eps, eps/4).  `event` is a `diffrax.Event`, such as
+    `diffrax.Event(diffrax.steady_state_event())`: the records after it repeat the state in which it fired.  A solver that
+    fails, by blow-up or after `max_steps`, is data: `ok` is False and the records are NaN from there on.  Forward-mode
+    derivatives go through.
+
+    Raises ValueError for times that are not increasing and non-negative (where concrete) or an unknown solver's name.
+    """
+    floats = _floats(start.params if isinstance(start, State) else start)
+    dtype = jnp.finfo(jnp.result_type(*floats) if floats else jnp.result_type(float)).dtype
+    start = _as_state(start, dtype)
+    times = _recording_times(times, start.time, whole=False, dtype=dtype)
+    if isinstance(solver, RK4):
+        if event is not None:
+            raise ValueError("event: RK4 takes fixed steps without events; use an adaptive solver such as 'tsit5'")
+        return _integrate_rk4(velocity, start, times, observe, solver.step)
+
+    import diffrax
+
+    solvers = {"tsit5": diffrax.Tsit5, "kvaerno5": diffrax.Kvaerno5}
+    if isinstance(solver, str):
+        if solver not in solvers:
+            raise ValueError(
+                f"solver: {solver!r} is unknown; pass one of {sorted(solvers)}, a diffrax solver or RK4(step)"
+            )
+        solver = solvers[solver]()
+    eps = float(jnp.finfo(dtype).eps)
+    stop = jnp.asarray(times)[-1]
+    # Without dtmin a single blow-up shrinks its step for ever and holds up all runs of its vmap.
+    controller = diffrax.PIDController(
+        rtol=jnp.maximum(rtol, 32 * eps), atol=jnp.maximum(atol, eps / 4), dtmin=1e-13 * (stop - start.time)
+    )
+    record = lambda t, y, _: (_observed(observe, State(t, y)), _finite(y))
+    solution = diffrax.diffeqsolve(
+        diffrax.ODETerm(lambda t, y, _: velocity(t, y)),
+        solver,
+        start.time,
+        stop,
+        None,
+        start.params,
+        saveat=diffrax.SaveAt(subs=[diffrax.SubSaveAt(ts=jnp.asarray(times), fn=record), diffrax.SubSaveAt(t1=True)]),
+        stepsize_controller=controller,
+        adjoint=diffrax.ForwardMode(),
+        max_steps=max_steps,
+        throw=False,
+        event=event,
+    )
+    (observed, ok), last = solution.ys
+    final = State(solution.ts[1][0], jax.tree.map(lambda a: a[0], last))
+    reached = jnp.isfinite(solution.ts[0])
+    success = solution.result == diffrax.RESULTS.successful
+    if event is not None:
+        fired = solution.result == diffrax.RESULTS.event_occurred
+        success = success | fired
+        repeat = _observed(observe, final)
+        keep = lambda a, b: jnp.where(jnp.reshape(fired & ~reached, (-1,) + (1,) * (a.ndim - 1)), b, a)
+        observed, ok, reached = jax.tree.map(keep, observed, repeat), keep(ok, _finite(final.params)), reached | fired
+    ok = jnp.cumprod(ok & reached).astype(bool)
+    final = final._replace(params=_masked(final.params, success))
+    return Trajectory(times, _masked(observed, ok), final, ok)
+
+
+def flow(
+    field: Field, batch: Batch, start: Params | State, *, times: Any, observe: Observe, **options: Any
+) -> Trajectory:
+    """Integrate `d params / dt = -field(params, batch)`, the gradient flow where the field is a gradient.
+
+    Times are flow times: plain gradient descent follows at `t = learning_rate * step` to first order in the learning
+    rate.  The options are those of `integrate`.
+    """
+
+    def velocity(_, params):
+        updates = field(params, batch)
+        _check_updates(params, updates)
+        return jax.tree.map(jnp.negative, updates)
+
+    return integrate(velocity, start, times=times, observe=observe, **options)
+
+
+def segmented(
+    run: Callable[[State, Any], Trajectory],
+    start: Params | State | Trajectory,
+    times: Any,
+    *,
+    segments: int = 20,
+    after: Callable[[Trajectory], Any] | None = None,
+) -> Trajectory:
+    """Run a long simulation piece by piece from the host: with a progress bar, Ctrl-C, checkpoints and early stops.
+
+    `run(state, times) -> Trajectory` is jitted here.  After each of the `segments` pieces `after(trajectory so far)` is
+    called; it may save a checkpoint, and ends the run by returning True.  Ctrl-C ends it too: what was recorded is
+    returned, and passing that Trajectory (or a checkpoint's) as `start` goes on behind its last record.  The result
+    equals the uncut run.  A start with an empty memory compiles twice; `State(0, params, optimizer.init(params))` once.
+    """
+    run = _jitted(run)
+    done = start if isinstance(start, Trajectory) else None
+    state = done.final if done is not None else start if isinstance(start, State) else State(0, start)
+    times = _recording_times(times, 0, whole=False, dtype=np.asarray(times).dtype)
+    times = times[times > done.time[-1]] if done is not None else times
+    size = max(1, -(-len(times) // segments))
+    bar = progress_bar(len(times), "record")
+    try:
+        for first in range(0, len(times), size):
+            piece = times[first : first + size]
+            # Padding by the last time keeps one shape, so one program; the records of the padding are dropped.
+            part = run(state, np.pad(piece, (0, size - len(piece)), mode="edge"))
+            part = jax.tree.map(lambda a: np.asarray(a)[: len(piece)], part._replace(final=None))._replace(
+                final=part.final
+            )
+            done = part if done is None else _joined(done, part)
+            state = done.final
+            bar.update(len(piece))
+            if after is not None and after(done) is True:
+                break
+    except KeyboardInterrupt:
+        if done is None:
+            raise
+    finally:
+        bar.close()
+    if done is None:
+        raise ValueError(f"times: nothing to run at {times}")
+    return done
+
+
+def progress_bar(total: int, unit: str, shown: bool | None = None, initial: int = 0):
+    """Return a tqdm bar, by default shown on terminals and in notebooks only."""
+    from tqdm import tqdm
+
+    if shown is None and "ipykernel" in sys.modules:
+        shown = True
+    return tqdm(total=total, unit=unit, initial=initial, disable=None if shown is None else not shown)
+
+
+@functools.cache
+def _jitted(run):
+    return jax.jit(run)
+
+
+def _joined(first, second):
+    glue = lambda a, b: np.concatenate([np.asarray(a), np.asarray(b)])
+    observed = {name: glue(first.observed[name], second.observed[name]) for name in second.observed}
+    return Trajectory(glue(first.time, second.time), observed, second.final, glue(first.ok, second.ok))
+
+
+def _integrate_rk4(velocity, start, times, observe, step):
+    def advance(state, h):
+        shifted = lambda k, c: jax.tree.map(lambda p, v: p + c * h * v, state.params, k)
+        k1 = velocity(state.time, state.params)
+        k2 = velocity(state.time + h / 2, shifted(k1, 0.5))
+        k3 = velocity(state.time + h / 2, shifted(k2, 0.5))
+        k4 = velocity(state.time + h, shifted(k3, 1.0))
+        combine = lambda p, a, b, c, d: p + h / 6 * (a + 2 * b + 2 * c + d)
+        return state._replace(time=state.time + h, params=jax.tree.map(combine, state.params, k1, k2, k3, k4))
+
+    def segment(carry, time):
+        state, ok = carry
+        steps = jnp.ceil((time - state.time) / step - 1e-6).astype(jnp.int32)
+        h = (time - state.time) / jnp.maximum(steps, 1)
+        state = lax.fori_loop(0, steps, lambda _, s: advance(s, h), state)._replace(time=time)
+        ok = ok & _finite(state.params)
+        return (state, ok), (_masked(_observed(observe, state), ok), ok)
+
+    (final, _), (observed, ok) = lax.scan(segment, (start, jnp.asarray(True)), jnp.asarray(times))
+    return Trajectory(times, observed, final, ok)
+
+
+def _as_state(start, time_dtype):
+    """Return a State of arrays without weak types, which would change the type of a loop's carry."""
+    state = start if isinstance(start, State) else State(0, start)
+    strong = lambda a: a if _is_key(a) else jnp.asarray(a, jnp.result_type(a))
+    params, memory = jax.tree.map(strong, (state.params, state.memory))
+    return State(jnp.asarray(state.time).astype(time_dtype), params, memory)
+
+
+def _recording_times(times, begin, *, whole, dtype=np.int32):
+    """Return the times as numpy where they are concrete (then checked), as a jax array where they are traced."""
+    if any(isinstance(t, jax.core.Tracer) for t in jax.tree.leaves(times)):
+        times = jnp.asarray(times)
+        return jnp.round(times).astype(dtype) if whole else times.astype(dtype)
+    values = np.asarray(times)
+    if values.ndim != 1 or not len(values) or values.dtype.kind not in "iuf":
+        raise ValueError(f"times: {times!r} is no list of numbers; pass a non-empty 1-D array of increasing times")
+    if not np.all(np.isfinite(values)) or values[0] < 0 or np.any(np.diff(values) <= 0):
+        raise ValueError(f"times: {_short(values)} are not increasing from a time >= 0")
+    if whole and np.any(values != np.round(values)):
+        raise ValueError(
+            f"times: {_short(values)} are not whole numbers of steps; round them, e.g. np.round(time/learning_rate)"
+        )
+    if not isinstance(begin, jax.core.Tracer) and values[0] < begin:
+        raise ValueError(f"times: {values[0]} lies before the start's time {begin}; times are absolute")
+    return values.astype(dtype)
+
+
+def _observed(observe, state):
+    seen = observe(state)
+    if not isinstance(seen, dict) or not all(isinstance(name, str) for name in seen):
+        raise TypeError(
+            f"observe: returned {type(seen).__name__}; return a dict of arrays, such as {{'loss': loss(state.params)}}"
+        )
+    for name, value in seen.items():
+        if name in RESERVED:
+            raise ValueError(f"observe: the name {name!r} is the record's own; choose another")
+        if (
+            len(jax.tree.leaves(value)) != 1
+            or not hasattr(value, "__jax_array__")
+            and not isinstance(value, jax.typing.ArrayLike)
+        ):
+            raise TypeError(f"observe: {name!r} is {type(value).__name__}, no array; give each array a name of its own")
+    return {name: jnp.asarray(value) for name, value in seen.items()}
+
+
+def _check_unchanged(before, after):
+    if jax.tree.structure(before) != jax.tree.structure(after):
+        raise TypeError(
+            f"step: changes the structure of the state from {jax.tree.structure(before)} to {jax.tree.structure(after)}"
+        )
+    for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after), strict=True):
+        if jnp.shape(a) != jnp.shape(b) or jnp.result_type(a) != jnp.result_type(b):
+            raise TypeError(
+                f"step: changes state{jax.tree_util.keystr(path)} from {jnp.result_type(a)}{list(jnp.shape(a))} to "
+                f"{jnp.result_type(b)}{list(jnp.shape(b))}; a traced float64 number (a momentum, say) beside float32 "
+                "parameters does that: cast it to their dtype"
+            )
+
+
+def _check_updates(params, updates):
+    if jax.tree.structure(params) != jax.tree.structure(updates):
+        raise ValueError(
+            f"field: its updates {jax.tree.structure(updates)} do not match the parameters {jax.tree.structure(params)}"
+        )
+    for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(params), jax.tree.leaves(updates), strict=True):
+        if jnp.shape(a) != jnp.shape(b):
+            raise ValueError(
+                f"field: the update of params{jax.tree_util.keystr(path)} has shape {jnp.shape(b)}, not {jnp.shape(a)}; "
+                "return one update of equal shape for each parameter"
+            )
+
+
+def _is_key(leaf):
+    return jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key)
+
+
+def _floats(tree):
+    return [a for a in jax.tree.leaves(tree) if jnp.issubdtype(jnp.result_type(a), jnp.inexact)]
+
+
+def _finite(tree):
+    return functools.reduce(jnp.logical_and, [jnp.all(jnp.isfinite(a)) for a in _floats(tree)], jnp.asarray(True))
+
+
+def _masked(tree, ok):
+    """Replace the floats of a tree by NaN where `ok`, a scalar or one flag per leading index, is False."""
+
+    def mask(a):
+        if not jnp.issubdtype(jnp.result_type(a), jnp.inexact):
+            return a
+        return jnp.where(jnp.reshape(ok, jnp.shape(ok) + (1,) * (jnp.ndim(a) - jnp.ndim(ok))), a, jnp.nan)
+
+    return jax.tree.map(mask, tree)
+
+
+def _short(values):
+    return np.array2string(values, threshold=6, edgeitems=3, separator=", ")
