@@ -8,7 +8,7 @@ import os
 
 
 def _reserve_threads() -> None:
-    """Size XLA's thread pool before its CPU backend starts: with two threads a batched SVD in two runs at once deadlocks."""
+    """Size XLA's thread pool before its CPU backend starts: at two threads, batched SVDs in two runs deadlock."""
     from jax._src import xla_bridge
 
     started = getattr(xla_bridge, "backends_are_initialized", lambda: False)
@@ -20,6 +20,7 @@ def _reserve_threads() -> None:
 
 _reserve_threads()
 
+from jaxdyn.compare import Claim, Verdict, compare, crossing_time, power_law, verify  # noqa: E402
 from jaxdyn.dynamics import (  # noqa: E402
     RK4,
     at,
@@ -32,6 +33,7 @@ from jaxdyn.dynamics import (  # noqa: E402
     step_key,
     train,
 )
+from jaxdyn.sweep import run_key, sweep  # noqa: E402
 from jaxdyn.types import Model, State, Trajectory  # noqa: E402
 
 __version__ = "0.1.0"
@@ -40,18 +42,26 @@ _SUBMODULES = ("results", "plot", "papers", "models", "tasks", "rules", "observa
 
 __all__ = [
     "RK4",
+    "Claim",
     "Model",
     "State",
     "Trajectory",
+    "Verdict",
     "at",
+    "compare",
+    "crossing_time",
     "descent",
     "flow",
     "integrate",
     "iterate",
     "log_times",
+    "power_law",
+    "run_key",
     "segmented",
     "step_key",
+    "sweep",
     "train",
+    "verify",
     *_SUBMODULES,
 ]
 

@@ -22,7 +22,7 @@ RESERVED = ("time", "ok")
 
 
 class RK4(NamedTuple):
-    """The classical fourth-order Runge-Kutta method at a fixed `step` (flow time), shortened to meet recording times."""
+    """The classical fourth-order Runge-Kutta method at a fixed `step` (flow time), cut short to meet recording times."""
 
     step: Any
 
@@ -75,14 +75,14 @@ def iterate(
     observe: Observe,
     key: Key | None = None,
 ) -> Trajectory:
-    """Iterate the map `step(key, state) -> state` and record `observe(state)` at the whole, absolute step numbers `times`.
+    """Iterate the map `step(key, state) -> state` and record `observe(state)` at the absolute step numbers `times`.
 
     `iterate` owns the clock: `state.time` counts the calls and what `step` writes there is ignored; the call at time t
     receives `step_key(key, t)`.  `final` is bit for bit the same for any recording times, observables and cuts into
     continued runs.  Forward-mode derivatives (`jax.jvp`, `jax.jacfwd`) go through; for reverse mode scan over the step.
 
-    Raises ValueError for times that are not increasing, whole and non-negative (where they are concrete), TypeError
-    for a step that changes the structure, shapes or dtypes of the state, or an `observe` that returns no dict of arrays.
+    Raises ValueError for times that are not increasing, whole and non-negative (where they are concrete); TypeError for
+    a step that changes the structure, shapes or dtypes of the state, or an `observe` that returns no dict of arrays.
     """
     start = _as_state(start, jnp.int32)
     times = _recording_times(times, start.time, whole=True)
@@ -162,10 +162,10 @@ def integrate(
     """Integrate `d params / dt = velocity(t, params)` and record `observe(state)` at the absolute flow times `times`.
 
     `solver` is "tsit5" (explicit), "kvaerno5" (stiff), any diffrax solver, or `RK4(step)` for fixed steps.  The
-    tolerances are raised to what the precision of the parameters holds (32 eps, eps/4).  `event` is a `diffrax.Event`, such as
-    `diffrax.Event(diffrax.steady_state_event())`: the records after it repeat the state in which it fired.  A solver that
-    fails, by blow-up or after `max_steps`, is data: `ok` is False and the records are NaN from there on.  Forward-mode
-    derivatives go through.
+    tolerances are raised to what the precision of the parameters holds (32 eps, eps/4).  `event` is a `diffrax.Event`,
+    such as `diffrax.Event(diffrax.steady_state_event())`: the records after it repeat the state in which it fired.  A
+    solver that fails, by blow-up or after `max_steps`, is data: `ok` is False and the records are NaN from there on.
+    Forward-mode derivatives go through.
 
     Raises ValueError for times that are not increasing and non-negative (where concrete) or an unknown solver's name.
     """
@@ -266,10 +266,7 @@ def segmented(
         for first in range(0, len(times), size):
             piece = times[first : first + size]
             # Padding by the last time keeps one shape, so one program; the records of the padding are dropped.
-            part = run(state, np.pad(piece, (0, size - len(piece)), mode="edge"))
-            part = jax.tree.map(lambda a: np.asarray(a)[: len(piece)], part._replace(final=None))._replace(
-                final=part.final
-            )
+            part = _cut(run(state, np.pad(piece, (0, size - len(piece)), mode="edge")), len(piece))
             done = part if done is None else _joined(done, part)
             state = done.final
             bar.update(len(piece))
@@ -297,6 +294,12 @@ def progress_bar(total: int, unit: str, shown: bool | None = None, initial: int 
 @functools.cache
 def _jitted(run):
     return jax.jit(run)
+
+
+def _cut(trajectory, records):
+    """Return the first records as numpy."""
+    kept = jax.tree.map(lambda a: np.asarray(a)[:records], trajectory._replace(final=None))
+    return kept._replace(final=trajectory.final)
 
 
 def _joined(first, second):
@@ -363,12 +366,8 @@ def _observed(observe, state):
     for name, value in seen.items():
         if name in RESERVED:
             raise ValueError(f"observe: the name {name!r} is the record's own; choose another")
-        if (
-            len(jax.tree.leaves(value)) != 1
-            or not hasattr(value, "__jax_array__")
-            and not isinstance(value, jax.typing.ArrayLike)
-        ):
-            raise TypeError(f"observe: {name!r} is {type(value).__name__}, no array; give each array a name of its own")
+        if not isinstance(value, jax.typing.ArrayLike):
+            raise TypeError(f"observe: {name!r} is {type(value).__name__}, no array; give each array its own name")
     return {name: jnp.asarray(value) for name, value in seen.items()}
 
 
@@ -394,8 +393,7 @@ def _check_updates(params, updates):
     for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(params), jax.tree.leaves(updates), strict=True):
         if jnp.shape(a) != jnp.shape(b):
             raise ValueError(
-                f"field: the update of params{jax.tree_util.keystr(path)} has shape {jnp.shape(b)}, not {jnp.shape(a)}; "
-                "return one update of equal shape for each parameter"
+                f"field: the update of params{jax.tree_util.keystr(path)} has shape {jnp.shape(b)}, not {jnp.shape(a)}"
             )
 
 

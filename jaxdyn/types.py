@@ -1,6 +1,7 @@
 """The vocabulary: what a learning system is made of.  Plain pytrees and pure functions; the only classes are tuples."""
 
-from collections.abc import Callable
+import difflib
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from jaxtyping import Array, PRNGKeyArray, PyTree
@@ -50,3 +51,16 @@ class Trajectory(NamedTuple):
 
 Observe = Callable[[State], dict[str, Array]]
 """`state -> {name: array}`: pure, and never fed back into the dynamics."""
+
+
+def unknown(argument: str, name: Any, known: Iterable[str]) -> ValueError:
+    """Return the error for a name that is none of the known ones, with the nearest of them.
+
+    >>> unknown("axes", "learning_rte", ["learning_rate", "width"])
+    ValueError("axes: 'learning_rte' is unknown; did you mean 'learning_rate'?")
+    """
+    known = list(known)
+    near = difflib.get_close_matches(str(name), known, 1)
+    return ValueError(
+        f"{argument}: {name!r} is unknown; " + (f"did you mean {near[0]!r}?" if near else f"known are {known}")
+    )
