@@ -1,0 +1,5 @@
+"""Rules: losses and fields, what turns a batch into updates."""
+
+from jaxdyn.rules.losses import covariance_loss, cross_entropy, squared_error
+
+__all__ = ["covariance_loss", "cross_entropy", "squared_error"]

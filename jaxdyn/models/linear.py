@@ -1,0 +1,71 @@
+"""Deep linear networks: the product matrix, random and aligned initial weights."""
+
+import functools
+import itertools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
+
+from jaxdyn.types import Key, Model
+
+
+def deep_linear(sizes: Sequence[int], *, scale: Float[ArrayLike, ""] = 1.0, init: str = "gaussian") -> Model:
+    """Return the deep linear network `y = W_D ... W_1 x` of layers `sizes = (N_0, ..., N_D)`.
+
+    Parameters are the list of `W_l` (N_l, N_{l-1}), l = 1 ... D; `apply` maps rows `x` (..., N_0) to (..., N_D).
+    "gaussian" draws W_l from N(0, scale^2 / N_{l-1}), "orthogonal" draws `scale` times a Haar orthogonal matrix (Saxe,
+    McClelland, Ganguli 2013, section 3).  Raises ValueError for fewer than two sizes or another `init`.
+    """
+    if len(sizes) < 2 or min(sizes) < 1:
+        raise ValueError(f"sizes: {tuple(sizes)} are no layers; pass at least (inputs, outputs), each at least 1")
+    if init == "gaussian":
+        draw = lambda key, n_out, n_in: _normal(key, (n_out, n_in)) * (scale / n_in**0.5)
+    elif init == "orthogonal":
+        draw = lambda key, n_out, n_in: orthogonal(key, n_out, n_in, scale)
+    else:
+        raise ValueError(f"init: {init!r} is unknown; pass 'gaussian' or 'orthogonal'")
+    shapes = list(zip(sizes[1:], sizes[:-1], strict=True))
+    return Model(
+        lambda key: [draw(k, *shape) for k, shape in zip(jax.random.split(key, len(shapes)), shapes, strict=True)],
+        lambda weights, x: functools.reduce(lambda h, w: h @ w.T, weights, x),
+    )
+
+
+def product(weights: Sequence[Float[Array, "_ _"]]) -> Float[Array, "outputs inputs"]:
+    """Return the end-to-end matrix `W_D ... W_1` of the list `[W_1, ..., W_D]`.
+
+    >>> product([jnp.ones((3, 2)), jnp.ones((1, 3))]).tolist()
+    [[3.0, 3.0]]
+    """
+    return functools.reduce(lambda total, w: w @ total, weights)
+
+
+def orthogonal(key: Key, n_out: int, n_in: int, gain: Float[ArrayLike, ""] = 1.0) -> Float[Array, "{n_out} {n_in}"]:
+    """Draw `gain` times a Haar matrix: orthonormal columns where n_out >= n_in, orthonormal rows otherwise.
+
+    The signs of R's diagonal make the Q of a Gaussian matrix Haar distributed (Mezzadri 2007).
+    """
+    tall = (max(n_out, n_in), min(n_out, n_in))
+    q, r = jnp.linalg.qr(_normal(key, tall))
+    q = q * jnp.where(jnp.diagonal(r) < 0, -1, 1).astype(q.dtype)[None]
+    return gain * (q if n_out >= n_in else q.T)
+
+
+def aligned(frames: Sequence[Float[Array, "_ rank"]], strengths: Float[ArrayLike, "rank"]) -> list[Float[Array, "_ _"]]:
+    """Return decoupled, balanced weights `W_l = R_l diag(u^(1/D)) R_{l-1}^T` whose product is `R_D diag(u) R_0^T`.
+
+    `frames` are R_0 ... R_D with orthonormal columns (N_l, rank), `strengths` the u >= 0 of the modes.  With R_0, R_D
+    the singular vectors of the target each mode obeys its own equation (Saxe, McClelland, Ganguli 2013).
+    """
+    if len(frames) < 2:
+        raise ValueError(f"frames: got {len(frames)}; pass one for each layer of units, the input's first")
+    root = jnp.asarray(strengths) ** (1 / (len(frames) - 1))
+    return [(left * root[None]) @ right.T for right, left in itertools.pairwise(frames)]
+
+
+def _normal(key, shape):
+    """Draw in float32, so that float64 repeats the same run."""
+    return jax.random.normal(key, shape, jnp.float32).astype(float)

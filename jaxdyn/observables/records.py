@@ -1,0 +1,23 @@
+"""Composition of observables."""
+
+from jaxdyn.types import Observe
+
+
+def combine(*observes: Observe) -> Observe:
+    """Observe everything that `observes` do, in one dict; ValueError where two use the same name."""
+
+    def combined(state):
+        seen = {}
+        for observe in observes:
+            new = observe(state)
+            if clash := sorted(seen.keys() & new.keys()):
+                raise ValueError(f"observes: two of them return {clash}; rename one with prefixed('test_', observe)")
+            seen |= new
+        return seen
+
+    return combined
+
+
+def prefixed(prefix: str, observe: Observe) -> Observe:
+    """Observe under other names: `prefix` before each."""
+    return lambda state: {prefix + name: value for name, value in observe(state).items()}

@@ -1,0 +1,56 @@
+"""Observables of a weight matrix `of(params)`, such as a linear network's product; keys are the factories' names."""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxdyn.types import Observe, Params
+
+Matrix = Callable[[Params], Float[Array, "outputs inputs"]]
+
+
+def mode_strengths(of: Matrix, left: Float[Array, "outputs rank"], right: Float[Array, "inputs rank"]) -> Observe:
+    """Observe the mode strengths `u_a = left_a^T W right_a` (rank,) of `W = of(params)` in fixed singular vectors."""
+    return lambda state: {"mode_strengths": _strengths(of(state.params), left, right)}
+
+
+def leakage(of: Matrix, left: Float[Array, "outputs rank"], right: Float[Array, "inputs rank"]) -> Observe:
+    """Observe `|W - left diag(u) right^T|_F`, u the mode strengths: what of `W = of(params)` is outside its modes."""
+
+    def observe(state):
+        w = of(state.params)
+        return {"leakage": jnp.linalg.norm(w - (left * _strengths(w, left, right)[None]) @ right.T)}
+
+    return observe
+
+
+def singular_values(of: Matrix) -> Observe:
+    """Observe the singular values of `of(params)` in descending order.
+
+    Of a product of many matrices only those above eps times the largest have correct digits.
+    """
+    return lambda state: {"singular_values": jnp.linalg.svd(of(state.params), compute_uv=False)}
+
+
+def alignment(of: Matrix, left: Float[Array, "outputs rank"], right: Float[Array, "inputs rank"]) -> Observe:
+    """Observe `left_alignment` and `right_alignment` (rank,): |cosines| of the a-th singular vectors of `of(params)`
+    with `left_a` and `right_a`.
+
+    Singular vectors go by descending singular value, so order `left` and `right` likewise; those of equal singular
+    values are arbitrary, and so are their cosines.
+    """
+
+    def observe(state):
+        u, _, vt = jnp.linalg.svd(of(state.params), full_matrices=False)
+        rank = left.shape[1]
+        return {
+            "left_alignment": jnp.abs(jnp.sum(u[:, :rank] * left, 0)),
+            "right_alignment": jnp.abs(jnp.sum(vt[:rank].T * right, 0)),
+        }
+
+    return observe
+
+
+def _strengths(w, left, right):
+    return jnp.sum(left * (w @ right), 0)

@@ -1,0 +1,50 @@
+"""Losses `(params, batch) -> scalar`; their `jax.grad` is a field."""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, PyTree
+
+from jaxdyn.types import Batch, Params
+
+Loss = Callable[[Params, Batch], Float[Array, ""]]
+
+
+def covariance_loss(end_to_end: Callable[[Params], Float[Array, "outputs inputs"]]) -> Loss:
+    """Return `loss(params, (xx, yx, yy)) = 1/2 E|y - W x|^2` of the matrix `W = end_to_end(params)`.
+
+    Computed as `1/2 tr(yy - 2 W yx^T + W xx W^T)` from second moments alone, so its cost does not depend on the number
+    of examples.  The mean is over examples, the sum over outputs.  Values below eps * tr(yy) are rounding; gradients
+    keep their accuracy there.
+    """
+
+    def loss(
+        params: Params,
+        moments: tuple[Float[Array, "inputs inputs"], Float[Array, "outputs inputs"], Float[Array, "outputs outputs"]],
+    ) -> Float[Array, ""]:
+        xx, yx, yy = moments
+        w = end_to_end(params)
+        return 0.5 * (jnp.trace(yy) + jnp.sum(w * (w @ xx - 2 * yx)))
+
+    return loss
+
+
+def squared_error(apply: Callable[..., Float[Array, "n ..."]]) -> Loss:
+    """Return `loss(params, (x, y)) = 1/2 mean_i |y_i - apply(params, x)_i|^2`: a mean over rows, a sum over outputs."""
+
+    def loss(params: Params, batch: tuple[PyTree[Array], Float[Array, "n ..."]]) -> Float[Array, ""]:
+        x, y = batch
+        return 0.5 * jnp.sum((y - apply(params, x)) ** 2) / y.shape[0]
+
+    return loss
+
+
+def cross_entropy(apply: Callable[..., Float[Array, "n classes"]]) -> Loss:
+    """Return `loss(params, (x, labels)) = -mean_i log softmax(apply(params, x)_i)[labels_i]` in nats."""
+
+    def loss(params: Params, batch: tuple[PyTree[Array], Int[Array, "n"]]) -> Float[Array, ""]:
+        x, labels = batch
+        return optax.softmax_cross_entropy_with_integer_labels(apply(params, x), labels).mean()
+
+    return loss
