@@ -5,7 +5,7 @@ All of it works on saved results (numpy in xarray), never on a running simulatio
 
 import difflib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -75,22 +75,14 @@ def compare(simulated: "xarray.Dataset", predicted: "xarray.Dataset", *, over: s
         if name in _RECORD:
             continue
         if name not in simulated.data_vars:
-            raise ValueError(f"predicted: {name!r} was not simulated; {_nearest(name, simulated.data_vars)}")
+            raise ValueError(f"predicted: {name!r} was not simulated; {nearest(name, simulated.data_vars)}")
         s, p = simulated[name], predicted[name]
-        difference = s - p
-        runs = difference.sizes.get(over, 1)
-        unobserved = s.isnull() & simulated["ok"] if "ok" in simulated else xr.zeros_like(s, bool)
-        s, p, difference = (a.mean(over, skipna=False) if over in a.dims else a for a in (s, p, difference))
-        if over in unobserved.dims:
-            unobserved = unobserved.all(over)
-        times = [dim for dim in difference.dims if dim == "time"]
-        total = lambda a, left_out=unobserved, times=times: (abs(a) ** 2).where(~left_out, 0).sum(times, skipna=False)
-        sem = xr.full_like(difference, np.nan, float)
-        if runs > 1:
-            sem = (simulated[name] - predicted[name]).std(over, ddof=1, skipna=False) / math.sqrt(runs)
-        units = {key: value for key, value in simulated[name].attrs.items() if key == "units"}
-        out[f"{name}_error"] = np.sqrt(total(difference) / total(p)).drop_attrs()
-        out[f"{name}_sem"] = sem.drop_attrs().assign_attrs(units)
+        left_out = s.isnull() & simulated["ok"] if "ok" in simulated else xr.zeros_like(s, bool)
+        if over in left_out.dims:
+            left_out = left_out.all(over)
+        difference, sem, p = _mean(s - p, over), _standard_error(s - p, over), _mean(p, over)
+        out[f"{name}_error"] = (_norm(difference, left_out) / _norm(p, left_out)).drop_attrs()
+        out[f"{name}_sem"] = sem.drop_attrs().assign_attrs(_units(s))
         out[f"{name}_z"] = (difference / sem).drop_attrs()
     return xr.Dataset(out)
 
@@ -119,7 +111,7 @@ def crossing_time(values: "xarray.DataArray", level: Any, *, dim: str = "time") 
     import xarray as xr
 
     if dim not in values.dims:
-        raise ValueError(f"dim: values have no dimension {dim!r}; {_nearest(dim, values.dims)}")
+        raise ValueError(f"dim: values have no dimension {dim!r}; {nearest(dim, values.dims)}")
     if dim not in values.coords:
         raise ValueError(f"dim: values have no coordinate {dim!r}; give them one: values.assign_coords({dim}=...)")
 
@@ -140,8 +132,7 @@ def crossing_time(values: "xarray.DataArray", level: Any, *, dim: str = "time") 
         above = (values.astype(float) - level).drop_vars(dim)
     above, time = xr.broadcast(above, time)
     crossed = xr.apply_ufunc(first, above, time, input_core_dims=[[dim], [dim]])
-    units = {key: value for key, value in values[dim].attrs.items() if key == "units"}
-    return crossed.drop_attrs().assign_attrs(units)
+    return crossed.drop_attrs().assign_attrs(_units(values[dim]))
 
 
 def power_law(x: Any, y: Any, *, confidence: float = 0.95) -> PowerLaw:
@@ -199,6 +190,13 @@ def verify(claims: Sequence[Claim], results: Results) -> list[Verdict]:
     return verdicts
 
 
+def nearest(name: object, names: Iterable[object]) -> str:
+    """Return the hint of an error message: the name that was probably meant, or all there are."""
+    names = sorted(map(str, names))
+    near = difflib.get_close_matches(str(name), names, 1)
+    return f"did you mean {near[0]!r}?" if near else f"there is {names}"
+
+
 def _number(claim, name, value, results):
     if callable(value):
         try:
@@ -214,6 +212,26 @@ def _number(claim, name, value, results):
     return float(array.reshape(()))
 
 
+def _mean(values, over):
+    return values.mean(over, skipna=False) if over in values.dims else values
+
+
+def _standard_error(values, over):
+    runs = values.sizes.get(over, 1)
+    if runs == 1:
+        return (_mean(values, over) * np.nan).astype(float)
+    return values.std(over, ddof=1, skipna=False) / math.sqrt(runs)
+
+
+def _norm(values, left_out):
+    squares = (abs(values) ** 2).where(~left_out, 0)
+    return np.sqrt(squares.sum([dim for dim in squares.dims if dim == "time"], skipna=False))
+
+
+def _units(values):
+    return {key: value for key, value in values.attrs.items() if key == "units"}
+
+
 def _aligned(simulated, predicted):
     import xarray as xr
 
@@ -227,9 +245,3 @@ def _aligned(simulated, predicted):
         if not np.array_equal(*times):
             raise ValueError("predicted: its times are not those of the simulation; compare equal times of one unit")
     return simulated, predicted
-
-
-def _nearest(name, names):
-    names = sorted(map(str, names))
-    near = difflib.get_close_matches(str(name), names, 1)
-    return f"did you mean {near[0]!r}?" if near else f"there is {names}"
