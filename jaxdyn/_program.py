@@ -187,8 +187,8 @@ def _of_trajectory(out):
     for name, value in out.observed.items():
         if jnp.shape(value)[:1] != records:
             raise ValueError(
-                f"experiment: observed {name!r} has shape {jnp.shape(value)} at {records[0]} recording times; its first "
-                "axis must be time (a dict may hold arrays of any shape)"
+                f"experiment: observed {name!r} has shape {jnp.shape(value)} at {records[0]} recording times; its "
+                "first axis must be time (a dict may hold arrays of any shape)"
             )
     return {"time": out.time, **out.observed, "ok": jnp.broadcast_to(out.ok, records)}
 

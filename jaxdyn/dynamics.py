@@ -22,7 +22,7 @@ RESERVED = ("time", "ok")
 
 
 class RK4(NamedTuple):
-    """The classical fourth-order Runge-Kutta method at a fixed `step` (flow time), cut short to meet recording times."""
+    """The classical fourth-order Runge-Kutta method at a fixed `step` of flow time, cut short at recording times."""
 
     step: Any
 

@@ -56,7 +56,7 @@ def sweep(
     - `dims`: {output: names of its own dimensions}, behind "time" for what a Trajectory observed.
     - `progress`: whether to show a bar; by default on terminals and in notebooks.
 
-    The experiment returns a Trajectory or a dict of arrays.  The Dataset has the dimensions (static, "seed", axes, own),
+    The experiment returns a Trajectory or a dict of arrays.  The Dataset has the dimensions (static, seed, axes, own),
     numpy values, `ok` per run (and record), and in its attributes what diverged and, as JSON, the fingerprint and every
     attempt (argv, versions, device, git commit, wall time).  Fix settings by `functools.partial`: jax arrays there are
     arguments of the program, while what the experiment closes over is compiled into it.
@@ -243,8 +243,8 @@ def _on_threads(work, todo, arguments, finish, bar):
 def _on_mesh(work, todo, mesh, arguments, finish, bar):
     """Give every device of a mesh one block at a time: the block's shape, so its bits, are those of a thread's."""
     across, whole = jax.sharding.PartitionSpec(mesh.axis_names), jax.sharding.PartitionSpec()
-    for cell, tasks in itertools.groupby(todo, key=lambda task: results.cell_name(task[0])):
-        program, tasks = work.programs[cell], list(tasks)
+    for cell, program in work.programs.items():
+        tasks = [task for task in todo if results.cell_name(task[0]) == cell]
         options = {"mesh": mesh, "in_specs": (across, across, whole), "out_specs": across, "check_vma": False}
         sharded = jax.jit(jax.shard_map(program.call, **options))
         for first in range(0, len(tasks), mesh.size):
