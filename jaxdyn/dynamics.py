@@ -366,7 +366,7 @@ def _observed(observe, state):
     for name, value in seen.items():
         if name in RESERVED:
             raise ValueError(f"observe: the name {name!r} is the record's own; choose another")
-        if not isinstance(value, jax.typing.ArrayLike):
+        if not isinstance(value, jax.Array | np.ndarray | np.generic | complex | float | int):
             raise TypeError(f"observe: {name!r} is {type(value).__name__}, no array; give each array its own name")
     return {name: jnp.asarray(value) for name, value in seen.items()}
 
