@@ -1,0 +1,187 @@
+"""Errors against hand calculation, known statistics and closed-form curves."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+import xarray as xr
+
+from jaxdyn.compare import Claim, Verdict, compare, crossing_time, power_law, predictions, verify
+
+
+def dataset(values, dims=("seed", "time"), **extra):
+    sizes = dict(zip(dims, np.shape(values), strict=True))
+    coords = {dim: np.arange(size) for dim, size in sizes.items()}
+    return xr.Dataset({"u": (dims, np.asarray(values, float), {"units": "1/steps"}), **extra}, coords)
+
+
+def test_compare_equals_the_formulas():
+    rng = np.random.default_rng(0)
+    u, theory = rng.normal(size=(4, 5)), rng.normal(size=5)
+    out = compare(dataset(u), dataset(theory, ("time",)))
+    mean, sem = u.mean(0), scipy.stats.sem(u, axis=0)
+    np.testing.assert_allclose(out.u_error, np.linalg.norm(mean - theory) / np.linalg.norm(theory), rtol=1e-12)
+    np.testing.assert_allclose(out.u_sem, sem, rtol=1e-12)
+    np.testing.assert_allclose(out.u_z, (mean - theory) / sem, rtol=1e-12)
+    assert out.u_sem.attrs == {"units": "1/steps"}
+    assert not out.u_error.attrs
+    assert not out.u_z.attrs
+
+
+def test_z_is_standard_normal_when_the_theory_is_the_mean():
+    rng = np.random.default_rng(1)
+    u = rng.normal(3.0, 2.0, size=(50, 2000))
+    z = compare(dataset(u), dataset(np.full(2000, 3.0), ("time",))).u_z
+    # The standard deviation of Student's t with 49 degrees, within four of its own standard errors.
+    assert abs(float(z.mean())) < 4 / 2000**0.5
+    assert abs(float(z.std()) - (49 / 47) ** 0.5) < 4 / 4000**0.5
+
+
+def test_compare_broadcasts_by_name_and_pairs_seeds():
+    u = np.arange(24.0).reshape(3, 2, 4) + 1
+    simulated = dataset(u, ("seed", "mode", "time"))
+    theory = dataset(u.transpose(2, 0, 1), ("time", "seed", "mode"))
+    out = compare(simulated, theory)
+    assert out.u_error.dims == ("mode",)
+    assert (out.u_error == 0).all()
+    assert (out.u_sem == 0).all()
+    constant = compare(simulated, xr.Dataset({"u": ("mode", [2.0, 3.0])}))
+    mean = u.mean(0)
+    np.testing.assert_allclose(
+        constant.u_error, np.sqrt(((mean - [[2.0], [3.0]]) ** 2).mean(1)) / [2.0, 3.0], rtol=1e-12
+    )
+
+
+def test_compare_of_one_seed_none_and_no_time():
+    one = compare(dataset([[1.0, 2.0]]), dataset([1.0, 1.0], ("time",)))
+    np.testing.assert_allclose(one.u_error, 0.5**0.5)
+    assert one.u_sem.isnull().all()
+    assert one.u_z.isnull().all()
+    scalar = compare(dataset([1.0, 3.0], ("seed",)), xr.Dataset({"u": 4.0}))
+    assert (float(scalar.u_error), float(scalar.u_sem), float(scalar.u_z)) == (0.5, 1.0, -2.0)
+    assert float(compare(xr.Dataset({"u": 1.0}), xr.Dataset({"u": 2.0})).u_error) == 0.5
+
+
+def test_a_blow_up_is_nan_and_an_unscheduled_record_is_left_out():
+    u = np.array([[1.0, np.nan, 3.0], [1.0, np.nan, 3.0]])
+    fine = {"ok": (("seed", "time"), np.ones((2, 3), bool))}
+    theory = dataset([1.0, 2.0, 4.0], ("time",))
+    np.testing.assert_allclose(compare(dataset(u, **fine), theory).u_error, 1 / 17**0.5)
+    blown = {"ok": (("seed", "time"), np.array([[True, True, True], [True, False, False]]))}
+    v = np.array([[1.0, 2.0, 3.0], [1.0, np.nan, np.nan]])
+    assert np.isnan(compare(dataset(v, **blown), theory).u_error)
+    assert np.isnan(compare(dataset(u), theory).u_error), "without `ok` a NaN may be a blow-up"
+
+
+def test_compare_refuses_what_is_not_the_same_experiment():
+    simulated = dataset(np.ones((2, 3)))
+    with pytest.raises(ValueError, match="did you mean 'u'"):
+        compare(simulated, xr.Dataset({"u1": 1.0}))
+    with pytest.raises(ValueError, match="coordinates are not those"):
+        compare(simulated, dataset(np.ones(3), ("time",)).assign_coords(time=[0.0, 0.1, 0.2]))
+    own_times = simulated.drop_vars("time").assign_coords(time=(("seed", "time"), np.arange(6.0).reshape(2, 3)))
+    assert (compare(own_times, own_times).u_error == 0).all()
+    with pytest.raises(ValueError, match="times are not those"):
+        compare(own_times, own_times.assign_coords(time=own_times.time * 2))
+
+
+def test_predictions_are_the_theory_beside_the_simulation():
+    both = dataset(np.ones((2, 3))).assign(u_theory=("time", np.full(3, 2.0)))
+    assert float(compare(both, predictions(both)).u_error) == 0.5
+    with pytest.raises(ValueError, match="_theory"):
+        predictions(both[["u"]])
+
+
+def test_crossing_of_an_exponential_is_second_order_in_the_spacing():
+    # Linear interpolation errs by h^2/8 |u''/u'| at most, here h^2/8.
+    for h in (0.1, 0.05):
+        time = np.arange(0, 4, h)
+        u = xr.DataArray(np.exp(-time), {"time": time}, attrs={"units": "1"})
+        level = xr.DataArray([0.9, 0.5, 0.1], {"level": [0, 1, 2]})
+        error = abs(crossing_time(u, level) + np.log(level))
+        assert float(error.max()) <= h**2 / 8
+    assert float(error.max()) > 0
+
+
+def test_crossings_up_down_at_the_start_exact_and_never():
+    time = np.array([0.0, 1.0, 2.0, 4.0])
+    rows = [[0, 2, 0, 2], [3, 1, 1, 1], [1, 5, 5, 5], [0, 0, 1, 5], [0, 0, 0, 0], [0, np.nan, 3, 3], [2, 2, 2, 0]]
+    u = xr.DataArray(np.array(rows, float), dims=("run", "time"), coords={"time": time})
+    np.testing.assert_array_equal(crossing_time(u, 1), [0.5, 1.0, 0.0, 2.0, np.nan, np.nan, 3.0])
+
+
+def test_crossing_with_a_time_per_run_and_units():
+    time = np.array([[0.0, 1.0, 2.0], [0.0, 10.0, 20.0]])
+    u = xr.DataArray([[0.0, 1.0, 2.0], [0.0, 1.0, 2.0]], dims=("rate", "time")).assign_coords(
+        time=(("rate", "time"), time, {"units": "steps"})
+    )
+    when = crossing_time(u, 1.5)
+    np.testing.assert_allclose(when, [1.5, 15.0])
+    assert when.dims == ("rate",)
+    assert when.attrs == {"units": "steps"}
+    ordered = crossing_time(u.transpose("time", "rate").astype(int), xr.DataArray([1, 2], dims="rate"))
+    np.testing.assert_allclose(ordered, [1.0, 20.0])
+
+
+def test_crossing_errors_name_what_to_pass():
+    u = xr.DataArray([0.0, 1.0], dims="time")
+    with pytest.raises(ValueError, match="did you mean 'time'"):
+        crossing_time(u, 1.0, dim="tim")
+    with pytest.raises(ValueError, match="assign_coords"):
+        crossing_time(u, 1.0)
+
+
+def test_power_law_agrees_with_scipy_and_covers_at_its_level():
+    rng = np.random.default_rng(2)
+    x, covered = np.geomspace(1, 100, 6), []
+    for _ in range(400):
+        y = 3 * x**-1.5 * np.exp(rng.normal(0, 0.1, 6))
+        fit = power_law(x, y, confidence=0.8)
+        covered.append(fit.low <= -1.5 <= fit.high)
+    reference = scipy.stats.linregress(np.log(x), np.log(y))
+    np.testing.assert_allclose(fit.exponent, reference.slope, rtol=1e-10)
+    np.testing.assert_allclose(np.log(fit.prefactor), reference.intercept, rtol=1e-9)
+    np.testing.assert_allclose(fit.high - fit.exponent, reference.stderr * scipy.stats.t.ppf(0.9, 4), rtol=1e-9)
+    assert abs(np.mean(covered) - 0.8) < 4 * (0.8 * 0.2 / 400) ** 0.5
+
+
+def test_power_law_takes_labelled_arrays_and_refuses_what_is_no_power_law():
+    y = xr.DataArray([2.0, 8.0, 32.0], {"x": [1.0, 2.0, 4.0]})
+    assert abs(power_law(y.x, y).exponent - 2) < 1e-12
+    assert np.isnan(power_law(y.x, y.where(y.x < 4))).all()
+    for x, z in (([1, 2], [1, 2]), ([1, 2, 3], [1, 2]), ([1, 2, 3], [1, 0, 2]), ([1, 1, 1], [1, 2, 3])):
+        with pytest.raises(ValueError, match=r"^[xy]"):
+            power_law(x, z)
+    with pytest.raises(ValueError, match="confidence"):
+        power_law([1, 2, 3], [1, 2, 3], confidence=95.0)
+
+
+def test_verdicts():
+    results = {"a": dataset(np.full((2, 3), 0.25)), "n": 4}
+    claims = (
+        Claim("small", lambda r: r["a"].u.max(), below=0.3),
+        Claim("too large", lambda r: r["a"].u.max(), below=lambda r: 1 / r["n"]),
+        Claim("refuted", lambda r: jnp.asarray(2.0), below=1, holds=False),
+        Claim("undecided", lambda r: np.nan, below=1.0),
+        Claim("undecided bound", lambda r: 0.0, below=lambda r: np.float32(np.nan), holds=False),
+        Claim("diverged", lambda r: np.inf, below=1.0),
+        Claim("diverged, not refuted", lambda r: np.inf, below=1.0, holds=False),
+    )
+    verdicts = verify(claims, results)
+    assert verdicts[0] == Verdict("small", 0.25, 0.3, True, True)
+    assert [v.holds for v in verdicts] == [True, False, False, None, None, False, False]
+    assert [v.expected for v in verdicts] == [True, False, True, False, False, False, False]
+    assert all(type(v.error) is float and type(v.below) is float for v in verdicts)
+
+
+def test_claims_that_cannot_be_read_are_named():
+    def broken(results):
+        return results["absent"]
+
+    with pytest.raises(RuntimeError, match=r"claim 'fails': its error raised KeyError\('absent'\)"):
+        verify((Claim("fails", broken, 1.0),), {})
+    for value in (True, jnp.asarray(True), np.zeros(2), "small", 1j):
+        with pytest.raises(TypeError, match="claim 'odd': its error"):
+            verify((Claim("odd", lambda r, value=value: value, 1.0),), {})
+    with pytest.raises(TypeError, match="Claim"):
+        verify(Claim("no tuple", len, 1.0), {})
