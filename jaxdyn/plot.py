@@ -1,0 +1,213 @@
+"""Labelled results as figures: simulation as points, theory as lines, units on the axes.
+
+Each function draws on the matplotlib Axes it is given, or on new ones, and returns them.
+"""
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from jaxdyn.compare import nearest
+
+if TYPE_CHECKING:
+    import matplotlib.axes
+    import xarray
+
+# The palette of Okabe and Ito, which the colour-blind can tell apart, without its yellow, too faint on white.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+
+Log = Literal["", "x", "y", "xy"]
+
+
+def curves(
+    simulated: "xarray.DataArray",
+    predicted: "xarray.DataArray | None" = None,
+    *,
+    axes: "matplotlib.axes.Axes | None" = None,
+    x: str = "time",
+    hue: str | None = None,
+    over: str = "seed",
+    spread: Literal["sem", "std"] = "sem",
+    points: int = 24,
+    log: Log = "",
+) -> "matplotlib.axes.Axes":
+    """Draw a simulation as points and its theory as lines of the same colour, one colour for each value of `hue`.
+
+    A point is the mean over the dimension `over`, its bar the standard error ("sem") or deviation ("std").  At most
+    `points` of them are drawn, so that the theory stays visible; without a theory a thin line joins all.  The theory
+    may have times of its own; one without `hue` is drawn once, in black.  Labels are `long_name` or the name of an
+    array, with `units`, from its attributes.
+
+    Raises ValueError for a dimension that is missing or left over.
+    """
+    _check_dims("simulated", simulated, {"x": x, "hue": hue}, over)
+    shared = predicted is not None and hue is not None and hue not in predicted.dims
+    if predicted is not None:
+        _check_dims("predicted", predicted, {"x": x, "hue": None if shared else hue}, over)
+    axes = _axes(axes)
+    entries = [({}, None)] if hue is None else _entries(simulated, hue)
+    colours = _colours(len(entries))
+    for (where, _), colour in zip(entries, colours, strict=True):
+        place, mean, bar = _statistics(simulated.isel(where), x, over, spread)
+        few = np.unique(np.linspace(0, len(place) - 1, min(points, len(place))).round().astype(int))
+        bars = bar[few] if np.isfinite(bar).any() else None
+        axes.errorbar(place[few], mean[few], bars, fmt="o", color=colour, markersize=4, elinewidth=1, zorder=3)
+        if predicted is None:
+            axes.plot(place, mean, color=colour, linewidth=0.8, alpha=0.5)
+        elif not shared:
+            axes.plot(*_statistics(predicted.isel(where), x, over, spread)[:2], color=colour)
+    if shared:
+        axes.plot(*_statistics(predicted, x, over, spread)[:2], color="black")
+    axes.set(xlabel=_label(simulated[x]), ylabel=_label(simulated), **{f"{side}scale": "log" for side in log})
+    title = None if hue is None else _label(simulated[hue])
+    _legend(axes, title, [text for _, text in entries], colours, theory=predicted is not None)
+    return axes
+
+
+def modes(
+    simulated: "xarray.DataArray", predicted: "xarray.DataArray | None" = None, *, mode: str = "mode", **options: Any
+) -> "matplotlib.axes.Axes":
+    """Draw the strength of each mode, one colour a mode; without a coordinate they are counted from 1.
+
+    The options are those of `curves`.
+    """
+    return curves(simulated, predicted, hue=mode, **options)
+
+
+def phase_diagram(
+    values: "xarray.DataArray",
+    *,
+    x: str,
+    y: str,
+    axes: "matplotlib.axes.Axes | None" = None,
+    boundary: "xarray.DataArray | None" = None,
+    over: str = "seed",
+    log: Log = "",
+) -> "matplotlib.axes.Axes":
+    """Draw the mean over `over` as a colour for each cell of the (`x`, `y`) plane, and a theory's `boundary` as a line.
+
+    The edges of the cells lie midway between the coordinates, on a logarithmic axis at their geometric mean.  The
+    boundary is the position on the one axis as a function of the other, its only dimension and coordinate.  Cells
+    without a number are grey.
+
+    Raises ValueError for a dimension that is missing or left over, or coordinates that are no (positive) numbers.
+    """
+    _check_dims("values", values, {"x": x, "y": y}, over)
+    if boundary is not None and (boundary.ndim != 1 or boundary.dims[0] not in (x, y)):
+        raise ValueError(f"boundary: has the dimensions {boundary.dims}; pass a line over {x!r} or over {y!r}")
+    axes = _axes(axes)
+    values = values.sortby([x, y])
+    values = _mean(values.astype(float), over).transpose(y, x)
+    edges = [_edges(values[dim], dim, side in log) for dim, side in ((x, "x"), (y, "y"))]
+    axes.set_facecolor("0.8")
+    mesh = axes.pcolormesh(*edges, np.ma.masked_invalid(values), cmap="viridis", rasterized=True)
+    axes.figure.colorbar(mesh, ax=axes, label=_label(values))
+    if boundary is not None:
+        import matplotlib.patheffects as effects
+
+        dim = str(boundary.dims[0])
+        line = (boundary[dim], boundary) if dim == x else (boundary, boundary[dim])
+        outline = [effects.Stroke(linewidth=4, foreground="black"), effects.Normal()]
+        axes.plot(*(np.asarray(a) for a in line), color="white", linewidth=2, path_effects=outline)
+    axes.set(xlabel=_label(values[x]), ylabel=_label(values[y]), **{f"{side}scale": "log" for side in log})
+    axes.set(xlim=edges[0][[0, -1]], ylim=edges[1][[0, -1]])
+    return axes
+
+
+def _axes(axes):
+    if axes is not None:
+        return axes
+    try:
+        import matplotlib.pyplot as plt
+    except ImportError as error:
+        raise ImportError("plots need matplotlib: pip install jaxdyn[plot]") from error
+    axes = plt.subplots(figsize=(5.5, 3.6), dpi=110, layout="constrained")[1]
+    axes.spines[["top", "right"]].set_visible(False)
+    return axes
+
+
+def _check_dims(name, values, roles, over):
+    for role, dim in roles.items():
+        if dim is not None and dim not in values.dims:
+            raise ValueError(f"{role}: {name} has no dimension {dim!r}; {nearest(dim, values.dims)}")
+    left = [dim for dim in values.dims if dim not in (*roles.values(), over)]
+    if left:
+        raise ValueError(
+            f"{name}: the dimensions {left} are left over; choose by isel or sel, or average, until there are "
+            f"{[dim for dim in roles.values() if dim is not None]} and {over!r}"
+        )
+
+
+def _entries(values, hue):
+    counted = np.arange(1, values.sizes[hue] + 1)
+    names = values[hue].values if hue in values.coords else counted
+    return [
+        ({hue: i}, f"{name:.4g}" if isinstance(name, (float, np.floating)) else str(name))
+        for i, name in enumerate(names)
+    ]
+
+
+def _colours(number):
+    import matplotlib
+
+    if number <= len(COLOURS):
+        return COLOURS[:number]
+    return [
+        matplotlib.colors.to_hex(colour) for colour in matplotlib.colormaps["viridis"](np.linspace(0, 0.95, number))
+    ]
+
+
+def _statistics(values, x, over, spread):
+    """Return places, means and bars where there is a mean: a record may be unobserved, a run may have blown up."""
+    runs = values.sizes.get(over, 1)
+    mean = _mean(values, over)
+    bar = values.std(over, ddof=1, skipna=False) if runs > 1 else mean * np.nan
+    place = values[x]
+    if place.ndim != 1:
+        raise ValueError(f"x: {x!r} has the dimensions {place.dims}; select one run or put the others into `hue`")
+    kept = np.isfinite(mean.values)
+    scale = np.sqrt(runs) if spread == "sem" else 1
+    return place.values[kept], mean.values[kept], bar.values[kept] / scale
+
+
+def _mean(values, over):
+    return values.mean(over, skipna=False) if over in values.dims else values
+
+
+def _edges(coordinate, name, log):
+    centres = coordinate.values
+    if centres.dtype.kind not in "iuf" or (log and np.any(centres <= 0)):
+        raise ValueError(f"{name}: {centres} are no {'positive ' if log else ''}numbers to place cells at")
+    centres = np.log(centres) if log else centres.astype(float)
+    half = np.diff(centres) / 2 if len(centres) > 1 else np.array([0.5])
+    edges = np.concatenate([centres[:1] - half[:1], centres[:-1] + half[: len(centres) - 1], centres[-1:] + half[-1:]])
+    return np.exp(edges) if log else edges
+
+
+def _label(values):
+    text = values.attrs.get("long_name") or str(values.name or "").replace("_", " ")
+    units = values.attrs.get("units", "")
+    return f"{text} ({units})" if units not in ("", "1") else text
+
+
+def _legend(axes, title, texts, colours, theory):
+    from matplotlib.lines import Line2D
+
+    line = "-" if theory else ""
+    handles = []
+    if title is not None:
+        handles = [
+            Line2D([], [], color=colour, marker="o", markersize=4, linestyle=line, label=text)
+            for colour, text in zip(colours, texts, strict=True)
+        ]
+    if theory:
+        colour = "0.3" if handles else colours[0]
+        handles.append(Line2D([], [], color=colour, marker="o", markersize=4, linestyle="", label="simulation"))
+        handles.append(Line2D([], [], color=colour, label="theory"))
+    if not handles:
+        return
+    style = {"fontsize": "small", "title_fontsize": "small", "framealpha": 0.8, "edgecolor": "none"}
+    # Beside the axes nothing is hidden, but only a layout engine keeps that place free.
+    if title is not None and axes.figure.get_layout_engine() is not None:
+        style |= {"loc": "upper left", "bbox_to_anchor": (1, 1)}
+    axes.legend(handles=handles, title=title, **style)

@@ -1,0 +1,154 @@
+"""What is drawn are the dataset's numbers, with its units."""
+
+import builtins
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import xarray as xr
+from matplotlib.colors import to_hex
+
+from jaxdyn import plot
+
+
+@pytest.fixture(autouse=True)
+def _closed():
+    yield
+    plt.close("all")
+
+
+@pytest.fixture
+def strengths():
+    """Five seeds of three modes at ten times."""
+    values = np.random.default_rng(0).normal(size=(5, 3, 10))
+    time = ("time", np.arange(10.0) ** 2, {"units": "steps"})
+    return xr.DataArray(
+        values, dims=("seed", "mode", "time"), coords={"time": time}, name="mode_strength", attrs={"units": "1/s"}
+    )
+
+
+def points(axes):
+    """Return the data of each errorbar: positions, bars and colour."""
+    drawn = []
+    for container in axes.containers:
+        line, _, bars = container.lines
+        segments = np.array(bars[0].get_segments()) if bars else None
+        drawn.append((line.get_xydata(), segments, to_hex(line.get_color())))
+    return drawn
+
+
+def lines(axes):
+    """Return the data and colour of each line that is not made of points."""
+    return [(a.get_xydata(), to_hex(a.get_color())) for a in axes.lines if a.get_linestyle() != "None"]
+
+
+def test_curves_draw_mean_and_standard_error_and_theory_in_one_colour(strengths):
+    theory = strengths.mean("seed") + 1
+    axes = plot.curves(strengths, theory, hue="mode")
+    assert len(points(axes)) == len(lines(axes)) == 3
+    for i, ((place, bars, colour), (curve, same)) in enumerate(zip(points(axes), lines(axes), strict=True)):
+        one = strengths.isel(mode=i)
+        np.testing.assert_allclose(place, np.c_[one.time, one.mean("seed")])
+        np.testing.assert_allclose(np.ptp(bars[..., 1], axis=1), 2 * one.std("seed", ddof=1) / 5**0.5)
+        np.testing.assert_allclose(curve, np.c_[one.time, theory.isel(mode=i)])
+        assert colour == same == plot.COLOURS[i].lower()
+    wide = points(plot.curves(strengths, hue="mode", spread="std"))[0][1]
+    np.testing.assert_allclose(np.ptp(wide[..., 1], axis=1), 2 * strengths.isel(mode=0).std("seed", ddof=1))
+
+
+def test_labels_carry_units_and_the_legend_the_order_of_the_hue(strengths):
+    rates = strengths.rename(mode="learning_rate").assign_coords(learning_rate=[0.1, 1e-5, 3.0])
+    axes = plot.curves(rates, rates, hue="learning_rate", log="y")
+    assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_yscale()) == ("time (steps)", "mode strength (1/s)", "log")
+    legend = axes.get_legend()
+    assert legend.get_title().get_text() == "learning rate"
+    assert [text.get_text() for text in legend.get_texts()] == ["0.1", "1e-05", "3", "simulation", "theory"]
+    counted = plot.modes(strengths).get_legend()
+    assert [text.get_text() for text in counted.get_texts()] == ["1", "2", "3"]
+
+
+def test_curves_thin_the_points_and_not_the_lines():
+    run = xr.DataArray(np.arange(1000.0), {"time": np.arange(1000)}, name="loss", attrs={"long_name": "test loss"})
+    axes = plot.curves(run, points=20)
+    (place, bars, _), (curve, _) = points(axes)[0], lines(axes)[0]
+    assert (len(place), bars, len(curve)) == (20, None, 1000)
+    assert (place[0, 0], place[-1, 0]) == (0, 999)
+    assert axes.get_ylabel() == "test loss"
+    assert axes.get_legend() is None
+
+
+def test_curves_leave_out_what_was_not_observed_and_take_a_theory_with_times_of_its_own(strengths):
+    gaps = strengths.where(strengths.time % 2 == 0)
+    theory = xr.DataArray([1.0, 2.0], {"time": [0.0, 50.0]})
+    given = plt.subplots()[1]
+    assert plot.curves(gaps, theory, hue="mode", axes=given) is given
+    assert all(len(place) == 5 for place, _, _ in points(given))
+    (curve, colour), *more = lines(given)
+    np.testing.assert_array_equal(curve, [[0, 1], [50, 2]])
+    assert (colour, more) == ("#000000", [])
+
+
+def test_curves_with_a_time_for_each_hue(strengths):
+    own = strengths.assign_coords(time=(("mode", "time"), np.arange(30.0).reshape(3, 10)))
+    assert [place[0, 0] for place, _, _ in points(plot.curves(own, hue="mode"))] == [0, 10, 20]
+    with pytest.raises(ValueError, match="put the others into `hue`"):
+        plot.curves(own.rename(mode="seed", seed="mode"), hue="mode")
+
+
+def test_many_hues_have_distinct_colours(strengths):
+    many = strengths.isel(mode=[0] * 12)
+    assert len({colour for _, _, colour in points(plot.modes(many))}) == 12
+
+
+@pytest.mark.parametrize("log", ["", "x", "xy"])
+def test_phase_diagram_centres_its_cells_on_the_coordinates(log):
+    x, y = np.geomspace(0.1, 10, 5), np.array([1.0, 2.0, 4.0])
+    values = xr.DataArray(
+        np.arange(30.0).reshape(2, 5, 3), dims=("seed", "rate", "scale"), coords={"rate": x, "scale": y}, name="loss"
+    )
+    values[:, 1, 2] = np.nan
+    line = xr.DataArray(1 / y, {"scale": y})
+    shuffled = values.isel(rate=[3, 0, 4, 2, 1])
+    axes = plot.phase_diagram(shuffled, x="rate", y="scale", log=log, boundary=line)
+    mesh = axes.collections[0]
+    drawn = mesh.get_array()
+    np.testing.assert_array_equal(drawn.filled(np.nan), values.mean("seed").transpose("scale", "rate"))
+    edges = mesh.get_coordinates()
+    middle = lambda e, side: np.sqrt(e[1:] * e[:-1]) if side in log else (e[1:] + e[:-1]) / 2
+    if "x" in log:
+        np.testing.assert_allclose(middle(edges[0, :, 0], "x"), x)
+    np.testing.assert_allclose(edges[0, 1:-1, 0], middle(x, "x"))
+    np.testing.assert_allclose(edges[1:-1, 0, 1], middle(y, "y"))
+    np.testing.assert_array_equal(axes.lines[0].get_xydata(), np.c_[1 / y, y])
+    assert (axes.get_xlabel(), axes.get_xscale()) == ("rate", "log" if "x" in log else "linear")
+    assert axes.figure.axes[1].get_ylabel() == "loss"
+
+
+def test_unknown_and_left_over_dimensions_are_named(strengths):
+    with pytest.raises(ValueError, match="x: simulated has no dimension 'tme'; did you mean 'time'"):
+        plot.curves(strengths, x="tme", hue="mode")
+    with pytest.raises(ValueError, match="hue: simulated has no dimension 'modes'; did you mean 'mode'"):
+        plot.curves(strengths, hue="modes")
+    with pytest.raises(ValueError, match=r"\['mode'\] are left over"):
+        plot.curves(strengths)
+    with pytest.raises(ValueError, match="predicted"):
+        plot.curves(strengths.isel(mode=0), strengths)
+    with pytest.raises(ValueError, match="y: values has no dimension"):
+        plot.phase_diagram(strengths, x="time", y="rate")
+    with pytest.raises(ValueError, match="boundary"):
+        plot.phase_diagram(strengths, x="time", y="mode", boundary=strengths)
+    with pytest.raises(ValueError, match="no positive numbers"):
+        plot.phase_diagram(strengths, x="time", y="mode", log="x")
+
+
+def test_without_matplotlib_the_error_says_what_to_install(strengths, monkeypatch):
+    real = builtins.__import__
+
+    def absent(name, *args, **kwargs):
+        if name.startswith("matplotlib"):
+            raise ImportError(name)
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", absent)
+    with pytest.raises(ImportError, match=r"pip install jaxdyn\[plot\]"):
+        plot.modes(strengths)
