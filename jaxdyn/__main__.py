@@ -39,7 +39,9 @@ def run_paper(*tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen
         print("Papers:", *papers.names())
         return 0 if tokens else 2
     paper = papers.load(tokens[0])
-    single = App(name=f"jaxdyn run {tokens[0]}", help=paper.__doc__, help_format="plaintext", result_action="return_value")
+    single = App(
+        name=f"jaxdyn run {tokens[0]}", help=paper.__doc__, help_format="plaintext", result_action="return_value"
+    )
     single.default(_command(tokens[0], paper))
     return single(tokens[1:])
 
@@ -99,7 +101,10 @@ def _annotation(option, value):
     many = kind is tuple
     kind = type(value[0]) if many else kind
     strict = Parameter(
-        converter=functools.partial(_converted, option, kind, many), consume_multiple=many, negative=(), n_tokens=-1 if many else 1,
+        converter=functools.partial(_converted, option, kind, many),
+        consume_multiple=many,
+        negative=(),
+        n_tokens=-1 if many else 1,
         help=f"default at quick: {' '.join(map(str, value)) if many else value}",
     )
     if kind is bool and not many:
@@ -130,7 +135,9 @@ def _reproduce(name, paper, size, given, out, as_json):
     folder = out / name
     options = paper.SIZES[size] | given
     started = time.perf_counter()
-    found = paper.run(sweep=functools.partial(sweep, store=lambda fingerprint: folder / "runs" / fingerprint[:16]), **options)
+    found = paper.run(
+        sweep=functools.partial(sweep, store=lambda fingerprint: folder / "runs" / fingerprint[:16]), **options
+    )
     results.save(found, folder / "results")
     default = all(paper.SIZES[size][option] == value for option, value in given.items())
     made = results.provenance(paper.__file__) | {"wall_seconds": round(time.perf_counter() - started, 2)}
@@ -153,7 +160,7 @@ def _judge(name, out, as_json):
         print(f"\n{ref.title} ({ref.authors}, {ref.year})\n")
         for v in verdicts:
             word = "undecided" if v.holds is None else "holds" if v.holds else "fails"
-            word += "" if v.expected or v.holds is None else " (unexpected)" 
+            word += "" if v.expected or v.holds is None else " (unexpected)"
             print(f"  {word:10} {v.error:9.3g} < {v.below:<9.3g} {v.statement}")
         print(f"\n{sum(v.expected for v in verdicts)} of {len(verdicts)} claims as expected; numbers in {folder}")
     # Other options than a size's own may leave a claim undecided; the sizes must decide all.
