@@ -128,7 +128,7 @@ def _reproduce(name, paper, size, given, out, as_json):
         # Compiling is most of a quick run: 13.1 -> 4.0 s at this level, for 10% slower runs.
         flags = os.environ.get("XLA_FLAGS", "")
         if "xla_backend_optimization_level" not in flags:
-            os.environ["XLA_FLAGS"] = f"{flags} --xla_backend_optimization_level=1".strip()
+            os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=1 {flags}".strip()
     if not jax.config.jax_compilation_cache_dir:
         cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "jaxdyn"
         jax.config.update("jax_compilation_cache_dir", str(cache))
