@@ -68,7 +68,7 @@ def plot_paper(name: str, *, out: Path = Path("results")) -> int:
 def main() -> None:
     """Run the command line; exit with 0 where all claims are as expected, 1 where one is not, 2 where nothing ran."""
     try:
-        code = app(result_action="return_value", exit_on_error=False)
+        code = app(sys.argv[1:], result_action="return_value", exit_on_error=False)
     except (cyclopts.CycloptsError, ValueError, TypeError) as error:
         if os.environ.get("JAXDYN_TRACEBACK"):
             raise
