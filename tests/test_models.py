@@ -229,6 +229,15 @@ def test_dropout_is_drawn_from_the_key_only_in_training(make):
 
 
 @both
+def test_no_tracer_stays_behind(make):
+    model = make(0.5)
+    params, (x, _, key) = model.init(jax.random.key(0)), sample(jax.random.key(1))
+    with jax.checking_leaks():
+        jax.jit(lambda p: model.apply(p, x, train=True, key=key))(params)
+        jax.jit(model.apply)(params, x)
+
+
+@both
 def test_three_seeds_at_once_equal_three_runs(make):
     model = make(0.3)
     keys = jax.random.split(jax.random.key(0), 3)
