@@ -282,13 +282,13 @@ def segmented(
     return done
 
 
-def progress_bar(total: int, unit: str, shown: bool | None = None, initial: int = 0):
+def progress_bar(total: int, unit: str, shown: bool | None = None, name: str | None = None):
     """Return a tqdm bar, by default shown on terminals and in notebooks only."""
     from tqdm import tqdm
 
     if shown is None and "ipykernel" in sys.modules:
         shown = True
-    return tqdm(total=total, unit=unit, initial=initial, disable=None if shown is None else not shown)
+    return tqdm(total=total, unit=unit, desc=name, disable=None if shown is None else not shown)
 
 
 @functools.cache
