@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdyn.dynamics import RESERVED
-from jaxdyn.types import Key, Trajectory, unknown
+from jaxdyn.types import Key, Trajectory, nearest
 
 SALT = 0x73776570
 CLOSURE_BYTES = 64 << 20
@@ -115,7 +115,7 @@ def check_signature(experiment: Callable, names: tuple[str, ...], static: tuple[
     for argument, given in (("axes", names), ("static", static)):
         for name in given:
             if name not in parameters and not anything:
-                raise unknown(argument, name, parameters)
+                raise ValueError(f"{argument}: {name_of(experiment)} takes no {name!r}; {nearest(name, parameters)}")
     for name, p in parameters.items():
         required = p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
         if required and name not in names and name not in static:
@@ -172,7 +172,7 @@ def _outputs(out, dims, notes):
     else:
         raise TypeError(f"experiment: returned {type(out).__name__}; return a Trajectory or a dict of arrays by name")
     if extra := sorted(set(dims) - set(values)):
-        raise unknown("dims", extra[0], values)
+        raise ValueError(f"dims: {extra[0]!r} is not returned by the experiment; {nearest(extra[0], values)}")
     notes["dims"] = {name: leading + _own_dims(name, jnp.ndim(v) - len(leading), dims) for name, v in values.items()}
     # A numpy array cannot depend on the run: recording times that are known while tracing become a coordinate.
     fixed = lambda name, v: isinstance(v, np.ndarray) and notes["dims"][name] == (name,)

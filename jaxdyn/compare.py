@@ -3,12 +3,13 @@
 All of it works on saved results (numpy in xarray), never on a running simulation.
 """
 
-import difflib
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+
+from jaxdyn.types import nearest
 
 if TYPE_CHECKING:
     import xarray
@@ -188,13 +189,6 @@ def verify(claims: Sequence[Claim], results: Results) -> list[Verdict]:
         holds = None if math.isnan(error) or math.isnan(below) else error < below
         verdicts.append(Verdict(claim.statement, error, below, holds, holds is claim.holds and math.isfinite(error)))
     return verdicts
-
-
-def nearest(name: object, names: Iterable[object]) -> str:
-    """Return the hint of an error message: the name that was probably meant, or all there are."""
-    names = sorted(map(str, names))
-    near = difflib.get_close_matches(str(name), names, 1)
-    return f"did you mean {near[0]!r}?" if near else f"there is {names}"
 
 
 def _number(claim, name, value, results):
