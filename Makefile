@@ -10,9 +10,11 @@ RESULTS ?= results
 demo: $(VENV)/installed-demo
 	$(BIN)/jaxdyn run saxe2013 --out $(RESULTS)
 
-test: $(VENV)/installed-test
+lint: $(VENV)/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+test: lint
 	$(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal
 
 bench: $(VENV)/installed-demo $(TORCH_VENV)/installed

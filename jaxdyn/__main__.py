@@ -43,7 +43,7 @@ def run_paper(*tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen
         name=f"jaxdyn run {tokens[0]}", help=paper.__doc__, help_format="plaintext", result_action="return_value"
     )
     single.default(_command(tokens[0], paper))
-    return single(tokens[1:])
+    return single(tokens[1:]) or 0
 
 
 @app.command(name="verify")

@@ -82,8 +82,13 @@ def trace(job: Job, fixed: dict[str, Any], columns: list[np.ndarray], runs: int)
     shape = lambda dtype: jax.ShapeDtypeStruct((runs,), dtype)
     try:
         traced = jax.jit(call).trace(shape(np.uint32), tuple(shape(traced_dtype(v)) for v in columns), data)
-    except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError, TypeError) as error:
-        raise _explained(error, job, fixed, columns) from error
+    except TypeError as error:
+        if (culprit := _untraceable(error, job, fixed, columns)) is None:
+            raise
+        raise TypeError(
+            f"axes: {culprit!r} must be known while the program is compiled (it sets a shape or steers Python); "
+            f"move it to static={{{culprit!r}: [...]}}"
+        ) from error
     arrays = [(np.size(a) * jnp.result_type(a).itemsize, jnp.shape(a)) for a in traced.jaxpr.consts]
     if (total := sum(size for size, _ in arrays)) > CLOSURE_BYTES:
         raise ValueError(
@@ -202,19 +207,19 @@ def _own_dims(name, rank, dims):
     return given
 
 
-def _explained(error, job, fixed, columns):
-    """Return the error that names the axis which cannot be traced, found by fixing one axis at a time."""
+def _untraceable(error, job, fixed, columns):
+    """Return the axis that cannot be traced, found by fixing one at a time, where that is what the error is about."""
+    conversions = (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError)
+    if not isinstance(error, conversions) and "concrete" not in str(error):
+        return None
     for i, name in enumerate(job.names):
         fewer = job._replace(names=job.names[:i] + job.names[i + 1 :])
         call, data, _ = build(fewer, fixed | {name: columns[i][0].item()})
         shapes = tuple(jax.ShapeDtypeStruct((1,), traced_dtype(v)) for v in columns[:i] + columns[i + 1 :])
         with contextlib.suppress(Exception):
             jax.eval_shape(call, jax.ShapeDtypeStruct((1,), np.uint32), shapes, data)
-            return TypeError(
-                f"axes: {name!r} must be known while the program is compiled (it sets a shape or steers Python); "
-                f"move it to static={{{name!r}: [...]}}"
-            )
-    return error
+            return name
+    return None
 
 
 def _digest(leaf):

@@ -138,7 +138,10 @@ def _git(source):
         )
 
     try:
-        return {"commit": git("rev-parse", "HEAD").stdout.strip(), "dirty": bool(git("status", "--porcelain").stdout)}
+        return {
+            "commit": git("rev-parse", "HEAD").stdout.strip(),
+            "dirty": bool(git("status", "--porcelain", "--untracked-files=no").stdout),
+        }
     except (OSError, subprocess.SubprocessError):
         return None
 
@@ -163,7 +166,8 @@ def labelled(dataset: "xarray.Dataset", record: dict[str, Any]) -> "xarray.Datas
     for name, unit in record["units"].items():
         if name in dataset.variables:
             dataset[name].attrs["units"] = unit
-    dataset.attrs = {key: json.dumps(record[key]) for key in ("experiment", "fingerprint", "attempts")}
+    dataset.attrs = {"experiment": record["experiment"]}
+    dataset.attrs |= {key: json.dumps(record[key]) for key in ("fingerprint", "attempts")}
     return dataset
 
 

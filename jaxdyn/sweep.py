@@ -212,7 +212,7 @@ def _run(work, todo, arrays, on, progress, mark=lambda point, block: None):
         return math.prod(reach)
 
     total = sum(math.prod(_grid.extent(work.grid, work.box, block)) for _, block in todo)
-    with contextlib.closing(progress_bar(total, "run", progress)) as bar:
+    with contextlib.closing(progress_bar(total, "run", progress, _program.name_of(work.job.experiment))) as bar:
         if isinstance(on, jax.sharding.Mesh):
             _on_mesh(work, todo, on, arguments, finish, bar)
         elif on is not None:

@@ -3,6 +3,8 @@
 import importlib
 import inspect
 import pkgutil
+import subprocess
+import sys
 
 import chex
 import jax
@@ -70,6 +72,12 @@ def test_every_public_function_has_an_example_and_is_exported():
     assert found == set(EXAMPLES), "add to (or remove from) tests/examples.py what differs"
     for folder, name in public_functions():
         assert name in importlib.import_module(f"jaxdyn.{folder}").__all__
+
+
+def test_imports_are_cheap():
+    code = "import sys, jaxdyn.models, jaxdyn.rules, jaxdyn.observables, jaxdyn.tasks; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"flax", "matfree", "diffrax", "scipy.linalg", "xarray"} & set(loaded)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

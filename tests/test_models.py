@@ -229,6 +229,15 @@ def test_dropout_is_drawn_from_the_key_only_in_training(make):
 
 
 @both
+def test_no_tracer_stays_behind(make):
+    model = make(0.5)
+    params, (x, _, key) = model.init(jax.random.key(0)), sample(jax.random.key(1))
+    with jax.checking_leaks():
+        jax.jit(lambda p: model.apply(p, x, train=True, key=key))(params)
+        jax.jit(model.apply)(params, x)
+
+
+@both
 def test_three_seeds_at_once_equal_three_runs(make):
     model = make(0.3)
     keys = jax.random.split(jax.random.key(0), 3)
@@ -258,3 +267,36 @@ def test_linen_and_nnx_agree_on_equal_weights():
     np.testing.assert_allclose(
         grads[0]["params"]["layers_0"]["kernel"], grads[1]["params"]["layers"][0]["kernel"], atol=1e-6
     )
+
+
+@pytest.mark.parametrize("kind", ["linen", "nnx"])
+def test_flax_models_are_swept(kind):
+    class Normed(linen.Module):
+        @linen.compact
+        def __call__(self, x, *, train):
+            return linen.Dense(1)(linen.BatchNorm(use_running_average=not train)(linen.Dense(4)(x)))
+
+    x = jax.random.normal(jax.random.key(0), (16, 3))
+    y = x[:, :1]
+    if kind == "linen":
+        model = models.from_linen(Normed(), x, training={"train": True}, evaluating={"train": False})
+    else:
+        layers = lambda rngs: (nnx.Linear(3, 4, rngs=rngs), nnx.BatchNorm(4, rngs=rngs), nnx.Linear(4, 1, rngs=rngs))
+        model = models.from_nnx(lambda rngs: nnx.Sequential(*layers(rngs)))
+
+    def loss(params, batch):
+        outputs, state = model.apply(params, batch[0], train=True)
+        return jnp.mean((outputs - batch[1]) ** 2), state
+
+    def experiment(key, *, rate):
+        blocks = {"params": "params", "state": "state"}
+        optimizer = optax.partition({"params": optax.sgd(rate), "state": optax.sgd(1.0)}, blocks)
+        error = lambda s: {"loss": jnp.mean((model.apply(s.params, x) - y) ** 2)}
+        stream = lambda key, step: (x, y)
+        times = np.array([0, 60])
+        return jd.train(rules.with_state(loss), optimizer, stream, model.init(key), times=times, observe=error)
+
+    swept = jd.sweep(experiment, {"rate": [0.02, 0.1]}, seeds=3)
+    assert swept.ok.all()
+    assert (swept.loss[..., 1] < swept.loss[..., 0]).all()
+    np.testing.assert_array_equal(swept.loss.isel(rate=0, time=0), swept.loss.isel(rate=1, time=0))

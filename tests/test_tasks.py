@@ -56,6 +56,14 @@ def test_orders_of_successive_epochs_are_unrelated():
     assert abs(fixed.mean() - 1) < 4 / 999**0.5
 
 
+def test_each_seed_of_a_vmap_has_its_own_order():
+    keys, step = jax.random.split(jax.random.key(0), 3), jnp.asarray(2)
+    draw = lambda key: tasks.epochs(key, jnp.arange(11), 4)(None, step)
+    together = jax.jit(jax.vmap(draw))(keys)
+    np.testing.assert_array_equal(together, jnp.stack([draw(key) for key in keys]))
+    assert len(np.unique(together, axis=0)) == 3
+
+
 def test_steps_far_away_do_not_overflow():
     # 59,999 is prime: step * size would pass 32 bits here, so take two epochs' worth of steps far out.
     n, size, far = 59_999, 512, 2**31 - 1 - 59_999

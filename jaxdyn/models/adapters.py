@@ -67,7 +67,7 @@ def from_nnx(make_module: Callable[[Any], Any]) -> Model:
         return {"params": nnx.to_pure_dict(weights), "state": nnx.to_pure_dict(state)}
 
     def filled(block, values):
-        # A copy of the abstract block, which nnx would overwrite.
+        # A copy: nnx writes into the block it is given, and tracers must not stay behind.
         block = jax.tree.map(lambda leaf: leaf, block)
         nnx.replace_by_pure_dict(block, values)
         return block
@@ -77,8 +77,7 @@ def from_nnx(make_module: Callable[[Any], Any]) -> Model:
         if train and key is None and jax.tree.leaves(rng):
             raise ValueError("key: this module draws random numbers in training; pass apply(..., train=True, key=key)")
         rng = _reseeded(rng, jax.random.key(0) if key is None else key)
-        # Without copy=True the merged module aliases its inputs, which nnx forbids under jax.grad.
-        module = nnx.merge(graph, filled(weights, params["params"]), rng, filled(state, params["state"]), copy=True)
+        module = nnx.merge(graph, filled(weights, params["params"]), rng, filled(state, params["state"]))
         (module.train if train else module.eval)()
         outputs = module(x)
         return (outputs, nnx.to_pure_dict(split(module)[3])) if train else outputs

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Int, PyTree, UInt
+from jaxtyping import Array, Int, UInt
 
 from jaxdyn.types import Batch, Key, Stream
 
@@ -18,6 +18,7 @@ ROUNDS = 20  # with 8, orders of 5 examples are visibly not uniform
 
 def full_batch(data: Batch) -> Stream:
     """Return the same batch at each step."""
+    data = jax.tree.map(jnp.asarray, data)
     return lambda key, step: data
 
 
@@ -26,14 +27,14 @@ def online(sample: Callable[[Key], Batch]) -> Stream:
     return lambda key, step: sample(key)
 
 
-def minibatch(data: PyTree[Array], size: int) -> Stream:
+def minibatch(data: Batch, size: int) -> Stream:
     """Return `size` examples at each step, drawn independently with replacement."""
     n = _length(data)
     # int32 always, so that float64 repeats the same run.
     return lambda key, step: _rows(data, jax.random.randint(key, (size,), 0, n, jnp.int32))
 
 
-def epochs(key: Key, data: PyTree[Array], size: int) -> Stream:
+def epochs(key: Key, data: Batch, size: int) -> Stream:
     """Return `size` examples at each step, without replacement: each n examples in a row are an epoch of its own order.
 
     A batch may straddle two epochs.  The order of an epoch is a stateless bijection of the position in it, so any step
