@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdyn.dynamics import RESERVED
-from jaxdyn.types import Key, Trajectory, unknown
+from jaxdyn.types import Key, Trajectory, nearest
 
 SALT = 0x73776570
 CLOSURE_BYTES = 64 << 20
@@ -82,8 +82,13 @@ def trace(job: Job, fixed: dict[str, Any], columns: list[np.ndarray], runs: int)
     shape = lambda dtype: jax.ShapeDtypeStruct((runs,), dtype)
     try:
         traced = jax.jit(call).trace(shape(np.uint32), tuple(shape(traced_dtype(v)) for v in columns), data)
-    except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError, TypeError) as error:
-        raise _explained(error, job, fixed, columns) from error
+    except TypeError as error:
+        if (culprit := _untraceable(error, job, fixed, columns)) is None:
+            raise
+        raise TypeError(
+            f"axes: {culprit!r} must be known while the program is compiled (it sets a shape or steers Python); "
+            f"move it to static={{{culprit!r}: [...]}}"
+        ) from error
     arrays = [(np.size(a) * jnp.result_type(a).itemsize, jnp.shape(a)) for a in traced.jaxpr.consts]
     if (total := sum(size for size, _ in arrays)) > CLOSURE_BYTES:
         raise ValueError(
@@ -115,7 +120,7 @@ def check_signature(experiment: Callable, names: tuple[str, ...], static: tuple[
     for argument, given in (("axes", names), ("static", static)):
         for name in given:
             if name not in parameters and not anything:
-                raise unknown(argument, name, parameters)
+                raise ValueError(f"{argument}: {name_of(experiment)} takes no {name!r}; {nearest(name, parameters)}")
     for name, p in parameters.items():
         required = p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
         if required and name not in names and name not in static:
@@ -172,7 +177,7 @@ def _outputs(out, dims, notes):
     else:
         raise TypeError(f"experiment: returned {type(out).__name__}; return a Trajectory or a dict of arrays by name")
     if extra := sorted(set(dims) - set(values)):
-        raise unknown("dims", extra[0], values)
+        raise ValueError(f"dims: {extra[0]!r} is not returned by the experiment; {nearest(extra[0], values)}")
     notes["dims"] = {name: leading + _own_dims(name, jnp.ndim(v) - len(leading), dims) for name, v in values.items()}
     # A numpy array cannot depend on the run: recording times that are known while tracing become a coordinate.
     fixed = lambda name, v: isinstance(v, np.ndarray) and notes["dims"][name] == (name,)
@@ -202,19 +207,19 @@ def _own_dims(name, rank, dims):
     return given
 
 
-def _explained(error, job, fixed, columns):
-    """Return the error that names the axis which cannot be traced, found by fixing one axis at a time."""
+def _untraceable(error, job, fixed, columns):
+    """Return the axis that cannot be traced, found by fixing one at a time, where that is what the error is about."""
+    conversions = (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError)
+    if not isinstance(error, conversions) and "concrete" not in str(error):
+        return None
     for i, name in enumerate(job.names):
         fewer = job._replace(names=job.names[:i] + job.names[i + 1 :])
         call, data, _ = build(fewer, fixed | {name: columns[i][0].item()})
         shapes = tuple(jax.ShapeDtypeStruct((1,), traced_dtype(v)) for v in columns[:i] + columns[i + 1 :])
         with contextlib.suppress(Exception):
             jax.eval_shape(call, jax.ShapeDtypeStruct((1,), np.uint32), shapes, data)
-            return TypeError(
-                f"axes: {name!r} must be known while the program is compiled (it sets a shape or steers Python); "
-                f"move it to static={{{name!r}: [...]}}"
-            )
-    return error
+            return name
+    return None
 
 
 def _digest(leaf):

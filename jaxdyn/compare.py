@@ -3,12 +3,13 @@
 All of it works on saved results (numpy in xarray), never on a running simulation.
 """
 
-import difflib
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+
+from jaxdyn.types import nearest
 
 if TYPE_CHECKING:
     import xarray
@@ -190,13 +191,6 @@ def verify(claims: Sequence[Claim], results: Results) -> list[Verdict]:
     return verdicts
 
 
-def nearest(name: object, names: Iterable[object]) -> str:
-    """Return the hint of an error message: the name that was probably meant, or all there are."""
-    names = sorted(map(str, names))
-    near = difflib.get_close_matches(str(name), names, 1)
-    return f"did you mean {near[0]!r}?" if near else f"there is {names}"
-
-
 def _number(claim, name, value, results):
     if callable(value):
         try:
@@ -241,7 +235,7 @@ def _aligned(simulated, predicted):
         raise ValueError(f"predicted: its coordinates are not those of the simulation: {error}") from error
     # A time per run is no index, so it is not aligned, and arithmetic would drop it where it differs.
     if "time" in simulated.coords and "time" in predicted.coords:
-        times = xr.broadcast(*(xr.DataArray(d["time"].variable) for d in (simulated, predicted)))
-        if not np.array_equal(*times):
+        ours, theirs = xr.broadcast(*(xr.DataArray(d["time"].variable) for d in (simulated, predicted)))
+        if not np.array_equal(ours, theirs):
             raise ValueError("predicted: its times are not those of the simulation; compare equal times of one unit")
     return simulated, predicted

@@ -172,11 +172,12 @@ def integrate(
     floats = _floats(start.params if isinstance(start, State) else start)
     dtype = jnp.finfo(jnp.result_type(*floats) if floats else jnp.result_type(float)).dtype
     start = _as_state(start, dtype)
-    times = _recording_times(times, start.time, whole=False, dtype=dtype)
+    times = _recording_times(times, start.time, whole=False)
+    stops = jnp.asarray(times, dtype)
     if isinstance(solver, RK4):
         if event is not None:
             raise ValueError("event: RK4 takes fixed steps without events; use an adaptive solver such as 'tsit5'")
-        return _integrate_rk4(velocity, start, times, observe, solver.step)
+        return _integrate_rk4(velocity, start, stops, observe, solver.step)._replace(time=times)
 
     import diffrax
 
@@ -188,20 +189,19 @@ def integrate(
             )
         solver = solvers[solver]()
     eps = float(jnp.finfo(dtype).eps)
-    stop = jnp.asarray(times)[-1]
     # Without dtmin a single blow-up shrinks its step for ever and holds up all runs of its vmap.
     controller = diffrax.PIDController(
-        rtol=jnp.maximum(rtol, 32 * eps), atol=jnp.maximum(atol, eps / 4), dtmin=1e-13 * (stop - start.time)
+        rtol=jnp.maximum(rtol, 32 * eps), atol=jnp.maximum(atol, eps / 4), dtmin=1e-13 * (stops[-1] - start.time)
     )
     record = lambda t, y, _: (_observed(observe, State(t, y)), _finite(y))
     solution = diffrax.diffeqsolve(
         diffrax.ODETerm(lambda t, y, _: velocity(t, y)),
         solver,
         start.time,
-        stop,
+        stops[-1],
         None,
         start.params,
-        saveat=diffrax.SaveAt(subs=[diffrax.SubSaveAt(ts=jnp.asarray(times), fn=record), diffrax.SubSaveAt(t1=True)]),
+        saveat=diffrax.SaveAt(subs=[diffrax.SubSaveAt(ts=stops, fn=record), diffrax.SubSaveAt(t1=True)]),
         stepsize_controller=controller,
         adjoint=diffrax.ForwardMode(),
         max_steps=max_steps,
@@ -258,7 +258,7 @@ def segmented(
     run = _jitted(run)
     done = start if isinstance(start, Trajectory) else None
     state = done.final if done is not None else start if isinstance(start, State) else State(0, start)
-    times = _recording_times(times, 0, whole=False, dtype=np.asarray(times).dtype)
+    times = _recording_times(times, 0, whole=np.asarray(times).dtype.kind != "f")
     times = times[times > done.time[-1]] if done is not None else times
     size = max(1, -(-len(times) // segments))
     bar = progress_bar(len(times), "record")
@@ -282,13 +282,13 @@ def segmented(
     return done
 
 
-def progress_bar(total: int, unit: str, shown: bool | None = None, initial: int = 0):
+def progress_bar(total: int, unit: str, shown: bool | None = None, name: str | None = None):
     """Return a tqdm bar, by default shown on terminals and in notebooks only."""
     from tqdm import tqdm
 
     if shown is None and "ipykernel" in sys.modules:
         shown = True
-    return tqdm(total=total, unit=unit, initial=initial, disable=None if shown is None else not shown)
+    return tqdm(total=total, unit=unit, desc=name, disable=None if shown is None else not shown)
 
 
 @functools.cache
@@ -338,11 +338,11 @@ def _as_state(start, time_dtype):
     return State(jnp.asarray(state.time).astype(time_dtype), params, memory)
 
 
-def _recording_times(times, begin, *, whole, dtype=np.int32):
+def _recording_times(times, begin, *, whole):
     """Return the times as numpy where they are concrete (then checked), as a jax array where they are traced."""
     if any(isinstance(t, jax.core.Tracer) for t in jax.tree.leaves(times)):
         times = jnp.asarray(times)
-        return jnp.round(times).astype(dtype) if whole else times.astype(dtype)
+        return jnp.round(times).astype(jnp.int32) if whole else times.astype(float)
     values = np.asarray(times)
     if values.ndim != 1 or not len(values) or values.dtype.kind not in "iuf":
         raise ValueError(f"times: {times!r} is no list of numbers; pass a non-empty 1-D array of increasing times")
@@ -354,7 +354,7 @@ def _recording_times(times, begin, *, whole, dtype=np.int32):
         )
     if not isinstance(begin, jax.core.Tracer) and values[0] < begin:
         raise ValueError(f"times: {values[0]} lies before the start's time {begin}; times are absolute")
-    return values.astype(dtype)
+    return values.astype(np.int32 if whole else np.float64)
 
 
 def _observed(observe, state):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from jaxdyn.compare import nearest
+from jaxdyn.types import nearest
 
 if TYPE_CHECKING:
     import matplotlib.axes

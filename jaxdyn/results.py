@@ -76,12 +76,15 @@ def save(results: "xarray.Dataset | dict[str, xarray.Dataset]", path: str | os.P
 
 def checkpoint(path: str | os.PathLike) -> Callable[[Trajectory], None]:
     """Return a function for `segmented(..., after=...)` that saves the trajectory so far, whole or not at all."""
-    import orbax.checkpoint as ocp
+    folder = Path(path).absolute()
 
     def after(trajectory):
-        with ocp.CheckpointManager(Path(path).absolute(), options=_keep_last(ocp)) as manager:
-            step = (manager.latest_step() or 0) + 1
-            manager.save(step, args=ocp.args.StandardSave(_as_tree(trajectory)))
+        import orbax.checkpoint as ocp
+
+        with ocp.StandardCheckpointer() as checkpointer:
+            checkpointer.save(folder / str(len(trajectory.time)), trajectory._asdict(), force=True)
+        for older in _checkpoints(folder)[:-1]:
+            shutil.rmtree(older)
 
     return after
 
@@ -89,31 +92,24 @@ def checkpoint(path: str | os.PathLike) -> Callable[[Trajectory], None]:
 def restore(path: str | os.PathLike, like: State) -> Trajectory | State:
     """Return the trajectory of the last `checkpoint` at `path`, to go on from, or `like` itself where there is none.
 
-    `like` is the state the run started from, with its optimiser's memory: it gives the structure of the final state.
+    `like` is the state the run started from, its optimiser's memory included: it has the structure of the final state.
     """
     import orbax.checkpoint as ocp
 
-    path = Path(path).absolute()
-    if not path.exists():
+    saved = _checkpoints(Path(path).absolute())
+    if not saved:
         return like
-    with ocp.CheckpointManager(path, options=_keep_last(ocp)) as manager:
-        step = manager.latest_step()
-        if step is None:
-            return like
-        saved = manager.item_metadata(step)
-        shapes = {name: jax.ShapeDtypeStruct(a.shape, a.dtype) for name, a in saved["observed"].items()}
-        times = {name: jax.ShapeDtypeStruct(saved[name].shape, saved[name].dtype) for name in ("time", "ok")}
+    with ocp.StandardCheckpointer() as checkpointer:
+        records = {n: v for n, v in checkpointer.metadata(saved[-1]).item_metadata.tree.items() if n != "final"}
+        shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), records)
         final = jax.tree.map(ocp.utils.to_shape_dtype_struct, jax.tree.map(jax.numpy.asarray, like))
-        tree = manager.restore(step, args=ocp.args.StandardRestore({**times, "observed": shapes, "final": final}))
-    return Trajectory(np.asarray(tree["time"]), jax.tree.map(np.asarray, tree["observed"]), tree["final"], tree["ok"])
+        tree = checkpointer.restore(saved[-1], shapes | {"final": final})
+    return Trajectory(**jax.tree.map(np.asarray, tree | {"final": None}) | {"final": tree["final"]})
 
 
-def _as_tree(trajectory):
-    return {"time": trajectory.time, "ok": trajectory.ok, "observed": trajectory.observed, "final": trajectory.final}
-
-
-def _keep_last(ocp):
-    return ocp.CheckpointManagerOptions(max_to_keep=2, create=True, enable_async_checkpointing=False)
+def _checkpoints(folder):
+    """Return the finished checkpoints, the last one last; unfinished ones have other names."""
+    return sorted((p for p in folder.glob("*") if p.name.isdigit()), key=lambda p: int(p.name))
 
 
 def provenance(source: str | None = None) -> dict[str, Any]:
@@ -142,7 +138,10 @@ def _git(source):
         )
 
     try:
-        return {"commit": git("rev-parse", "HEAD").stdout.strip(), "dirty": bool(git("status", "--porcelain").stdout)}
+        return {
+            "commit": git("rev-parse", "HEAD").stdout.strip(),
+            "dirty": bool(git("status", "--porcelain", "--untracked-files=no").stdout),
+        }
     except (OSError, subprocess.SubprocessError):
         return None
 
@@ -152,6 +151,10 @@ def labelled(dataset: "xarray.Dataset", record: dict[str, Any]) -> "xarray.Datas
 
     Recording times that all runs share become a coordinate; others stay one variable per run.
     """
+    # A sweep killed while it extended its store leaves arrays that are longer than its record.
+    sizes = {name: len(labels) for name, labels in record["static"].items()}
+    sizes |= {axis["dim"]: len(next(iter(axis["coords"].values()))) for axis in record["axes"]}
+    dataset = dataset.isel({dim: slice(size) for dim, size in sizes.items() if dataset.sizes.get(dim, 0) > size})
     coords: dict[str, Any] = {name: (name, list(labels)) for name, labels in record["static"].items()}
     for axis in record["axes"]:
         coords |= {name: (axis["dim"], values) for name, values in axis["coords"].items()}
@@ -167,7 +170,8 @@ def labelled(dataset: "xarray.Dataset", record: dict[str, Any]) -> "xarray.Datas
     for name, unit in record["units"].items():
         if name in dataset.variables:
             dataset[name].attrs["units"] = unit
-    dataset.attrs = {key: json.dumps(record[key]) for key in ("experiment", "fingerprint", "attempts")}
+    dataset.attrs = {"experiment": record["experiment"]}
+    dataset.attrs |= {key: json.dumps(record[key]) for key in ("fingerprint", "attempts")}
     return dataset
 
 

@@ -148,6 +148,9 @@ def _in_store(work, record, path, on, progress):
     chunks = {
         n: (1,) * len(work.labels) + work.box + tuple(max(1, m) for m in s[outer:]) for n, (_, s, _) in layout.items()
     }
+    if old is None:
+        # First of all, so that a sweep killed here finds its own store again.
+        results.write_record(path, record)
     arrays = results.store_arrays(path, layout, chunks)
     results.write_record(path, record)
 
@@ -212,7 +215,7 @@ def _run(work, todo, arrays, on, progress, mark=lambda point, block: None):
         return math.prod(reach)
 
     total = sum(math.prod(_grid.extent(work.grid, work.box, block)) for _, block in todo)
-    with contextlib.closing(progress_bar(total, "run", progress)) as bar:
+    with contextlib.closing(progress_bar(total, "run", progress, _program.name_of(work.job.experiment))) as bar:
         if isinstance(on, jax.sharding.Mesh):
             _on_mesh(work, todo, on, arguments, finish, bar)
         elif on is not None:

@@ -53,14 +53,12 @@ Observe = Callable[[State], dict[str, Array]]
 """`state -> {name: array}`: pure, and never fed back into the dynamics."""
 
 
-def unknown(argument: str, name: Any, known: Iterable[str]) -> ValueError:
-    """Return the error for a name that is none of the known ones, with the nearest of them.
+def nearest(name: object, known: Iterable[object]) -> str:
+    """Return the hint of an error message: the name that was probably meant, or all there are.
 
-    >>> unknown("axes", "learning_rte", ["learning_rate", "width"])
-    ValueError("axes: 'learning_rte' is unknown; did you mean 'learning_rate'?")
+    >>> nearest("learning_rte", ["learning_rate", "width"])
+    "did you mean 'learning_rate'?"
     """
-    known = list(known)
-    near = difflib.get_close_matches(str(name), known, 1)
-    return ValueError(
-        f"{argument}: {name!r} is unknown; " + (f"did you mean {near[0]!r}?" if near else f"known are {known}")
-    )
+    names = sorted(map(str, known))
+    near = difflib.get_close_matches(str(name), names, 1)
+    return f"did you mean {near[0]!r}?" if near else f"there is {names}"

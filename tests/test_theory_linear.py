@@ -27,7 +27,7 @@ def moving_modes(time, *mode):
     return jax.jvp(lambda t: linear.unbalanced_modes(t, *mode), (time,), (jnp.ones_like(time),))
 
 
-MODES = [(4.0, 1e-3), (1.0, 1e-8), (0.5, 0.4), (0.0, 0.3), (-1.0, 0.2), (1.0, 3.0)]
+MODES = [(4.0, 1e-3), (1.0, 1e-8), (0.5, 0.4), (0.0, 0.3), (1e-4, 0.3), (-1.0, 0.2), (1.0, 3.0)]
 
 
 @pytest.mark.parametrize(("s", "u0"), MODES)
@@ -106,6 +106,23 @@ def test_deep_mode_strength_is_the_integrated_equation_and_differentiates(x64):
     (u, slope), (u_integrated, slope_integrated) = both(0.05)
     np.testing.assert_allclose(u, u_integrated, atol=1e-8)
     np.testing.assert_allclose(slope, slope_integrated, atol=1e-6)
+
+
+@pytest.mark.parametrize("depth", [2.0, 3.5])
+def test_descent_lag_is_the_first_order_of_eulers_method(depth, x64):
+    s, u0, rates, times = 1.5, 0.05, jnp.array([2e-3, 1e-3]), np.linspace(0, 4, 9)
+    step = lambda a, rate: a + rate * a ** (depth - 1) * (s - a**depth)
+
+    def error(rate):
+        steps = lambda time: jax.lax.fori_loop(
+            0, jnp.round(time / rate).astype(int), lambda _, a: step(a, rate), u0 ** (1 / depth)
+        )
+        lag = jax.vmap(steps)(times) ** depth - linear.deep_mode_strength(times, s, u0, depth)
+        return lag / rate - linear.descent_lag(times, s, u0, depth, 1.0)
+
+    coarse, fine = jnp.abs(jax.jit(jax.vmap(error))(rates)).max(1)
+    assert float(coarse / fine) == pytest.approx(2, rel=0.02)
+    assert linear.descent_lag(1e4, s, u0, depth, 1.0) == 0
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,21 @@
-"""Observables: factories of pure functions `State -> {name: array}`."""
+"""Observables: factories of pure functions `State -> {name: array}`; the names are the factories' own."""
 
+from jaxdyn.observables.curvature import sharpness
+from jaxdyn.observables.gradients import gradient_norm, loss
+from jaxdyn.observables.kernels import ntk_change
 from jaxdyn.observables.records import combine, prefixed
-from jaxdyn.observables.weights import alignment, leakage, mode_strengths, singular_values
+from jaxdyn.observables.weights import alignment, leakage, mode_strengths, singular_values, weight_distance
 
-__all__ = ["alignment", "combine", "leakage", "mode_strengths", "prefixed", "singular_values"]
+__all__ = [
+    "alignment",
+    "combine",
+    "gradient_norm",
+    "leakage",
+    "loss",
+    "mode_strengths",
+    "ntk_change",
+    "prefixed",
+    "sharpness",
+    "singular_values",
+    "weight_distance",
+]

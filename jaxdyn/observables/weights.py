@@ -1,8 +1,10 @@
-"""Observables of a weight matrix `of(params)`, such as a linear network's product; keys are the factories' names."""
+"""Observables of the weights; `of(params)` is a matrix of them, such as a linear network's product."""
 
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Float
 
 from jaxdyn.types import Observe, Params
@@ -48,6 +50,16 @@ def alignment(of: Matrix, left: Float[Array, "outputs rank"], right: Float[Array
             "left_alignment": jnp.abs(jnp.sum(u[:, :rank] * left, 0)),
             "right_alignment": jnp.abs(jnp.sum(vt[:rank].T * right, 0)),
         }
+
+    return observe
+
+
+def weight_distance(reference: Params) -> Observe:
+    """Observe `|params - reference| / |reference|`, Euclidean norms over all parameters."""
+
+    def observe(state):
+        moved = jax.tree.map(jnp.subtract, state.params, reference)
+        return {"weight_distance": optax.tree.norm(moved) / optax.tree.norm(reference)}
 
     return observe
 

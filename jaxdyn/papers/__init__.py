@@ -4,11 +4,12 @@ A paper's module holds `REFERENCE`, `SIZES` ({"quick": ..., "paper": ...}, flat 
 -> {name: Dataset}` with theory beside simulation as `<name>_theory`, `CLAIMS` and `plot(results, axes)`.
 """
 
-import difflib
 import importlib
 import pkgutil
 from types import ModuleType
 from typing import NamedTuple
+
+from jaxdyn.types import nearest
 
 
 class Reference(NamedTuple):
@@ -29,8 +30,5 @@ def names() -> list[str]:
 def load(name: str) -> ModuleType:
     """Import a paper's module; a ValueError suggests the nearest name where there is none."""
     if name not in names():
-        near = difflib.get_close_matches(name, names(), 1)
-        raise ValueError(
-            f"name: there is no paper {name!r}; " + (f"did you mean {near[0]!r}?" if near else f"pass one of {names()}")
-        )
+        raise ValueError(f"name: there is no paper {name!r}; {nearest(name, names())}")
     return importlib.import_module(f"{__name__}.{name}")

@@ -1,5 +1,6 @@
 """Rules: losses and fields, what turns a batch into updates."""
 
 from jaxdyn.rules.losses import covariance_loss, cross_entropy, squared_error
+from jaxdyn.rules.state import with_state
 
-__all__ = ["covariance_loss", "cross_entropy", "squared_error"]
+__all__ = ["covariance_loss", "cross_entropy", "squared_error", "with_state"]

@@ -111,6 +111,22 @@ def unbalanced_modes(
     return (growing[0] + e * falling[0]) / scale, (growing[1] + e * falling[1]) / scale
 
 
+def descent_lag(time: Numbers, s: Numbers, u0: Numbers, depth: Numbers, learning_rate: Numbers) -> Float[Array, "..."]:
+    """Return u(descent) - u(flow) of a balanced mode at time = learning_rate * steps, to first order in that rate.
+
+    Descent is Euler's method: with a = u^(1/D), da/dt = f(a) = a^(D-1) (s - a^D), it follows the flow of f - (learning
+    rate) f f'/2 up to the second order (Hairer, Lubich, Wanner, 2006, chapter IX), so that the lag is
+    -(learning rate)/2 du/dt ln[f(a)/f(a0)].  For 0 < u0 < s.
+    """
+    time, s, u0, depth, learning_rate = jnp.broadcast_arrays(*_floats(time, s, u0, depth, learning_rate))
+    u = deep_mode_strength(time, s, u0, depth)
+    speed = u ** (1 - 1 / depth) * (s - u)
+    start = u0 ** (1 - 1 / depth) * (s - u0)
+    # At the end of learning speed * log(speed) goes to zero with the speed.
+    logarithm = jnp.log(_positive(speed) / start)
+    return -learning_rate / 2 * depth * u ** (1 - 1 / depth) * speed * logarithm
+
+
 def max_learning_rate(s: Numbers, depth: Numbers) -> Float[Array, "..."]:
     """Return the largest learning rate at which gradient descent is stable at the balanced solution, 2/(D s^(2-2/D)).
 

@@ -1,0 +1,125 @@
+"""One minimal example of every public function of models, rules, observables and tasks, for the battery.
+
+Each entry is built when called, in the precision of the moment.  A public function without one fails the battery.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen, nnx
+
+from jaxdyn import Model, models, observables, rules, tasks
+
+
+class AsModel(NamedTuple):
+    model: Model
+    x: Any
+
+
+class AsLoss(NamedTuple):
+    """`best` are parameters of a lower loss than `params`."""
+
+    loss: Callable
+    params: Any
+    batch: Any
+    best: Any
+
+
+class AsField(NamedTuple):
+    """`loss(params)` is what the field descends, None where there is none."""
+
+    field: Callable
+    params: Any
+    batch: Any
+    loss: Callable | None = None
+
+
+class AsObserve(NamedTuple):
+    observe: Callable
+    params: Any
+
+
+class AsStream(NamedTuple):
+    stream: Callable
+
+
+class AsFunction(NamedTuple):
+    """A function of arrays, keys included, to arrays."""
+
+    function: Callable
+    args: tuple
+
+
+def normal(seed, *shape):
+    return jax.random.normal(jax.random.key(seed), shape, jnp.float32).astype(float)
+
+
+LINEAR = models.deep_linear((3, 4, 2))
+TARGET_FRAMES = lambda: tasks.frames(jax.random.key(3), (3, 4, 2), 2)
+moments = lambda: tasks.linear_teacher(models.product(LINEAR.init(jax.random.key(2))))
+start = lambda: LINEAR.init(jax.random.key(0))
+best = lambda: LINEAR.init(jax.random.key(2))
+inputs = lambda: normal(1, 6, 3)
+data = lambda: (inputs(), LINEAR.apply(best(), inputs()))
+squared = rules.squared_error(LINEAR.apply)
+modes = lambda observe: AsObserve(observe(models.product, TARGET_FRAMES()[-1], TARGET_FRAMES()[0]), start())
+
+
+def with_state():
+    # Linear regression beside a running average of its weights.
+    def loss(params, batch):
+        return squared(params["params"], batch), jax.tree.map(lambda m, p: 0.9 * m + 0.1 * p, params["state"], best())
+
+    params = {"params": start(), "state": best()}
+    return AsField(rules.with_state(loss), params, data(), lambda p: squared(p["params"], data()))
+
+
+def dense(n_out):
+    return linen.Dense(n_out, dtype=jnp.result_type(float), param_dtype=jnp.result_type(float))
+
+
+def dense_nnx(rngs):
+    return nnx.Linear(3, 2, rngs=rngs, dtype=jnp.result_type(float), param_dtype=jnp.result_type(float))
+
+
+EXAMPLES = {
+    "models.deep_linear": lambda: AsModel(LINEAR, inputs()),
+    "models.mlp": lambda: AsModel(models.mlp((3, 4, 2), bias_scale=0.1), inputs()),
+    "models.from_linen": lambda: AsModel(models.from_linen(dense(2), inputs()), inputs()),
+    "models.from_nnx": lambda: AsModel(models.from_nnx(dense_nnx), inputs()),
+    "models.product": lambda: AsFunction(models.product, (start(),)),
+    "models.orthogonal": lambda: AsFunction(lambda key: models.orthogonal(key, 4, 3), (jax.random.key(0),)),
+    "models.aligned": lambda: AsFunction(models.aligned, (TARGET_FRAMES(), jnp.array([2.0, 1.0]))),
+    "rules.covariance_loss": lambda: AsLoss(rules.covariance_loss(models.product), start(), moments(), best()),
+    "rules.squared_error": lambda: AsLoss(squared, start(), data(), best()),
+    "rules.cross_entropy": lambda: AsLoss(
+        rules.cross_entropy(LINEAR.apply), start(), (inputs(), jnp.argmax(data()[1], 1)), best()
+    ),
+    "rules.with_state": with_state,
+    "observables.mode_strengths": lambda: modes(observables.mode_strengths),
+    "observables.leakage": lambda: modes(observables.leakage),
+    "observables.alignment": lambda: modes(observables.alignment),
+    "observables.singular_values": lambda: AsObserve(observables.singular_values(models.product), start()),
+    "observables.weight_distance": lambda: AsObserve(observables.weight_distance(best()), start()),
+    "observables.loss": lambda: AsObserve(observables.loss(squared, data()), start()),
+    "observables.gradient_norm": lambda: AsObserve(observables.gradient_norm(jax.grad(squared), data()), start()),
+    "observables.sharpness": lambda: AsObserve(observables.sharpness(squared, data(), depth=8), start()),
+    "observables.ntk_change": lambda: AsObserve(observables.ntk_change(LINEAR.apply, inputs(), best()), start()),
+    "observables.combine": lambda: AsObserve(
+        observables.combine(observables.loss(squared, data()), observables.weight_distance(best())), start()
+    ),
+    "observables.prefixed": lambda: AsObserve(
+        observables.prefixed("test_", observables.loss(squared, data())), start()
+    ),
+    "tasks.covariances": lambda: AsFunction(tasks.covariances, data()),
+    "tasks.linear_teacher": lambda: AsFunction(tasks.linear_teacher, (normal(0, 2, 3),)),
+    "tasks.frames": lambda: AsFunction(lambda key: tasks.frames(key, (3, 4, 2), 2), (jax.random.key(0),)),
+    "tasks.from_svd": lambda: AsFunction(tasks.from_svd, (normal(0, 4, 2), normal(1, 2), normal(2, 3, 2))),
+    "tasks.binary_tree": lambda: AsFunction(lambda: tasks.binary_tree(2), ()),
+    "tasks.full_batch": lambda: AsStream(tasks.full_batch(data())),
+    "tasks.online": lambda: AsStream(tasks.online(lambda key: jax.random.normal(key, (3,)))),
+    "tasks.minibatch": lambda: AsStream(tasks.minibatch(data(), 2)),
+    "tasks.epochs": lambda: AsStream(tasks.epochs(jax.random.key(0), data(), 4)),
+}

@@ -1,0 +1,62 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jaxdyn as jd
+from jaxdyn import models, rules, tasks
+
+
+@pytest.mark.usefixtures("x64")
+def test_moments_give_the_loss_and_gradient_of_the_batch_they_came_from():
+    net = models.deep_linear((3, 4, 2))
+    params = net.init(jax.random.key(0))
+    x, y = (jax.random.normal(k, (50, n)) for k, n in zip(jax.random.split(jax.random.key(1)), (3, 2), strict=True))
+    of_batch, of_moments = rules.squared_error(net.apply), rules.covariance_loss(models.product)
+    moments = tasks.covariances(x, y)
+    np.testing.assert_allclose(of_moments(params, moments), of_batch(params, (x, y)), rtol=1e-13)
+    gradients = jax.grad(of_moments)(params, moments), jax.grad(of_batch)(params, (x, y))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-14), *gradients)
+
+
+@pytest.mark.usefixtures("x64")
+def test_covariance_gradient_is_that_of_the_paper():
+    # Saxe, McClelland, Ganguli 2013, eq. 3: -dW1/dt = W2^T (W2 W1 Sxx - Syx),  -dW2/dt = (W2 W1 Sxx - Syx) W1^T.
+    w1, w2 = models.deep_linear((3, 4, 2)).init(jax.random.key(0))
+    xx = jnp.diag(jnp.array([1.0, 2.0, 3.0]))
+    moments = tasks.linear_teacher(jax.random.normal(jax.random.key(1), (2, 3)), xx, noise=0.3)
+    gradient = jax.grad(rules.covariance_loss(models.product))([w1, w2], moments)
+    error = w2 @ w1 @ xx - moments.yx
+    np.testing.assert_allclose(gradient[0], w2.T @ error, rtol=1e-13, atol=1e-14)
+    np.testing.assert_allclose(gradient[1], error @ w1.T, rtol=1e-13, atol=1e-14)
+
+
+def test_losses_are_normalised_as_documented():
+    apply = lambda params, x: x * params
+    x, y = jnp.array([[1.0, 2.0], [3.0, 4.0]]), jnp.zeros((2, 2))
+    assert rules.squared_error(apply)(1.0, (x, y)) == pytest.approx(0.5 * (1 + 4 + 9 + 16) / 2)
+    # Equal logits: ln(classes) nats.
+    assert rules.cross_entropy(apply)(0.0, (x, jnp.array([0, 1]))) == pytest.approx(np.log(2))
+    # Logits (1, 2) and (3, 4): softplus of -+1.
+    expected = (np.log1p(np.exp(1.0)) + np.log1p(np.exp(-1.0))) / 2
+    assert rules.cross_entropy(apply)(1.0, (x, jnp.array([0, 1]))) == pytest.approx(expected)
+
+
+def test_state_moves_by_its_own_rule_while_the_rest_descends():
+    # An average m <- 0.9 m + 0.1 p beside gradient descent on p^2/2: p_k = 0.8^k, m_k = 0.8^(k+1) - 0.9^k * 0.8 ...
+    def loss(params, batch):
+        p, m = params["params"], params["state"]
+        return 0.5 * p**2, 0.9 * m + 0.1 * p
+
+    optimizer = optax.partition(
+        {"params": optax.sgd(0.2), "state": optax.sgd(1.0)}, {"params": "params", "state": "state"}
+    )
+    start = {"params": jnp.asarray(1.0), "state": jnp.asarray(0.0)}
+    run = jd.train(
+        rules.with_state(loss), optimizer, tasks.full_batch(None), start, times=range(9), observe=lambda s: s.params
+    )
+    k = np.arange(9)
+    np.testing.assert_allclose(run.observed["params"], 0.8**k, rtol=1e-6)
+    # m_{k+1} - 0.9 m_k = 0.1 * 0.8^k with m_0 = 0 has the solution m_k = 0.9^k - 0.8^k.
+    np.testing.assert_allclose(run.observed["state"], 0.9**k - 0.8**k, atol=1e-6)

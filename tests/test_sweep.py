@@ -1,0 +1,324 @@
+"""The laws of sweeps: keys, bits, precision, blow-ups, shapes, errors."""
+
+import concurrent.futures
+import functools
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+import textwrap
+import warnings
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jaxdyn as jd
+from jaxdyn._grid import box_shape
+
+
+def walk(key, *, rate=0.5, scale=1.0, steps=12):
+    """Noisy descent on a quadratic: cheap, random in its start and in every step."""
+    k_start, k_run = jax.random.split(key)
+    start = scale * jax.random.normal(k_start, (3,))
+    return jd.train(
+        lambda p, noise: p + 0.1 * noise,
+        optax.sgd(rate),
+        lambda k, t: jax.random.normal(k, (3,)),
+        start,
+        times=np.array([0, 5, steps]),
+        observe=lambda s: {"loss": jnp.sum(s.params**2), "weights": s.params},
+        key=k_run,
+    )
+
+
+def same(a, b):
+    for name in ("loss", "weights", "ok"):
+        np.testing.assert_array_equal(a[name].values, b[name].values)
+
+
+AXES = {"rate": [0.1, 0.3, 0.5], "scale": [1.0, 2.0]}
+
+
+def reference(**options):
+    return jd.sweep(walk, AXES, seeds=4, chunk=6, dims={"weights": "unit"}, **options)
+
+
+def test_every_entry_is_the_run_at_its_coordinates():
+    swept = reference()
+    assert swept.loss.dims == ("seed", "rate", "scale", "time")
+    assert swept.weights.dims == ("seed", "rate", "scale", "time", "unit")
+    np.testing.assert_array_equal(swept.time, [0, 5, 12])
+    assert swept.time.attrs["units"] == "steps"
+    for seed, rate, scale in [(0, 0.1, 1.0), (3, 0.5, 2.0), (2, 0.3, 1.0)]:
+        alone = walk(jd.run_key(seed), rate=rate, scale=scale)
+        entry = swept.sel(seed=seed, rate=rate, scale=scale)
+        np.testing.assert_allclose(entry.weights, alone.observed["weights"], rtol=1e-5, atol=1e-6)
+
+
+def test_what_leaves_a_sweep_is_numpy():
+    assert all(type(v.data) is np.ndarray for v in reference().variables.values() if v.ndim != 1)
+
+
+def test_a_run_depends_on_its_own_numbers_only():
+    draws = lambda key, *, rate=0.0, scale=0.0, other=0.0: {"x": jax.random.normal(key, (5,))}
+    alone = jd.sweep(draws, seeds=2).x
+    more = jd.sweep(draws, {"rate": [0.1, 0.2], "other": [1.0]}, seeds=[7, 1, 0]).x
+    for seed in (0, 1):
+        for rate in (0.1, 0.2):
+            np.testing.assert_array_equal(more.sel(seed=seed, rate=rate).squeeze(), alone.sel(seed=seed))
+    assert not np.array_equal(alone[0], alone[1])
+
+
+def test_run_keys_are_none_of_the_usual_ones():
+    data = lambda key: tuple(jax.random.key_data(key).tolist())
+    runs = {data(jd.run_key(seed)) for seed in range(32)}
+    split = {data(k) for s in range(8) for k in (jax.random.key(s), *jax.random.split(jax.random.key(s), 32))}
+    assert len(runs) == 32
+    assert not runs & split
+
+
+def test_the_bits_do_not_depend_on_threads(monkeypatch):
+    threaded = reference()
+    monkeypatch.delenv("NPROC")
+    same(threaded, reference())
+
+
+def test_the_bits_do_not_depend_on_the_executor():
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        same(reference(), reference(on=pool))
+
+
+def test_spawned_workers_compute_the_same_bits_at_the_same_precision(tmp_path):
+    def local(key, *, rate, scale):  # pickled by value: workers cannot import this module
+        return {"x": jnp.cumsum(scale * jax.random.normal(key, (4,)) ** 3) / rate}
+
+    context = multiprocessing.get_context("spawn")
+    with jax.enable_x64(True):
+        here = jd.sweep(local, AXES, seeds=4, chunk=6)
+        with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
+            there = jd.sweep(local, AXES, seeds=4, chunk=6, on=pool, store=tmp_path / "store")
+    assert here.x.dtype == there.x.dtype == np.float64
+    np.testing.assert_array_equal(here.x, there.x)
+
+
+def test_a_mesh_computes_the_same_bits(tmp_path):
+    program = """
+    import os, sys
+    os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2 " + os.environ["XLA_FLAGS"]
+    import jaxdyn as jd, jax, numpy as np
+    sys.path.insert(0, sys.argv[1])
+    from test_sweep import reference
+    mesh = jax.make_mesh((2,), ("run",), axis_types=(jax.sharding.AxisType.Auto,))
+    assert jax.device_count() == 2
+    meshed, threaded = reference(on=mesh, store=sys.argv[2]), reference()
+    for name in ("loss", "weights", "ok"):
+        np.testing.assert_array_equal(meshed[name].values, threaded[name].values)
+    print("equal")
+    """
+    assert run_python(program, os.path.dirname(__file__), tmp_path / "store") == "equal\n"
+
+
+def test_precision_is_that_of_the_caller_in_every_thread():
+    measure = lambda key, *, rate: {"third": rate / 3, "draw": jax.random.normal(key)}
+    for x64, dtype in ((True, np.float64), (False, np.float32)):
+        with jax.enable_x64(x64):
+            swept = jd.sweep(measure, {"rate": np.arange(1.0, 9.0)}, seeds=3, chunk=2)
+        assert swept.third.dtype == swept.draw.dtype == dtype
+        np.testing.assert_allclose(swept.third[0], np.arange(1, 9) / 3, rtol=2 * np.finfo(dtype).eps)
+    assert json.loads(swept.attrs["fingerprint"])["precision"]["x64"] is False
+
+
+def test_runs_that_diverge_leave_the_others_bit_for_bit_unchanged():
+    rates = np.linspace(0.1, 1.0, 10)
+    wild = rates.copy()
+    wild[[1, 4, 8]] = [1e28, 1e29, 1e30]
+    tame, mixed = (jd.sweep(walk, {"rate": r}, seeds=6, chunk=20) for r in (rates, wild))
+    keep = [0, 2, 3, 5, 6, 7, 9]
+    np.testing.assert_array_equal(tame.weights.isel(rate=keep), mixed.weights.isel(rate=keep))
+    lost = mixed.isel(rate=[1, 4, 8], time=2)
+    assert not lost.ok.any()
+    assert lost.loss.isnull().all()
+    assert mixed.ok.isel(rate=keep).all()
+    assert mixed.attrs["diverged"] == "18 of 60 runs; rate: 1e+28 (6 of 6), 1e+29 (6 of 6), 1e+30 (6 of 6)"
+
+
+def test_one_program_a_sweep():
+    traced = chex.assert_max_traces(walk, n=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        swept = jd.sweep(lambda key, *, rate: traced(key, rate=rate), {"rate": np.linspace(0.1, 0.9, 30)}, seeds=10)
+    assert swept.loss.shape == (10, 30, 3)
+    chex.clear_trace_counter()
+
+
+def test_a_tuple_of_names_moves_together():
+    swept = jd.sweep(walk, {("rate", "scale"): [(0.1, 1.0), (0.3, 2.0), (0.5, 4.0)]}, seeds=2)
+    assert swept.loss.dims == ("seed", "rate_scale", "time")
+    np.testing.assert_array_equal(swept.scale, [1, 2, 4])
+    alone = walk(jd.run_key(1), rate=0.3, scale=2.0).observed["loss"]
+    np.testing.assert_allclose(swept.loss.isel(seed=1, rate_scale=1), alone, rtol=1e-5)
+
+
+def test_static_axes_are_labelled_and_padded():
+    def experiment(key, *, width, optimizer):
+        start = jax.random.normal(key, (width,))
+        return jd.train(
+            lambda p, b: p,
+            optimizer(0.1),
+            lambda k, t: None,
+            start,
+            times=np.arange(width),
+            observe=lambda s: {"weights": s.params},
+        )
+
+    static = {"width": [2, 4], "optimizer": {"sgd": optax.sgd, "adam": optax.adam}}
+    swept = jd.sweep(experiment, static=static, seeds=2, dims={"weights": ["unit"]})
+    assert swept.weights.dims == ("width", "optimizer", "seed", "time", "unit")
+    assert swept.optimizer.values.tolist() == ["sgd", "adam"]
+    narrow = swept.sel(width=2, optimizer="sgd")
+    np.testing.assert_array_equal(narrow.time, [0, 1, np.nan, np.nan])
+    assert narrow.weights.isel(unit=slice(2, None)).isnull().all()
+    np.testing.assert_allclose(narrow.weights[:, 1, :2], 0.9 * narrow.weights[:, 0, :2], rtol=1e-6)
+    assert swept.attrs["diverged"] == "0 of 8 runs"
+
+
+def test_times_that_depend_on_a_traced_axis_are_a_variable():
+    def experiment(*, rate):
+        steps = jnp.array([1.0, 2.0]) / rate
+        return jd.iterate(
+            lambda k, s: s._replace(params=s.params + 1), 0, times=steps, observe=lambda s: {"n": s.params}
+        )
+
+    swept = jd.sweep(experiment, {"rate": [0.5, 0.1]})
+    assert swept.time.dims == ("rate", "time")
+    np.testing.assert_array_equal(swept.time, [[2, 4], [10, 20]])
+    np.testing.assert_array_equal(swept.n, swept.time)
+
+
+def test_a_dict_of_any_rank_is_labelled():
+    measure = lambda *, a: {"scalar": a, "vector": a * jnp.ones(3), "matrix": a * jnp.eye(2), "x": np.array([0.5, 0.7])}
+    swept = jd.sweep(measure, {"a": [1.0, -1.0]}, dims={"matrix": ("row", "column"), "x": "x"})
+    assert swept.scalar.dims == ("a",)
+    assert swept.vector.dims == ("a", "vector_0")
+    assert swept.matrix.dims == ("a", "row", "column")
+    np.testing.assert_array_equal(swept.coords["x"], [0.5, 0.7])
+    assert swept.ok.dims == ("a",)
+
+
+def test_no_axes_and_no_seeds_is_one_run():
+    swept = jd.sweep(lambda: {"x": jnp.arange(3.0)})
+    assert swept.x.dims == ("x_0",)
+    assert bool(swept.ok)
+
+
+def test_jax_arrays_in_a_partial_are_arguments():
+    data = jnp.ones((1 << 12, 1 << 12), jnp.float32) * 2  # 64 MB: as a constant it would be refused
+    experiment = lambda *, data, a: {"x": a * jnp.mean(data)}
+    swept = jd.sweep(functools.partial(experiment, data=jnp.concatenate([data, data[:1]])), {"a": [1.0, 3.0]})
+    np.testing.assert_array_equal(swept.x, [2.0, 6.0])
+
+
+def test_provenance_tells_what_made_it():
+    attempt = json.loads(reference().attrs["attempts"])[0]
+    assert attempt["argv"] == sys.argv
+    assert attempt["versions"]["jax"] == jax.__version__
+    assert attempt["wall_seconds"] > 0
+    assert attempt["git"] is None or set(attempt["git"]) == {"commit", "dirty"}
+
+
+@pytest.mark.parametrize(
+    ("shape", "target", "box"),
+    [([10, 10, 10], 64, (1, 5, 10)), ([], 64, ()), ([100], 64, (50,)), ([3, 4], 64, (3, 4)), ([7, 2], 1, (1, 1))],
+)
+def test_blocks_are_boxes_within_their_size(shape, target, box):
+    assert box_shape(shape, target) == box
+    assert np.prod(box, dtype=int) <= target
+
+
+def test_blocks_shrink_to_the_cache():
+    big = lambda key, *, a: {"x": a * jax.random.normal(key, (1 << 18,))}  # 1 MB of output a run
+    swept = jd.sweep(big, {"a": [1.0]}, seeds=32)
+    assert json.loads(swept.attrs["fingerprint"])["block"] == [8, 1]
+
+
+def plain(key, *, rate=1.0, width=2):
+    return {"x": rate * jax.random.normal(key)}
+
+
+def shaped(key, *, rate, width):
+    return {"x": rate * jax.random.normal(key, (int(width),))}
+
+
+BIG = np.ones((65 << 18,), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        (lambda: jd.sweep(plain, {"rate": []}, seeds=1), ValueError, "axes: 'rate'.*non-empty"),
+        (lambda: jd.sweep(plain, {"rate": [[1.0]]}, seeds=1), ValueError, "axes: 'rate'.*1-D"),
+        (lambda: jd.sweep(plain, {"rate": 0.1}, seeds=1), ValueError, "axes: 'rate'.*1-D"),
+        (lambda: jd.sweep(plain, {"rate": ["a"]}, seeds=1), ValueError, "axes: 'rate'.*static"),
+        (lambda: jd.sweep(plain, {"rate": [1.0, 1.0]}, seeds=1), ValueError, "axes: 'rate'.*twice"),
+        (lambda: jd.sweep(plain, {"rate": [np.nan]}, seeds=1), ValueError, "axes: 'rate'"),
+        (lambda: jd.sweep(plain, {("rate", "width"): [(1, 2, 3)]}, seeds=1), ValueError, "axes: .*2 numbers"),
+        (
+            lambda: jd.sweep(plain, {"rate": [1.0]}, seeds=1, static={"rate": [1]}),
+            ValueError,
+            "axes: 'rate' is in static",
+        ),
+        (lambda: jd.sweep(plain, {"rat": [1.0]}, seeds=1), ValueError, "axes: .*takes no 'rat'; did you mean 'rate'"),
+        (lambda: jd.sweep(plain, {"seed": [1.0]}, seeds=1), ValueError, "axes: the name 'seed'"),
+        (lambda: jd.sweep(plain, {1: [1.0]}, seeds=1), TypeError, "axes: 1 "),
+        (lambda: jd.sweep(plain, seeds=1, static={"widht": [1]}), ValueError, "static: .*takes no 'widht'; .*'width'"),
+        (lambda: jd.sweep(plain, seeds=1, static={"width": []}), ValueError, "static: 'width'"),
+        (lambda: jd.sweep(plain, seeds=1, static={"width": [optax.sgd]}), TypeError, "static: 'width'.*label"),
+        (lambda: jd.sweep(plain, seeds=0), ValueError, "seeds: 0"),
+        (lambda: jd.sweep(plain, seeds=-3), ValueError, "seeds: -3"),
+        (lambda: jd.sweep(plain, seeds=2.5), ValueError, "seeds: 2.5"),
+        (lambda: jd.sweep(plain, seeds=[0, 0]), ValueError, r"seeds: \[0, 0\].*different"),
+        (lambda: jd.sweep(plain, {"rate": [1.0]}), TypeError, "needs 'key'; pass seeds=n"),
+        (lambda: jd.sweep(lambda *, a: {"x": a}, {"a": [1.0]}, seeds=2), TypeError, "seeds: .*no key"),
+        (lambda: jd.sweep(shaped, {"rate": [1.0]}, seeds=1), TypeError, "needs 'width'; give it"),
+        (
+            lambda: jd.sweep(shaped, {"rate": [1.0, 2.0], "width": [2, 3]}, seeds=1),
+            TypeError,
+            "axes: 'width'.*move it to static",
+        ),
+        (lambda: jd.sweep(lambda key: 1.0, seeds=1), TypeError, "experiment: returned"),
+        (lambda: jd.sweep(plain, seeds=1, dims={"y": "n"}), ValueError, "dims: 'y'"),
+        (lambda: jd.sweep(plain, seeds=1, dims={"x": "n"}), ValueError, "dims: 'x' has 0"),
+        (
+            lambda: jd.sweep(lambda key: {"x": jnp.ones(2)}, seeds=1, dims={"x": "seed"}),
+            ValueError,
+            "dims: 'x'.*'seed'",
+        ),
+        (lambda: jd.sweep(plain, seeds=1, chunk=0), ValueError, "chunk: 0"),
+        (lambda: jd.sweep(lambda key: {"x": jnp.sum(BIG)}, seeds=1), ValueError, r"closes over 65 MB.*partial"),
+    ],
+)
+def test_bad_input_is_named_and_nothing_is_written(call, error, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(error, match=words):
+        call()
+    assert not list(tmp_path.iterdir())
+
+
+def run_python(program, *arguments, check=True):
+    """Run a program in a fresh process with this one's flags; return what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        cwd=os.path.dirname(os.path.dirname(__file__)),
+    )
+    if check:
+        assert done.returncode == 0, done.stderr
+    return done.stdout
