@@ -129,7 +129,7 @@ def _seeds(seeds):
     whole = values.dtype.kind in "iu" and values.ndim <= 1 and values.size
     if not whole or (values.ndim == 0 and values < 1):
         raise ValueError(f"seeds: {seeds!r} is neither a number of seeds >= 1 nor a list of whole numbers")
-    values = np.arange(values) if values.ndim == 0 else values
+    values = np.arange(int(values)) if values.ndim == 0 else values
     if values.min() < 0 or values.max() >= 1 << 32 or len(set(values.tolist())) < len(values):
         raise ValueError(f"seeds: {seeds!r} must be different whole numbers from 0 to 2^32 - 1")
     return values.astype(np.int64)

@@ -235,7 +235,7 @@ def _aligned(simulated, predicted):
         raise ValueError(f"predicted: its coordinates are not those of the simulation: {error}") from error
     # A time per run is no index, so it is not aligned, and arithmetic would drop it where it differs.
     if "time" in simulated.coords and "time" in predicted.coords:
-        times = xr.broadcast(*(xr.DataArray(d["time"].variable) for d in (simulated, predicted)))
-        if not np.array_equal(*times):
+        ours, theirs = xr.broadcast(*(xr.DataArray(d["time"].variable) for d in (simulated, predicted)))
+        if not np.array_equal(ours, theirs):
             raise ValueError("predicted: its times are not those of the simulation; compare equal times of one unit")
     return simulated, predicted

@@ -151,6 +151,10 @@ def labelled(dataset: "xarray.Dataset", record: dict[str, Any]) -> "xarray.Datas
 
     Recording times that all runs share become a coordinate; others stay one variable per run.
     """
+    # A sweep killed while it extended its store leaves arrays that are longer than its record.
+    sizes = {name: len(labels) for name, labels in record["static"].items()}
+    sizes |= {axis["dim"]: len(next(iter(axis["coords"].values()))) for axis in record["axes"]}
+    dataset = dataset.isel({dim: slice(size) for dim, size in sizes.items() if dataset.sizes.get(dim, 0) > size})
     coords: dict[str, Any] = {name: (name, list(labels)) for name, labels in record["static"].items()}
     for axis in record["axes"]:
         coords |= {name: (axis["dim"], values) for name, values in axis["coords"].items()}

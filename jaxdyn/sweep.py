@@ -148,6 +148,9 @@ def _in_store(work, record, path, on, progress):
     chunks = {
         n: (1,) * len(work.labels) + work.box + tuple(max(1, m) for m in s[outer:]) for n, (_, s, _) in layout.items()
     }
+    if old is None:
+        # First of all, so that a sweep killed here finds its own store again.
+        results.write_record(path, record)
     arrays = results.store_arrays(path, layout, chunks)
     results.write_record(path, record)
 

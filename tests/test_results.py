@@ -2,6 +2,7 @@
 
 import functools
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -73,6 +74,19 @@ def test_new_static_cells_extend_a_store(tmp_path):
     both = swept(store, static={"depth": [3, 2]})
     assert before.items() <= stamps(store).items()
     xr.testing.assert_equal(both, swept(None, static={"depth": [3, 2]}))
+
+
+def test_a_store_killed_while_it_was_made_or_extended_goes_on(tmp_path):
+    store = tmp_path / "s"
+    swept(store, seeds=2)
+    record = (store / "jaxdyn.json").read_text()
+    swept(store, seeds=3)
+    (store / "jaxdyn.json").write_text(record)
+    xr.testing.assert_equal(results.open(store), swept(None, seeds=2))
+    xr.testing.assert_equal(swept(store, seeds=3), swept(None, seeds=3))
+    for part in ("data", "blocks"):
+        shutil.rmtree(store / part)
+    xr.testing.assert_equal(swept(store, seeds=3), swept(None, seeds=3))
 
 
 def test_a_block_over_the_edge_is_completed(tmp_path):
