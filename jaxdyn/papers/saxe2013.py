@@ -48,7 +48,7 @@ def aligned_network(R, s, u0, depth):
 
 
 def aligned_flow(depth, *, R, s, u0):
-    """Gradient flow beside the closed form of each mode (section 1.1)."""
+    """Gradient flow beside the closed form of each mode."""
     loss, moments, start, strengths, times = aligned_network(R, s, u0, depth)
     theory = lambda time: linear.deep_mode_strength(time, s, u0, depth)
     observe = lambda state: {"u": strengths(state)["mode_strengths"], "u_theory": theory(state.time)}
@@ -127,7 +127,7 @@ def tanh_signal(key, gain, orthogonal, *, width, depth=50):
 
 
 def init_descent(depth, rate, orthogonal, draw, *, networks, s, steps=600):
-    """Relative loss of descent at the learning rate `rate / depth` from random weights of norm one (section 3)."""
+    """Relative loss of descent at the learning rate `rate / depth` from random weights of norm one."""
     # The weights are rotation invariant, so the task may be diagonal.
     moments, loss = linear_teacher(jnp.diag(s)), covariance_loss(partial(of_depth, depth))
     # Of a run that blows up only that it does matters: capped, its losses can be multiplied.
@@ -200,7 +200,7 @@ def _worst(simulated, theory):
 
 
 CLAIMS = (
-    Claim("every mode of an aligned start follows its own equation, at any depth (eqs. 8, 14)",
+    Claim("every mode of an aligned start follows its own equation, at any depth",
           lambda r: _worst(r["flow"].u / r["flow"].u_theory, 1), 1e-8),
     Claim("descent lags behind it in proportion to the learning rate, up to relative order rate times sharpness",
           lambda r: (r["descent"].beyond / r["descent"].beyond_theory).max(skipna=False), 1),
@@ -229,7 +229,7 @@ CLAIMS = (
 
 
 def plot(results, axes):
-    """Draw the strengths of the modes learned from small random weights, one by one (fig. 3)."""
+    """Draw the strengths of the modes learned from small random weights, one by one."""
     from jaxdyn.plot import modes
 
     random = results["random"].isel(seed=0).swap_dims(mode="s")
