@@ -66,7 +66,11 @@ def plot_paper(name: str, *, out: Path = Path("results")) -> int:
 
 
 def main() -> None:
-    """Run the command line; exit with 0 where all claims are as expected, 1 where one is not, 2 where nothing ran."""
+    """Run the command line.
+
+    It exits with 0 where all claims are as expected, 1 where one is not, 2 where nothing ran, 130 after Ctrl-C.  With
+    JAXDYN_TRACEBACK=1 in the environment an error shows where it arose.
+    """
     try:
         code = app(sys.argv[1:], result_action="return_value", exit_on_error=False)
     except (cyclopts.CycloptsError, ValueError, TypeError) as error:
@@ -75,6 +79,9 @@ def main() -> None:
         if not isinstance(error, cyclopts.CycloptsError):
             print(f"error: {error}", file=sys.stderr)
         code = 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from the blocks that are finished", file=sys.stderr)
+        code = 130
     sys.exit(code)
 
 

@@ -27,7 +27,7 @@ QUICK = dict(
     aligned_strengths=(3.0, 2.0, 1.0), u0=0.05, depths=(2, 3, 5), learning_rates=(1e-2, 4e-3), second=(0.02, 1.3, -0.9),
     step_depths=(2, 3, 5, 10, 20, 50, 100, 200), strengths=(4.0, 3.0, 2.0, 1.5, 1.0, 0.5), scale=1e-3, levels=3,
     seeds=4, product_depth=1000, width=100, gains=(1.0, 1.05), init_depths=(2, 8, 16),
-    init_rates=(0.2, 0.35, 0.5, 0.7, 1.0),
+    init_rates=(0.35, 0.5, 0.7, 1.0),
 )  # fmt: skip
 DEEP = {"depths": (2, 3, 5, 10), "init_depths": (2, 4, 8, 16, 32)}
 INITS = ("gaussian", "orthogonal")
@@ -48,7 +48,7 @@ def aligned_network(R, s, u0, depth):
 
 
 def aligned_flow(depth, *, R, s, u0):
-    """Gradient flow beside the closed form of each mode (section 1.1)."""
+    """Gradient flow beside the closed form of each mode."""
     loss, moments, start, strengths, times = aligned_network(R, s, u0, depth)
     theory = lambda time: linear.deep_mode_strength(time, s, u0, depth)
     observe = lambda state: {"u": strengths(state)["mode_strengths"], "u_theory": theory(state.time)}
@@ -127,10 +127,11 @@ def tanh_signal(key, gain, orthogonal, *, width, depth=50):
 
 
 def init_descent(depth, rate, orthogonal, draw, *, networks, s, steps=600):
-    """Relative loss of descent at the learning rate `rate / depth` from random weights of norm one (section 3)."""
+    """Relative loss of descent at the learning rate `rate / depth` from random weights of norm one."""
     # The weights are rotation invariant, so the task may be diagonal.
     moments, loss = linear_teacher(jnp.diag(s)), covariance_loss(partial(of_depth, depth))
-    observe = lambda state: {"loss": 2 * loss(state.params, moments) / jnp.trace(moments.yy)}
+    # Of a run that blows up only that it does matters: capped, its losses can be multiplied.
+    observe = lambda state: {"loss": jnp.minimum(2 * loss(state.params, moments) / jnp.trace(moments.yy), 1e6)}
     start, stream, optimizer = list(networks[draw, orthogonal]), lambda key, step: moments, optax.sgd(rate / depth)
     return train(jax.grad(loss), optimizer, stream, start, times=np.arange(steps + 1), observe=observe)
 
@@ -182,10 +183,14 @@ def run(*, sweep=sweep, aligned_strengths, u0, depths, learning_rates, second, s
         tanh["z"] = error.mean("seed") / (allowed + 3 * error.std("seed", ddof=1) / seeds**0.5)
         # Drawn outside of the sweep: random numbers for every layer are what takes long to compile there.
         layers = [10] * (max(init_depths) + 1)
-        networks = [[deep_linear(layers, init=init).init(jax.random.key(draw)) for init in INITS] for draw in range(2)]
-        axes = {"depth": init_depths, "rate": init_rates, "orthogonal": (0, 1), "draw": (0, 1)}
+        networks = [
+            [deep_linear(layers, init=init).init(jax.random.key(draw)) for init in INITS] for draw in range(seeds)
+        ]
+        axes = {"depth": init_depths, "rate": init_rates, "orthogonal": (0, 1), "draw": np.arange(seeds)}
         starts = sweep(partial(init_descent, networks=jnp.array(networks), s=jnp.linspace(0.5, 2, 10)), axes)
-        starts["steps"] = crossing_time(starts.loss, 0.05).min("rate").fillna(starts.sizes["time"])
+        # The best rate of each network, and the median over networks, some of which start close to a saddle.
+        learned = crossing_time(starts.loss, 0.05).min("rate").fillna(starts.sizes["time"])
+        starts["steps"] = learned.median("draw")
     return {"flow": flow, "descent": descent, "pair": pair, "stability": stability, "steps": steps, "random": random,
             "tree": tree, "levels": tree_levels, "products": products, "tanh": tanh, "starts": starts}  # fmt: skip
 
@@ -195,7 +200,7 @@ def _worst(simulated, theory):
 
 
 CLAIMS = (
-    Claim("every mode of an aligned start follows its own equation, at any depth (eqs. 8, 14)",
+    Claim("every mode of an aligned start follows its own equation, at any depth",
           lambda r: _worst(r["flow"].u / r["flow"].u_theory, 1), 1e-8),
     Claim("descent lags behind it in proportion to the learning rate, up to relative order rate times sharpness",
           lambda r: (r["descent"].beyond / r["descent"].beyond_theory).max(skipna=False), 1),
@@ -216,15 +221,15 @@ CLAIMS = (
           lambda r: _worst(r["tanh"].z.sel(orthogonal=1), 0), 1),
     Claim("Gaussian layers leave half as many of the Jacobian's singular values near that size, or fewer",
           lambda r: np.divide(*r["tanh"].concentration.mean(("seed", "gain"))), 0.5),
-    Claim("orthogonal weights learn within 60 steps at any depth",
+    Claim("half of all orthogonal networks, of any depth, learn within 60 steps",
           lambda r: r["starts"].steps.sel(orthogonal=1).max(), 60),
-    Claim("Gaussian weights of eight layers or more take over ten times as many", lambda r: np.divide(
-          *(r["starts"].steps.where(r["starts"].depth >= 8).sel(orthogonal=i) for i in (1, 0))).max(), 0.1),
+    Claim("half of all Gaussian ones of eight layers or more do not within 100",
+          lambda r: (100 / r["starts"].steps.where(r["starts"].depth >= 8).sel(orthogonal=0)).max(), 1),
 )  # fmt: skip
 
 
 def plot(results, axes):
-    """Draw the strengths of the modes learned from small random weights, one by one (fig. 3)."""
+    """Draw the strengths of the modes learned from small random weights, one by one."""
     from jaxdyn.plot import modes
 
     random = results["random"].isel(seed=0).swap_dims(mode="s")
