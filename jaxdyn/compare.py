@@ -214,7 +214,9 @@ def _standard_error(values, over):
     runs = values.sizes.get(over, 1)
     if runs == 1:
         return (_mean(values, over) * np.nan).astype(float)
-    return values.std(over, ddof=1, skipna=False) / math.sqrt(runs)
+    # A loss may be infinite while the parameters are not.
+    with np.errstate(invalid="ignore"):
+        return values.std(over, ddof=1, skipna=False) / math.sqrt(runs)
 
 
 def _norm(values, left_out):

@@ -71,6 +71,11 @@ def test_a_blow_up_is_nan_and_an_unscheduled_record_is_left_out():
     v = np.array([[1.0, 2.0, 3.0], [1.0, np.nan, np.nan]])
     assert np.isnan(compare(dataset(v, **blown), theory).u_error)
     assert np.isnan(compare(dataset(u), theory).u_error), "without `ok` a NaN may be a blow-up"
+    one_only = np.array([[1.0, np.nan, 3.0], [1.0, 2.0, 3.0]])
+    assert np.isnan(compare(dataset(one_only, **fine), theory).u_error), "half of the runs are no mean"
+    infinite = compare(dataset([[np.inf, 2.0], [1.0, 2.0]]), dataset([1.0, 2.0], ("time",)))
+    assert (float(infinite.u_error), float(infinite.u_sem[1])) == (np.inf, 0.0)
+    assert set(compare(dataset(u, **fine), dataset(u, **fine))) == {"u_error", "u_sem", "u_z"}
 
 
 def test_compare_refuses_what_is_not_the_same_experiment():
@@ -129,6 +134,8 @@ def test_crossing_errors_name_what_to_pass():
         crossing_time(u, 1.0, dim="tim")
     with pytest.raises(ValueError, match="assign_coords"):
         crossing_time(u, 1.0)
+    with pytest.raises(ValueError, match="exact"):
+        crossing_time(u.assign_coords(time=[0, 1]), xr.DataArray([0.0, 1.0], {"time": [1, 2]}))
 
 
 def test_power_law_agrees_with_scipy_and_covers_at_its_level():
@@ -149,7 +156,13 @@ def test_power_law_takes_labelled_arrays_and_refuses_what_is_no_power_law():
     y = xr.DataArray([2.0, 8.0, 32.0], {"x": [1.0, 2.0, 4.0]})
     assert abs(power_law(y.x, y).exponent - 2) < 1e-12
     assert np.isnan(power_law(y.x, y.where(y.x < 4))).all()
-    for x, z in (([1, 2], [1, 2]), ([1, 2, 3], [1, 2]), ([1, 2, 3], [1, 0, 2]), ([1, 1, 1], [1, 2, 3])):
+    for x, z in (
+        ([1, 2], [1, 2]),
+        ([1, 2, 3], [1, 2]),
+        ([1, 2, 3], [1, 0, 2]),
+        ([1, 2, 3], [1, np.inf, 2]),
+        ([1, 1, 1], [1, 2, 3]),
+    ):
         with pytest.raises(ValueError, match=r"^[xy]"):
             power_law(x, z)
     with pytest.raises(ValueError, match="confidence"):
