@@ -118,7 +118,7 @@ def crossing_time(values: "xarray.DataArray", level: Any, *, dim: str = "time") 
 
     def first(above, time):
         before, after = above[..., :-1], above[..., 1:]
-        met = (before * after <= 0) & (before != 0)
+        met = (np.sign(before) * np.sign(after) <= 0) & (before != 0)
         slope = np.where(met, after - before, 1)
         fraction = np.where(met, -before / slope, 0)
         when = time[..., :-1] + fraction * (time[..., 1:] - time[..., :-1])

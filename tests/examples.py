@@ -84,6 +84,10 @@ def dense_nnx(rngs):
     return nnx.Linear(3, 2, rngs=rngs, dtype=jnp.result_type(float), param_dtype=jnp.result_type(float))
 
 
+def square_layer(key):
+    return models.deep_linear((4, 4)).init(key)[0]
+
+
 EXAMPLES = {
     "models.deep_linear": lambda: AsModel(LINEAR, inputs()),
     "models.mlp": lambda: AsModel(models.mlp((3, 4, 2), bias_scale=0.1), inputs()),
@@ -92,6 +96,13 @@ EXAMPLES = {
     "models.product": lambda: AsFunction(models.product, (start(),)),
     "models.orthogonal": lambda: AsFunction(lambda key: models.orthogonal(key, 4, 3), (jax.random.key(0),)),
     "models.aligned": lambda: AsFunction(models.aligned, (TARGET_FRAMES(), jnp.array([2.0, 1.0]))),
+    "models.product_to_depth": lambda: AsFunction(lambda w: models.product_to_depth([w] * 3, 2), (normal(0, 3, 3),)),
+    "models.propagate": lambda: AsFunction(
+        lambda key, h: models.propagate(key, square_layer, h, depth=3), (jax.random.key(0), normal(0, 4))
+    ),
+    "models.product_exponents": lambda: AsFunction(
+        lambda key: models.product_exponents(key, square_layer, width=4, depth=3), (jax.random.key(0),)
+    ),
     "rules.covariance_loss": lambda: AsLoss(rules.covariance_loss(models.product), start(), moments(), best()),
     "rules.squared_error": lambda: AsLoss(squared, start(), data(), best()),
     "rules.cross_entropy": lambda: AsLoss(

@@ -198,3 +198,8 @@ def test_claims_that_cannot_be_read_are_named():
             verify((Claim("odd", lambda r, value=value: value, 1.0),), {})
     with pytest.raises(TypeError, match="Claim"):
         verify(Claim("no tuple", len, 1.0), {})
+
+
+def test_crossing_times_survive_numbers_near_overflow():
+    values = xr.DataArray([1e200, 1e250, 1.0, 0.5], {"time": [0, 1, 2, 3]})
+    assert float(crossing_time(values, 0.75)) == 2.5

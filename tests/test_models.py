@@ -300,3 +300,28 @@ def test_flax_models_are_swept(kind):
     assert swept.ok.all()
     assert (swept.loss[..., 1] < swept.loss[..., 0]).all()
     np.testing.assert_array_equal(swept.loss.isel(rate=0, time=0), swept.loss.isel(rate=1, time=0))
+
+
+def test_the_jacobian_of_a_propagated_signal_is_its_derivative(x64):
+    draw = lambda key: models.deep_linear((6, 6), scale=1.2).init(key)[0]
+    last = lambda h: models.propagate(jax.random.key(1), draw, h, depth=5)[0]
+    start = jnp.linspace(-1, 1, 6)
+    np.testing.assert_allclose(models.propagate(jax.random.key(1), draw, start, depth=5)[1], jax.jacfwd(last)(start))
+
+
+def test_exponents_add_up_to_the_determinants_of_the_layers(x64):
+    draw = lambda key: models.deep_linear((5, 5)).init(key)[0]
+    exponents = models.product_exponents(jax.random.key(2), draw, width=5, depth=7)
+    layers = [draw(jd.step_key(jax.random.key(2), step)) for step in range(7)]
+    # det(W_D ... W_1) is the product of the determinants.
+    np.testing.assert_allclose(exponents.sum(), np.mean([np.linalg.slogdet(w)[1] for w in layers]), rtol=1e-12)
+    rotations = models.product_exponents(jax.random.key(2), lambda k: models.orthogonal(k, 5, 5), width=5, depth=7)
+    np.testing.assert_allclose(rotations, 0, atol=1e-14)
+
+
+def test_one_program_multiplies_to_any_depth():
+    weights = models.deep_linear((3,) * 6).init(jax.random.key(0))
+    cut = jax.jit(models.product_to_depth)
+    for depth in (0, 2, 5):
+        expected = models.product([jnp.eye(3), *weights[:depth]])
+        np.testing.assert_allclose(cut(weights, depth), expected, rtol=1e-6)

@@ -1,7 +1,19 @@
 """Models: pairs of pure functions `(init, apply)`."""
 
 from jaxdyn.models.adapters import from_linen, from_nnx
-from jaxdyn.models.linear import aligned, deep_linear, orthogonal, product
+from jaxdyn.models.linear import aligned, deep_linear, orthogonal, product, product_to_depth
 from jaxdyn.models.mlp import mlp
+from jaxdyn.models.propagation import product_exponents, propagate
 
-__all__ = ["aligned", "deep_linear", "from_linen", "from_nnx", "mlp", "orthogonal", "product"]
+__all__ = [
+    "aligned",
+    "deep_linear",
+    "from_linen",
+    "from_nnx",
+    "mlp",
+    "orthogonal",
+    "product",
+    "product_exponents",
+    "product_to_depth",
+    "propagate",
+]

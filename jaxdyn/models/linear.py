@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from jaxdyn.types import Key, Model
 
@@ -41,6 +41,15 @@ def product(weights: Sequence[Float[Array, "_ _"]]) -> Float[Array, "outputs inp
     [[3.0, 3.0]]
     """
     return functools.reduce(lambda total, w: w @ total, weights)
+
+
+def product_to_depth(weights: Sequence[Float[Array, "n n"]], depth: Int[ArrayLike, ""]) -> Float[Array, "n n"]:
+    """Return `W_depth ... W_1` of square layers; `depth` may be traced, so that one program serves all depths.
+
+    >>> product_to_depth([2 * jnp.eye(1)] * 5, 3).tolist()
+    [[8.0]]
+    """
+    return product([jnp.where(layer < depth, w, jnp.eye(*w.shape)) for layer, w in enumerate(weights)])
 
 
 def orthogonal(key: Key, n_out: int, n_in: int, gain: Float[ArrayLike, ""] = 1.0) -> Float[Array, "{n_out} {n_in}"]:

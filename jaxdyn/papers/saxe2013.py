@@ -14,7 +14,7 @@ import numpy as np
 import optax
 
 from jaxdyn import RK4, Claim, crossing_time, flow, iterate, sweep, train
-from jaxdyn.models.linear import aligned, deep_linear, product
+from jaxdyn.models import aligned, deep_linear, product, product_exponents, product_to_depth, propagate
 from jaxdyn.observables.weights import mode_strengths
 from jaxdyn.papers import Reference
 from jaxdyn.rules.losses import covariance_loss
@@ -34,14 +34,9 @@ INITS = ("gaussian", "orthogonal")
 SIZES = {"quick": QUICK, "paper": QUICK | DEEP | {"learning_rates": (1e-2, 4e-3, 1e-3), "seeds": 16, "width": 200}}
 
 
-def of_depth(depth, weights):
-    """Multiply the first `depth` layers; those behind are identities, so that one program serves all depths."""
-    return product([jnp.where(layer < depth, w, jnp.eye(w.shape[0])) for layer, w in enumerate(weights)])
-
-
 def aligned_network(R, s, u0, depth):
     """Return a loss, its moments, a balanced start aligned with them, its modes, and times until all are learned."""
-    end_to_end, left = partial(of_depth, depth), jnp.stack(R)[depth]
+    end_to_end, left = partial(product_to_depth, depth=depth), jnp.stack(R)[depth]
     start, moments = aligned(R, jnp.full(s.size, u0) ** ((len(R) - 1) / depth)), linear_teacher(from_svd(left, s, R[0]))
     times = linear.time_of_strength(0.99 * s.min(), s.min(), u0, depth) * np.linspace(0.02, 1, 50)
     return covariance_loss(end_to_end), moments, start, mode_strengths(end_to_end, left, R[0]), times
@@ -98,28 +93,18 @@ def random_flow(key, *, target, variance, scale, times):
 
 
 def gaussian_product(key, *, depth, width=32):
-    """Lyapunov exponents of a random product by QR; the log R_ii^2 of a layer is that of a chi-squared variable."""
-
-    def layer(key, state):
-        q, r = jnp.linalg.qr(deep_linear((width, width)).init(key)[0] @ state.params[0])
-        return state._replace(params=(q, state.params[1] + jnp.log(jnp.abs(jnp.diagonal(r))) / depth))
-
-    run = iterate(layer, (jnp.eye(width), jnp.zeros(width)), times=[depth], observe=lambda state: {}, key=key)
+    """Lyapunov exponents of a random product; the log R_ii^2 of a layer is that of a chi-squared variable."""
+    gaussian = lambda key: deep_linear((width, width)).init(key)[0]
+    exponents = product_exponents(key, gaussian, width=width, depth=depth)
     spread = jnp.sqrt(jax.scipy.special.polygamma(1, jnp.arange(width, 0, -1) / 2) / 4 / depth)
-    return {"exponents": run.final.params[1], "exponents_theory": linear.lyapunov_exponents(width), "spread": spread}
+    return {"exponents": exponents, "exponents_theory": linear.lyapunov_exponents(width), "spread": spread}
 
 
 def tanh_signal(key, gain, orthogonal, *, width, depth=50):
     """Signal and Jacobian of a deep tanh network; `concentration`: singular values within 4 times their rms."""
     gaussian, haar = (deep_linear((width, width), scale=gain, init=init).init for init in INITS)
-
-    def layer(key, state):
-        w = jnp.where(orthogonal, haar(key)[0], gaussian(key)[0])
-        h = jnp.tanh(w @ state.params[0])
-        return state._replace(params=(h, (1 - h**2)[:, None] * (w @ state.params[1])))
-
-    start = jnp.where(jnp.arange(width) % 2 == 0, 1.0, -1.0), jnp.eye(width)
-    h, jacobian = iterate(layer, start, times=[depth], observe=lambda state: {}, key=key).final.params
+    draw = lambda key: jnp.where(orthogonal, haar(key)[0], gaussian(key)[0])
+    h, jacobian = propagate(key, draw, jnp.where(jnp.arange(width) % 2 == 0, 1.0, -1.0), depth=depth)
     squares, (q, chi) = jnp.linalg.svd(jacobian, compute_uv=False) ** 2, linear.tanh_mean_field(gain, depth)
     near = jnp.abs(jnp.log(squares / squares.mean())) < 2 * np.log(4)
     signal, theory = jnp.array([jnp.mean(h**2), squares.mean()]), jnp.array([q[-1], chi.prod()])
@@ -129,9 +114,8 @@ def tanh_signal(key, gain, orthogonal, *, width, depth=50):
 def init_descent(depth, rate, orthogonal, draw, *, networks, s, steps=600):
     """Relative loss of descent at the learning rate `rate / depth` from random weights of norm one."""
     # The weights are rotation invariant, so the task may be diagonal.
-    moments, loss = linear_teacher(jnp.diag(s)), covariance_loss(partial(of_depth, depth))
-    # Of a run that blows up only that it does matters: capped, its losses can be multiplied.
-    observe = lambda state: {"loss": jnp.minimum(2 * loss(state.params, moments) / jnp.trace(moments.yy), 1e6)}
+    moments, loss = linear_teacher(jnp.diag(s)), covariance_loss(partial(product_to_depth, depth=depth))
+    observe = lambda state: {"loss": 2 * loss(state.params, moments) / jnp.trace(moments.yy)}
     start, stream, optimizer = list(networks[draw, orthogonal]), lambda key, step: moments, optax.sgd(rate / depth)
     return train(jax.grad(loss), optimizer, stream, start, times=np.arange(steps + 1), observe=observe)
 
@@ -234,6 +218,6 @@ def plot(results, axes):
 
     random = results["random"].isel(seed=0).swap_dims(mode="s")
     random["s"].attrs["long_name"] = "singular value s"
-    modes(random.u, random.u_theory, mode="s", axes=axes, points=60)
+    modes(random.u, random.u_theory, mode="s", axes=axes, points=40)
     axes.set(xlabel="flow time t", ylabel="mode strength u")
     return axes
