@@ -8,14 +8,16 @@ import os
 
 
 def _reserve_threads() -> None:
-    """Size XLA's thread pool before its CPU backend starts: at two threads, batched SVDs in two runs deadlock."""
+    """Size XLA's thread pool before its CPU backend starts: at two threads, batched SVDs in two runs deadlock.
+
+    On a single core the pool of one thread that XLA makes by itself is safe, and faster.
+    """
     from jax._src import xla_bridge
 
     started = getattr(xla_bridge, "backends_are_initialized", lambda: False)
-    if not started():
-        wanted = max(8, os.cpu_count() or 1)
-        given = os.environ.get("NPROC", "")
-        os.environ["NPROC"] = str(max(wanted, int(given) if given.isdigit() else 0))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if cores > 1 and not started():
+        os.environ.setdefault("NPROC", str(max(8, cores)))
 
 
 _reserve_threads()
