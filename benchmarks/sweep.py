@@ -178,34 +178,34 @@ def by_hand(steps, _, block):
 def by_steps(steps, _):
     """A Python loop over one jitted step."""
     import jax
+    import jax.numpy as jnp
 
     columns = [c[:: SHARE["steps"]] for c in runs()]
     step, watch = jax.jit(update), jax.jit(observed)
-    first = jax.jit(lambda seed, scale: start(run_key(seed), scale))
 
-    def all_runs(count):
-        losses = []
-        for seed, rate, scale in zip(*(c[:count] for c in columns), strict=True):
-            params, x, y = first(seed, scale)
-            carry, time, records = (params, jax.tree.map(np.zeros_like, params)), 0, []
-            for stop in recording_times(steps):
-                for _ in range(time, stop):
-                    carry = step(carry, (x, y), rate)
-                time = stop
-                records.append(watch(carry[0], (x, y)))
-            losses.append([float(r["loss"]) for r in records])
-        return np.array(losses)
+    @jax.jit
+    def begin(seed, rate, scale):
+        params, x, y = start(run_key(seed), scale)
+        return (params, jax.tree.map(jnp.zeros_like, params)), (x, y), rate
+
+    def one_run(*numbers):
+        (carry, batch, rate), time, losses = begin(*numbers), 0, []
+        for stop in recording_times(steps):
+            for _ in range(time, stop):
+                carry = step(carry, batch, rate)
+            time = stop
+            losses.append(float(watch(carry[0], batch)["loss"]))
+        return losses
+
+    def compiled():
+        carry, batch, rate = begin(*(c[0] for c in columns))
+        jax.block_until_ready(watch(step(carry, batch, rate)[0], batch))
 
     def once():
         jax.clear_caches()
-        _, setup, _ = clocked(lambda: jax.block_until_ready(compiled()))
-        losses, cpu, wall = clocked(lambda: all_runs(None))
+        setup = clocked(compiled)[1]
+        losses, cpu, wall = clocked(lambda: np.array([one_run(*numbers) for numbers in zip(*columns, strict=True)]))
         return losses, cpu, wall, setup
-
-    def compiled():
-        seed, rate, scale = (c[0] for c in columns)
-        params, x, y = first(seed, scale)
-        return step((params, jax.tree.map(np.zeros_like, params)), (x, y), rate), watch(params, (x, y))
 
     return once
 
