@@ -28,7 +28,7 @@ SAMPLES, INPUTS, WIDTH, MOMENTUM = 64, 8, 16, 0.9
 # The matrix products of a step: forwards, and backwards to the weights of each layer and to the hidden units.
 FLOPS_PER_STEP = 2 * SAMPLES * WIDTH * (2 * INPUTS + 3)
 ONE_THREAD = {
-    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
+    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false",
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",

@@ -8,16 +8,12 @@ import os
 
 
 def _reserve_threads() -> None:
-    """Size XLA's thread pool before its CPU backend starts: at two threads, batched SVDs in two runs deadlock.
-
-    On a single core the pool of one thread that XLA makes by itself is safe, and faster.
-    """
+    """Size XLA's thread pool before its CPU backend starts: at two threads, batched SVDs in two runs deadlock."""
     from jax._src import xla_bridge
 
     started = getattr(xla_bridge, "backends_are_initialized", lambda: False)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if cores > 1 and not started():
-        os.environ.setdefault("NPROC", str(max(8, cores)))
+    if not started():
+        os.environ.setdefault("NPROC", str(max(8, os.cpu_count() or 1)))
 
 
 _reserve_threads()

@@ -26,8 +26,7 @@ from jaxdyn.types import Trajectory
 if TYPE_CHECKING:
     import xarray
 
-# Larger blocks cost less (20% at 256 runs against 64), smaller ones keep all cores busy.
-SMALL_BLOCK, LARGE_BLOCK = 64, 256
+BLOCK_RUNS = 64
 CACHE_BYTES = 16 << 20
 
 
@@ -49,8 +48,7 @@ def sweep(
     - `seeds`: an int n (= range(n)) or whole numbers >= 0.  A run's key is `run_key(seed)`: a seed is the same network
       everywhere on the grid, and adding values changes no other run.  Without seeds the experiment takes no key.
     - `static`: {name: values} or {name: {label: value}}, compiled once each: widths, depths, optimisers, functions.
-    - `chunk`: at most so many runs in a block; by default a quarter of all within 64 and 256, fewer where they would
-      leave the cache.
+    - `chunk`: at most so many runs in a block; by default 64, fewer where their memory would leave the cache.
     - `store`: a folder, written block by block.  A killed sweep goes on from it to the same numbers; more seeds or
       values extend it; another experiment is refused.  It keeps the block shape it began with.  Also a function from
       the fingerprint, a str, to such a folder.
@@ -78,8 +76,7 @@ def sweep(
         return {cell: _program.trace(job, f, list(columns.values()), math.prod(box)) for cell, f in fixed.items()}
 
     sizes = [axis.size for axis in grid]
-    target = chunk or min(LARGE_BLOCK, max(SMALL_BLOCK, math.prod(sizes) // 4))
-    box = _grid.box_shape(sizes, target)
+    box = _grid.box_shape(sizes, chunk or BLOCK_RUNS)
     programs = plan(box)
     if callable(store):
         store = store(_program.digest([_fingerprint(programs, grid, box), [axis.record for axis in grid]]))
@@ -93,7 +90,7 @@ def sweep(
             programs = plan(box)
     elif chunk is None:
         compiled = _compiled(programs, programs)
-        fitting = _grid.box_shape(sizes, min(target, _fitting_runs(compiled, math.prod(box))))
+        fitting = _grid.box_shape(sizes, _fitting_runs(compiled, math.prod(box)))
         if fitting != box:
             box, programs, compiled = fitting, plan(fitting), {}
     work = _Work(job, points, {name: list(labels) for name, labels in cells.items()}, programs, compiled, grid, box)
@@ -252,7 +249,7 @@ def _on_mesh(work, todo, mesh, arguments, finish, bar):
     for cell, program in work.programs.items():
         tasks = [task for task in todo if results.cell_name(task[0]) == cell]
         options = {"mesh": mesh, "in_specs": (across, across, whole), "out_specs": across, "check_vma": False}
-        sharded = jax.jit(jax.shard_map(program.call, **options))
+        sharded = jax.jit(jax.shard_map(program.call, **options), compiler_options=_program.compiler_options())
         for first in range(0, len(tasks), mesh.size):
             group = tasks[first : first + mesh.size]
             padded = [*group, *group[-1:] * (mesh.size - len(group))]
@@ -294,7 +291,7 @@ def _unpacked(blob):
 
     job, fixed = cloudpickle.loads(blob)
     call, data, _ = _program.build(job, fixed)
-    return job, jax.jit(call), data
+    return job, jax.jit(call, compiler_options=_program.compiler_options()), data
 
 
 def _compiled(programs, cells):
@@ -318,7 +315,7 @@ def _fitting_runs(compiled, runs):
         limit = (stats.get("bytes_limit", limit) - stats.get("bytes_in_use", 0)) // 2
     stats = [program.memory_analysis() for program in compiled.values()]
     used = max((s.temp_size_in_bytes + s.output_size_in_bytes for s in stats if s), default=0)
-    return LARGE_BLOCK if used <= limit else max(8, limit * runs // used)
+    return BLOCK_RUNS if used <= limit else int(np.clip(limit * runs // used, 8, BLOCK_RUNS))
 
 
 def _layout(work):
@@ -350,7 +347,8 @@ def _fingerprint(programs, grid, box):
         "program": {cell: program.digest for cell, program in programs.items()},
         "dimensions": [axis.dim for axis in grid],
         "block": list(box),
-        "precision": {"x64": x64, "matmul": matmul, "optimization": level and level[1]},
+        "precision": {"x64": x64, "matmul": matmul},
+        "compiler": _program.compiler_options() | {"xla_backend_optimization_level": level and level[1]},
         "versions": {"jax": jax.__version__, "jaxlib": jaxlib.__version__, "platform": jax.devices()[0].platform},
     }
 
@@ -359,7 +357,7 @@ def _check_same_experiment(path, old, record):
     before, now = old["fingerprint"], record["fingerprint"]
     differ = f"store: {str(path)!r} holds another experiment, {old['experiment']}; it differs in "
     # These change the program's text too: name the cause, not its trace.
-    for part in ("dimensions", "precision", "versions", "block"):
+    for part in ("dimensions", "precision", "versions", "compiler", "block"):
         if before[part] != now[part]:
             raise ValueError(f"{differ}{part}: {before[part]} there, {now[part]} here; choose another folder")
     if list(old["static"]) != list(record["static"]):

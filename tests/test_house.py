@@ -107,8 +107,6 @@ if {late}: jax.devices()
 import jaxdyn
 print(os.environ.get("NPROC"))
 """
-    if len(os.sched_getaffinity(0)) == 1:
-        pytest.skip("on one core XLA's own pool is right")
     run = lambda late: subprocess.run(
         [sys.executable, "-c", program.format(late=late)], capture_output=True, text=True, check=True, cwd=ROOT
     ).stdout.strip()
