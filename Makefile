@@ -37,4 +37,4 @@ $(TORCH_VENV)/installed:
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(TORCH_VENV) .cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(TORCH_VENV) .cache .pytest_cache .ruff_cache

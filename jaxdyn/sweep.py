@@ -94,23 +94,11 @@ def sweep(
         if fitting != box:
             box, programs, compiled = fitting, plan(fitting), {}
     work = _Work(job, points, {name: list(labels) for name, labels in cells.items()}, programs, compiled, grid, box)
-    record = {
-        "kind": "sweep",
-        "experiment": _program.name_of(experiment),
-        "fingerprint": _fingerprint(programs, grid, box),
-        "box": list(box),
-        "static": work.labels,
-        "axes": [axis.record for axis in grid],
-        "constants": {cell: {n: v.tolist() for n, v in p.constants.items()} for cell, p in programs.items()},
-        "own": {name: list(output.dims) for p in programs.values() for name, output in p.outputs.items()},
-        "units": {name: unit for p in programs.values() for name, unit in p.units.items()},
-        "attempts": [results.provenance(_source(experiment))],
-    }
     if path is None:
-        dataset = _in_memory(work, record, on, progress)
+        dataset = _in_memory(work, _record(work), on, progress)
     else:
         with results.locked(path):
-            dataset = _in_store(work, record, path, on, progress)
+            dataset = _in_store(work, _record(work), path, on, progress)
     dataset.attrs["diverged"] = results.diverged(dataset)
     return dataset
 
@@ -123,6 +111,23 @@ class _Work(NamedTuple):
     compiled: dict[str, Any]
     grid: list[_grid.Axis]
     box: tuple[int, ...]
+
+
+def _record(work):
+    """Return what a store says of itself; all of it is JSON."""
+    programs = work.programs
+    return {
+        "kind": "sweep",
+        "experiment": _program.name_of(work.job.experiment),
+        "fingerprint": _fingerprint(programs, work.grid, work.box),
+        "box": list(work.box),
+        "static": work.labels,
+        "axes": [axis.record for axis in work.grid],
+        "constants": {cell: {n: v.tolist() for n, v in p.constants.items()} for cell, p in programs.items()},
+        "own": {name: list(output.dims) for p in programs.values() for name, output in p.outputs.items()},
+        "units": {name: unit for p in programs.values() for name, unit in p.units.items()},
+        "attempts": [results.provenance(_source(work.job.experiment))],
+    }
 
 
 def _in_memory(work, record, on, progress):

@@ -83,7 +83,7 @@ def test_files_and_functions_are_short(path):
     assert len(path.read_text().splitlines()) <= limit
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef):
-            assert node.end_lineno - node.lineno < 100, f"{node.name} is too long"
+            assert node.end_lineno - node.lineno < 80, f"{node.name} is too long"
             documented = ast.get_docstring(node) or node.name.startswith("_") or node.col_offset
             assert documented, f"{node.name} has no docstring"
 
