@@ -18,7 +18,7 @@ def _reserve_threads() -> None:
 
 _reserve_threads()
 
-from jaxdyn.compare import Claim, Verdict, compare, crossing_time, power_law, verify  # noqa: E402
+from jaxdyn.compare import Claim, Verdict, compare, crossing_time, power_law, predictions, verify  # noqa: E402
 from jaxdyn.dynamics import (  # noqa: E402
     RK4,
     at,
@@ -54,6 +54,7 @@ __all__ = [
     "iterate",
     "log_times",
     "power_law",
+    "predictions",
     "run_key",
     "segmented",
     "step_key",

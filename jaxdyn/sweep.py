@@ -85,9 +85,9 @@ def sweep(
         results.check_ours(path, "store", kinds=("sweep",))
         stored = results.read_record(path)
     if stored is not None:
-        if len(stored["box"]) == len(box) and tuple(stored["box"]) != box:
-            box = tuple(stored["box"])
-            programs = plan(box)
+        own = tuple(stored["fingerprint"]["block"])
+        if len(own) == len(box) and own != box:
+            box, programs = own, plan(own)
     elif chunk is None:
         compiled = _compiled(programs, programs)
         fitting = _grid.box_shape(sizes, _fitting_runs(compiled, math.prod(box)))
@@ -120,7 +120,6 @@ def _record(work):
         "kind": "sweep",
         "experiment": _program.name_of(work.job.experiment),
         "fingerprint": _fingerprint(programs, work.grid, work.box),
-        "box": list(work.box),
         "static": work.labels,
         "axes": [axis.record for axis in work.grid],
         "constants": {cell: {n: v.tolist() for n, v in p.constants.items()} for cell, p in programs.items()},

@@ -59,7 +59,7 @@ def imported_rooms(path):
 VERBS = {  # what `from jaxdyn import name` reaches through the package's front door
     "sweep": "sweep",
     "run_key": "sweep",
-    **dict.fromkeys(["compare", "crossing_time", "power_law", "Claim", "Verdict", "verify"], "compare"),
+    **dict.fromkeys(["compare", "crossing_time", "power_law", "predictions", "Claim", "Verdict", "verify"], "compare"),
     **dict.fromkeys(["Model", "State", "Trajectory"], "types"),
     **dict.fromkeys(
         ["RK4", "at", "descent", "flow", "integrate", "iterate", "log_times", "segmented", "step_key", "train"],
