@@ -4,6 +4,7 @@ import inspect
 
 import jax
 import pytest
+from configurations import CONFIGURATIONS
 
 import jaxdyn as jd
 from jaxdyn import papers, results
@@ -40,6 +41,16 @@ def test_the_contract_is_kept(paper):
 def test_claims_hold_as_expected(paper, reproduced):
     verdicts = jd.verify(paper.CLAIMS, reproduced)
     assert verdicts
+    assert all(v.expected for v in verdicts), [v for v in verdicts if not v.expected]
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_claims_hold_for_other_configurations(paper, which):
+    name = paper.__name__.rpartition(".")[2]
+    options = paper.SIZES["quick"] | CONFIGURATIONS[name][which]
+    assert set(options) == set(paper.SIZES["quick"])
+    assert options != paper.SIZES["quick"]
+    verdicts = jd.verify(paper.CLAIMS, paper.run(**options))
     assert all(v.expected for v in verdicts), [v for v in verdicts if not v.expected]
 
 

@@ -1,0 +1,11 @@
+"""Two configurations of every paper beside its own: what is claimed holds for them too.
+
+Each is what to change of the quick size.  They are as small as still shows the effect.
+"""
+
+CONFIGURATIONS = {
+    "saxe2013": (
+        {"aligned_strengths": (2.0, 1.5), "u0": 0.02, "depths": (2, 4), "levels": 2, "gains": (0.95, 1.05)},
+        {"strengths": (5.0, 3.0, 2.0), "scale": 3e-4, "second": (0.5, -0.2), "u0": 0.1, "product_depth": 600},
+    ),
+}
