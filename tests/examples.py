@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen, nnx
 
+import jaxdyn as jd
 from jaxdyn import Model, models, observables, rules, tasks
 
 
@@ -88,6 +89,12 @@ def square_layer(key):
     return models.deep_linear((4, 4)).init(key)[0]
 
 
+def three_steps(optimizer):
+    """The state after three steps down a quartic."""
+    slope = lambda p, _: jax.tree.map(lambda a: a**3, p)
+    return lambda p: jd.train(slope, optimizer, lambda key, step: (), p, times=[3], observe=lambda state: {}).final
+
+
 EXAMPLES = {
     "models.deep_linear": lambda: AsModel(LINEAR, inputs()),
     "models.mlp": lambda: AsModel(models.mlp((3, 4, 2), bias_scale=0.1), inputs()),
@@ -109,6 +116,11 @@ EXAMPLES = {
         rules.cross_entropy(LINEAR.apply), start(), (inputs(), jnp.argmax(data()[1], 1)), best()
     ),
     "rules.with_state": with_state,
+    "rules.three_term": lambda: AsFunction(three_steps(rules.three_term(0.01, 0.5, 0.3)), (start(),)),
+    "rules.ahead": lambda: AsFunction(
+        lambda p: rules.ahead(three_steps(rules.three_term(0.01, 0.5))(p), 0.7), (start(),)
+    ),
+    "rules.nesterov_schedule": lambda: AsFunction(rules.nesterov_schedule, (jnp.asarray(4),)),
     "observables.mode_strengths": lambda: modes(observables.mode_strengths),
     "observables.leakage": lambda: modes(observables.leakage),
     "observables.alignment": lambda: modes(observables.alignment),

@@ -2,5 +2,14 @@
 
 from jaxdyn.rules.losses import covariance_loss, cross_entropy, squared_error
 from jaxdyn.rules.state import with_state
+from jaxdyn.rules.transforms import ahead, nesterov_schedule, three_term
 
-__all__ = ["covariance_loss", "cross_entropy", "squared_error", "with_state"]
+__all__ = [
+    "ahead",
+    "covariance_loss",
+    "cross_entropy",
+    "nesterov_schedule",
+    "squared_error",
+    "three_term",
+    "with_state",
+]

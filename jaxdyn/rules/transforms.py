@@ -1,0 +1,66 @@
+"""Optimisers that optax lacks, as optax transformations: they work in `train`, in sweeps and in any optax chain."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Int, PyTree
+
+from jaxdyn.types import Params, State
+
+Scheduled = Float[ArrayLike, ""] | Callable[[Int[Array, ""]], Float[ArrayLike, ""]]
+
+
+class Velocity(NamedTuple):
+    """The memory of `three_term`: the number of steps taken and the last change x_k - x_{k-1} of its iterates."""
+
+    count: Int[Array, ""]
+    velocity: PyTree[Array]
+
+
+def three_term(
+    learning_rate: Scheduled, momentum: Scheduled = 0.0, lookahead: Scheduled = 0.0
+) -> optax.GradientTransformation:
+    """Return the three-term momentum method with learning rate a, momentum b and lookahead g.
+
+    x_{k+1} = x_k + b (x_k - x_{k-1}) - a grad f(y_k), where the parameters that `train` holds, and takes gradients at,
+    are y_k = x_k + g (x_k - x_{k-1}) (Lessard, Recht, Packard, 2016): gradient descent has b = g = 0, the heavy ball g
+    = 0, Nesterov's method g = b; `theory.momentum` tunes these and the triple momentum method, `ahead` gives x_k.  Each
+    coefficient is a number or a function of the number of steps taken (`nesterov_schedule`).
+    """
+    at = lambda coefficient, count: coefficient(count) if callable(coefficient) else coefficient
+
+    def init(params: Params) -> Velocity:
+        return Velocity(jnp.zeros((), jnp.int32), jax.tree.map(jnp.zeros_like, params))
+
+    def update(gradients, memory, params=None):
+        del params
+        a, b, g = (at(coefficient, memory.count) for coefficient in (learning_rate, momentum, lookahead))
+        cast = lambda number, like: jnp.asarray(number, like.dtype)
+        velocity = jax.tree.map(lambda v, d: cast(b, v) * v - cast(a, v) * d, memory.velocity, gradients)
+        g_next = at(lookahead, memory.count + 1)
+        change = lambda new, old: new + cast(g_next, new) * new - cast(g, old) * old
+        updates = jax.tree.map(change, velocity, memory.velocity)
+        return updates, Velocity(memory.count + 1, velocity)
+
+    return optax.GradientTransformation(init, update)
+
+
+def ahead(state: State, by: Float[ArrayLike, ""]) -> Params:
+    """Return the point `by` velocities ahead of the parameters of a `three_term` run.
+
+    `by = -lookahead` is the iterate x_k, `by = output - lookahead` what the triple momentum method puts out.
+    """
+    return jax.tree.map(lambda y, v: y + jnp.asarray(by, y.dtype) * v, state.params, state.memory.velocity)
+
+
+def nesterov_schedule(count: Int[Array, ""]) -> Float[Array, ""]:
+    """Return the momentum (k - 1)/(k + 2) of Nesterov's method for convex functions, 0 in the first step, k = `count`.
+
+    As both the momentum and the lookahead of `three_term` (Su, Boyd, Candes, 2016).
+    """
+    count = jnp.asarray(count, float)
+    return jnp.maximum(count - 1, 0) / (count + 2)
