@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from jaxdyn.dynamics import RESERVED
 from jaxdyn.types import Key, Trajectory, nearest
@@ -62,6 +63,12 @@ def build(job: Job, fixed: dict[str, Any]) -> tuple[Callable, dict[str, Any], di
         keywords = {k: v for k, v in experiment.keywords.items() if k not in job.names and k not in fixed}
         data = {k: v for k, v in keywords.items() if any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(v))}
         constants = {k: v for k, v in keywords.items() if k not in data}
+        for name, value in data.items():
+            if odd := [leaf for leaf in jax.tree.leaves(value) if not isinstance(leaf, ArrayLike)]:
+                raise TypeError(
+                    f"experiment: its keyword {name!r} holds jax arrays beside {odd[0]!r}, which cannot be an argument "
+                    "of a program; pass the arrays by a keyword of their own, or as numpy arrays to compile them in"
+                )
         experiment = functools.partial(experiment.func, *experiment.args, **constants)
     notes: dict[str, Any] = {}
 

@@ -322,3 +322,12 @@ def run_python(program, *arguments, check=True):
     if check:
         assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def test_arrays_beside_what_is_no_array_in_one_keyword_are_refused():
+    def experiment(*, problem):
+        return {"y": problem[0](problem[1])}
+
+    with pytest.raises(TypeError, match="'problem' holds jax arrays beside <function"):
+        jd.sweep(functools.partial(experiment, problem=(lambda x: 2 * x, jnp.ones(()))))
+    assert jd.sweep(functools.partial(experiment, problem=(lambda x: 2 * x, np.ones(())))).y == 2

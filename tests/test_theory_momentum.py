@@ -44,7 +44,7 @@ def test_worst_rate_on_quadratics(name, kappa, x64):
 
 def test_which_modes_are_the_slowest(x64):
     curvature = np.linspace(1.0, 100.0, 50)
-    triple = momentum.mode_rate(momentum.triple_momentum(1.0, 100.0), curvature)
+    triple = np.asarray(momentum.mode_rate(momentum.triple_momentum(1.0, 100.0), curvature))
     np.testing.assert_allclose(triple[[0, -1]], 0.9, rtol=1e-12)
     assert np.all(triple[1:-1] < 0.9)
     # All modes of the heavy ball lose alike; at both ends rounding splits a double root by sqrt(eps).
