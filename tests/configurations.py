@@ -4,6 +4,10 @@ Each is what to change of the quick size.  They are as small as still shows the 
 """
 
 CONFIGURATIONS = {
+    "liu2020": (
+        {"samples": 300, "ratio": 1.2, "flipped": 0.1, "sigmas": (0.4,), "noisy_sigma": 0.2, "decays": (0.8,)},
+        {"ratio": 0.8, "flipped": 0.3, "sigmas": (0.2, 0.6), "seeds": 6, "strengths": (0.0, 0.5, 5.0)},
+    ),
     "parimi2025": (
         {"kappas": (9.0, 49.0), "dims": 12, "ridge_kappa": 150.0, "features": 10, "curvature": 7.0, "span": 12.0},
         {"kappas": (64.0,), "examples": 30, "learning_rates": (3e-3, 3e-4, 3e-5), "masses": (0.02, 0.005, 0.001)},

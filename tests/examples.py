@@ -95,6 +95,19 @@ def three_steps(optimizer):
     return lambda p: jd.train(slope, optimizer, lambda key, step: (), p, times=[3], observe=lambda state: {}).final
 
 
+def early_learning():
+    x, labels = inputs(), jnp.array([0, 1, 1, 0, 1, 0])
+    memory = jax.nn.softmax(normal(5, 6, 2))
+    params, batch = {"params": start(), "state": memory}, (x, labels, jnp.arange(6))
+    targets = 0.7 * memory + 0.3 * jax.nn.softmax(LINEAR.apply(start(), x))
+
+    def loss(p):
+        held = jnp.log(1 - jnp.sum(targets * jax.nn.softmax(LINEAR.apply(p["params"], x)), 1))
+        return rules.cross_entropy(LINEAR.apply)(p["params"], (x, labels)) + 2 * jnp.mean(held)
+
+    return AsField(rules.early_learning(LINEAR.apply, 2.0, 0.7), params, batch, loss)
+
+
 EXAMPLES = {
     "models.deep_linear": lambda: AsModel(LINEAR, inputs()),
     "models.mlp": lambda: AsModel(models.mlp((3, 4, 2), bias_scale=0.1), inputs()),
@@ -116,6 +129,7 @@ EXAMPLES = {
         rules.cross_entropy(LINEAR.apply), start(), (inputs(), jnp.argmax(data()[1], 1)), best()
     ),
     "rules.with_state": with_state,
+    "rules.early_learning": early_learning,
     "rules.three_term": lambda: AsFunction(three_steps(rules.three_term(0.01, 0.5, 0.3)), (start(),)),
     "rules.ahead": lambda: AsFunction(
         lambda p: rules.ahead(three_steps(rules.three_term(0.01, 0.5))(p), 0.7), (start(),)
@@ -142,6 +156,9 @@ EXAMPLES = {
     "tasks.from_svd": lambda: AsFunction(tasks.from_svd, (normal(0, 4, 2), normal(1, 2), normal(2, 3, 2))),
     "tasks.binary_tree": lambda: AsFunction(lambda: tasks.binary_tree(2), ()),
     "tasks.full_batch": lambda: AsStream(tasks.full_batch(data())),
+    "tasks.two_clusters": lambda: AsFunction(
+        lambda key: tasks.two_clusters(key, 6, 3, sigma=0.5, flipped=0.3), (jax.random.key(0),)
+    ),
     "tasks.online": lambda: AsStream(tasks.online(lambda key: jax.random.normal(key, (3,)))),
     "tasks.minibatch": lambda: AsStream(tasks.minibatch(data(), 2)),
     "tasks.epochs": lambda: AsStream(tasks.epochs(jax.random.key(0), data(), 4)),

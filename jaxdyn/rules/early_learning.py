@@ -1,0 +1,41 @@
+"""Early-learning regularisation: a memory of what was predicted of each example holds off its wrong label."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Int, PyTree
+
+from jaxdyn.rules.state import with_state
+from jaxdyn.types import Field, Params
+
+
+def early_learning(
+    apply: Callable[..., Float[Array, "n classes"]],
+    strength: Float[ArrayLike, ""],
+    decay: Float[ArrayLike, ""],
+    *,
+    clip: float = 1e-4,
+) -> Field:
+    """Return the field of cross-entropy with early-learning regularisation, for parameters {"params", "state"}.
+
+    L = mean_i [-log p_i,label + strength log(1 - <t_i, p_i>)] with p_i the softmax of apply(params, x_i), clipped to
+    [clip, 1 - clip].  The targets t_i <- decay t_i + (1 - decay) p_i / sum p_i average what was predicted over visits,
+    are updated before use and constant to gradients (Liu et al., 2020).  Batches are (x, labels, index): the rows of
+    "state" (examples, classes), zeros at first, that the examples own.  Strength 0 is plain cross-entropy.  Train the
+    block "state" by `optax.sgd(1.0)`, see `with_state`.
+    """
+
+    def loss(params: Params, batch: tuple[PyTree[Array], Int[Array, "n"], Int[Array, "n"]]):
+        x, labels, index = batch
+        logits = apply(params["params"], x)
+        p = jnp.clip(jax.nn.softmax(logits), clip, 1 - clip)
+        seen = jax.lax.stop_gradient(p / jnp.sum(p, 1, keepdims=True))
+        targets = decay * params["state"][index] + (1 - decay) * seen
+        fit = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        held = jnp.log1p(-jnp.sum(targets * p, 1))
+        return jnp.mean(fit + strength * held), params["state"].at[index].set(targets)
+
+    return with_state(loss)
