@@ -1,20 +1,26 @@
 """Tasks: data, its moments, and streams of batches."""
 
 from jaxdyn.tasks.mixtures import Mixture, two_clusters
+from jaxdyn.tasks.regression import Regression, gaussian_inputs, on_sphere, regression, teacher_student
 from jaxdyn.tasks.spectra import Covariances, binary_tree, covariances, frames, from_svd, linear_teacher
 from jaxdyn.tasks.streams import epochs, full_batch, minibatch, online
 
 __all__ = [
     "Covariances",
     "Mixture",
+    "Regression",
     "binary_tree",
     "covariances",
     "epochs",
     "frames",
     "from_svd",
     "full_batch",
+    "gaussian_inputs",
     "linear_teacher",
     "minibatch",
+    "on_sphere",
     "online",
+    "regression",
+    "teacher_student",
     "two_clusters",
 ]

@@ -17,7 +17,7 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Complex, Float, Inexact, Num, Real
 
-Numbers = Real[ArrayLike, "..."] | Sequence[float]
+Numbers = Real[ArrayLike, "..."] | Sequence[int | float]
 
 
 class Spectrum(NamedTuple):

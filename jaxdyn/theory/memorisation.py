@@ -51,7 +51,7 @@ def flow(
     >>> with jax.enable_x64(True):
     ...     early, late = flow(np.array([0.1, 1e3]), 0.25, 0.2, 900, 1000).memorised
     >>> f"{early:.3f} {late:.3f}"
-    '0.002 1.000'
+    '0.001 0.999'
 
     Raises ValueError for times that are not positive and finite, sigma <= 0, a fraction `flipped` beyond [0, 1], and
     less than one input or sample.

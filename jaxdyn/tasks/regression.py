@@ -1,0 +1,95 @@
+"""Linear regression from a teacher on Gaussian inputs of a chosen spectrum.
+
+Teacher, start and noise have exact norms: theirs would otherwise be most of what differs from seed to seed.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Real
+
+from jaxdyn.types import Key
+
+Groups = Real[ArrayLike, "..."] | Sequence[int | float]
+
+
+class Regression(NamedTuple):
+    """Data `y = x teacher + noise` and initial weights; `eigenvalues` are those of the inputs' covariance."""
+
+    x: Float[Array, "n inputs"]
+    y: Float[Array, " n"]
+    teacher: Float[Array, " inputs"]
+    start: Float[Array, " inputs"]
+    eigenvalues: Float[Array, " inputs"]
+
+
+def gaussian_inputs(key: Key, samples: int, eigenvalues: Float[Array, " inputs"]) -> Float[Array, "{samples} inputs"]:
+    """Draw independent Gaussian features of the variances `eigenvalues`, one example a row."""
+    return _normal(key, samples, eigenvalues.size) * jnp.sqrt(eigenvalues)[None]
+
+
+def on_sphere(key: Key, size: int, square: Real[ArrayLike, ""] = 1.0) -> Float[Array, " {size}"]:
+    """Draw a vector in a uniformly random direction with the squared norm `square`."""
+    direction = _normal(key, size)
+    return direction * jnp.sqrt(square / jnp.sum(direction**2))
+
+
+def regression(
+    key: Key,
+    samples: int,
+    eigenvalues: Groups,
+    multiplicities: Sequence[int],
+    power: Groups,
+    *,
+    noise: Real[ArrayLike, ""] = 0.0,
+    start: Groups = 0.0,
+) -> Regression:
+    """Draw a teacher, data and initial weights for inputs in groups of one variance each.
+
+    The coefficients of the teacher have the squared norm `power` in each group, the initial weights `start`, and the
+    noise of the labels the mean square `noise^2`, all exactly.  A number stands for all groups.
+
+    >>> data = regression(jax.random.key(0), 5, [1.0, 0.01], (3, 4), power=[1.0, 100.0], noise=0.1)
+    >>> data.x.shape, (data.teacher[:3] @ data.teacher[:3]).round(4).tolist()
+    ((5, 7), 1.0)
+
+    Raises ValueError for numbers of groups that differ, and for groups without inputs.
+    """
+    groups = len(multiplicities)
+    if not groups or min(multiplicities) < 1:
+        raise ValueError(f"multiplicities: {tuple(multiplicities)}; pass at least one group of at least one input each")
+    values = {"eigenvalues": eigenvalues, "power": power, "start": start}
+    values = {name: jnp.asarray(value, float) for name, value in values.items()}
+    for name, value in values.items():
+        if value.shape not in ((), (groups,)):
+            raise ValueError(f"{name}: shape {value.shape}; pass a number, or one for each of {groups} groups")
+    eigenvalues, power, start = (jnp.broadcast_to(value, (groups,)) for value in values.values())
+    of_inputs, of_teacher, of_start, of_noise = jax.random.split(key, 4)
+
+    def in_groups(key, squares):
+        keys = jax.random.split(key, groups)
+        return jnp.concatenate([on_sphere(k, m, s) for k, m, s in zip(keys, multiplicities, squares, strict=True)])
+
+    spread = jnp.repeat(eigenvalues, jnp.asarray(multiplicities), total_repeat_length=sum(multiplicities))
+    x, teacher = gaussian_inputs(of_inputs, samples, spread), in_groups(of_teacher, power)
+    y = x @ teacher + noise * on_sphere(of_noise, samples, samples)
+    return Regression(x, y, teacher, in_groups(of_start, start), spread)
+
+
+def teacher_student(
+    key: Key, inputs: int, samples: int, *, snr: Real[ArrayLike, ""] = 1.0, inr: Real[ArrayLike, ""] = 0.0
+) -> Regression:
+    """Draw isotropic inputs of variance 1/inputs, noise of variance 1, a teacher of `snr` and a start of `inr`.
+
+    The ratio of samples to inputs is alpha; the ratios of signal and of initial weights to noise are those of Advani
+    and Saxe (2017).
+    """
+    return regression(key, samples, 1 / inputs, (inputs,), snr * inputs, noise=1.0, start=inr * inputs)
+
+
+def _normal(key, *shape):
+    # Drawn in float32, so that float64 repeats the same run.
+    return jax.random.normal(key, shape, jnp.float32).astype(float)
