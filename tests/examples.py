@@ -96,6 +96,9 @@ EXAMPLES = {
     "models.product": lambda: AsFunction(models.product, (start(),)),
     "models.orthogonal": lambda: AsFunction(lambda key: models.orthogonal(key, 4, 3), (jax.random.key(0),)),
     "models.aligned": lambda: AsFunction(models.aligned, (TARGET_FRAMES(), jnp.array([2.0, 1.0]))),
+    "models.lambda_balanced": lambda: AsFunction(
+        lambda key, a: models.lambda_balanced(key, (3, 2, 4), a), (jax.random.key(0), jnp.array(0.5))
+    ),
     "models.product_to_depth": lambda: AsFunction(lambda w: models.product_to_depth([w] * 3, 2), (normal(0, 3, 3),)),
     "models.propagate": lambda: AsFunction(
         lambda key, h: models.propagate(key, square_layer, h, depth=3), (jax.random.key(0), normal(0, 4))
