@@ -58,6 +58,8 @@ def normal(seed, *shape):
 
 
 LINEAR = models.deep_linear((3, 4, 2))
+ROUTES = ((0, 0), (0, 1))
+GATED = models.gated_linear((3, 4, 2), ROUTES)
 TARGET_FRAMES = lambda: tasks.frames(jax.random.key(3), (3, 4, 2), 2)
 moments = lambda: tasks.linear_teacher(models.product(LINEAR.init(jax.random.key(2))))
 start = lambda: LINEAR.init(jax.random.key(0))
@@ -116,6 +118,14 @@ EXAMPLES = {
     "models.product": lambda: AsFunction(models.product, (start(),)),
     "models.orthogonal": lambda: AsFunction(lambda key: models.orthogonal(key, 4, 3), (jax.random.key(0),)),
     "models.aligned": lambda: AsFunction(models.aligned, (TARGET_FRAMES(), jnp.array([2.0, 1.0]))),
+    "models.gated_linear": lambda: AsModel(GATED, (inputs(), normal(4, 6, 2))),
+    "models.gated_product": lambda: AsFunction(
+        lambda w: models.gated_product(w, ROUTES), (GATED.init(jax.random.key(0)),)
+    ),
+    "models.gated_inputs": lambda: AsFunction(models.gated_inputs, (inputs(), normal(4, 6, 2))),
+    "models.lambda_balanced": lambda: AsFunction(
+        lambda key, a: models.lambda_balanced(key, (3, 2, 4), a), (jax.random.key(0), jnp.array(0.5))
+    ),
     "models.product_to_depth": lambda: AsFunction(lambda w: models.product_to_depth([w] * 3, 2), (normal(0, 3, 3),)),
     "models.propagate": lambda: AsFunction(
         lambda key, h: models.propagate(key, square_layer, h, depth=3), (jax.random.key(0), normal(0, 4))

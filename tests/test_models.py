@@ -60,6 +60,32 @@ def test_orthogonal_has_orthonormal_columns_or_rows_and_haar_moments(precision):
     assert abs(jnp.mean(jnp.trace(q, axis1=1, axis2=2))) < 4 / draws**0.5
 
 
+@pytest.mark.parametrize(
+    ("sizes", "imbalance"), [((4, 3, 5), 1.5), ((4, 3, 5), -0.5), ((2, 6, 3), 0.0), ((5, 4, 2), -3)]
+)
+def test_lambda_balanced_weights_are_and_have_half_normal_singular_values(sizes, imbalance, precision):
+    first, second = models.lambda_balanced(jax.random.key(0), sizes, imbalance, scale=0.5)
+    assert (first.shape, second.shape) == ((sizes[1], sizes[0]), (sizes[2], sizes[1]))
+    difference = second.T @ second - first @ first.T
+    np.testing.assert_allclose(difference, imbalance * np.eye(sizes[1]), atol=100 * jnp.finfo(precision).eps)
+    smaller = first if imbalance >= 0 else second
+    draw = jax.vmap(lambda key: models.lambda_balanced(key, sizes, imbalance, scale=0.5)[0 if imbalance >= 0 else 1])
+    squares = jnp.sum(draw(jax.random.split(jax.random.key(1), 500)) ** 2, (1, 2)) / 0.25
+    # Each of the rank's x^2 / scale^2 is chi-squared with one degree of freedom: mean 1, variance 2.
+    rank = min(sizes)
+    assert abs(jnp.mean(squares) / rank - 1) < 4.5 * (2 / rank / 500) ** 0.5
+    assert smaller.dtype == precision
+
+
+def test_lambda_balanced_weights_that_do_not_exist_are_refused_or_nan():
+    for sizes, imbalance in [((4, 3, 2), 1.0), ((2, 3, 4), -1.0)]:
+        with pytest.raises(ValueError, match="imbalance"):
+            models.lambda_balanced(jax.random.key(0), sizes, imbalance)
+        traced = jax.jit(lambda a, sizes=sizes: models.lambda_balanced(jax.random.key(0), sizes, a))
+        assert jnp.all(jnp.isnan(traced(imbalance)[0]))
+        assert jnp.all(jnp.isfinite(traced(-imbalance)[0]))
+
+
 def test_initial_scales_are_as_documented_and_float64_repeats_float32():
     net = models.mlp((400, 300, 200), scale=1.5, bias_scale=0.5)
     params = net.init(jax.random.key(0))
@@ -91,6 +117,7 @@ def test_an_mlp_with_identity_activation_is_the_deep_linear_network():
         (lambda: models.deep_linear((3, 0, 2)), "sizes"),
         (lambda: models.deep_linear((3, 2), init="normal"), "'normal'"),
         (lambda: models.aligned([jnp.eye(2)], jnp.ones(2)), "frames"),
+        (lambda: models.lambda_balanced(jax.random.key(0), (3, 2), 1.0), "sizes"),
     ],
 )
 def test_bad_arguments_are_named(call, named):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Real
 
 from jaxdyn.types import Key, Model
 
@@ -73,6 +73,38 @@ def aligned(frames: Sequence[Float[Array, "_ rank"]], strengths: Float[ArrayLike
         raise ValueError(f"frames: got {len(frames)}; pass one for each layer of units, the input's first")
     root = jnp.asarray(strengths) ** (1 / (len(frames) - 1))
     return [(left * root[None]) @ right.T for right, left in itertools.pairwise(frames)]
+
+
+def lambda_balanced(
+    key: Key, sizes: Sequence[int], imbalance: Real[ArrayLike, ""], *, scale: Float[ArrayLike, ""] = 1.0
+) -> list[Float[Array, "_ _"]]:
+    """Draw two layers, `sizes = (inputs, hidden, outputs)`, with W_2^T W_2 - W_1 W_1^T = imbalance times I.
+
+    Haar singular vectors, of the hidden units shared; the singular values x of the smaller layer are half-normal, scale
+    |N(0, 1)|, those of the larger one sqrt(x^2 + |imbalance|) (Domine et al. 2024).  Hidden units beyond the inputs or
+    outputs have x = 0.  A positive imbalance needs hidden <= outputs, a negative one hidden <= inputs: else ValueError,
+    or weights of NaN where it is traced.
+    """
+    if len(sizes) != 3 or min(sizes) < 1:
+        raise ValueError(f"sizes: {tuple(sizes)} are no two layers; pass (inputs, hidden, outputs), each at least 1")
+    inputs, hidden, outputs = sizes
+    imbalance = jnp.asarray(imbalance, float)
+    impossible = ((hidden > outputs) & (imbalance > 0)) | ((hidden > inputs) & (imbalance < 0))
+    if not isinstance(impossible, jax.core.Tracer) and impossible:
+        raise ValueError(
+            f"imbalance: {imbalance} does not exist for sizes {tuple(sizes)}: a positive one needs hidden <= outputs, "
+            "a negative one hidden <= inputs; change its sign or the hidden size"
+        )
+    keys = jax.random.split(key, 4)
+    x = jnp.where(jnp.arange(hidden) < min(inputs, outputs), scale * _normal(keys[0], (hidden,)), 0)
+    x = jnp.where(impossible, jnp.nan, x)
+    first, second = jnp.sqrt(x**2 + jnp.maximum(-imbalance, 0)), jnp.sqrt(x**2 + jnp.maximum(imbalance, 0))
+    inner, right, left = (orthogonal(k, n, n) for k, n in zip(keys[1:], (hidden, inputs, outputs), strict=True))
+    rank_in, rank_out = min(hidden, inputs), min(hidden, outputs)
+    return [
+        (inner[:, :rank_in] * first[None, :rank_in]) @ right[:, :rank_in].T,
+        (left[:, :rank_out] * second[None, :rank_out]) @ inner[:, :rank_out].T,
+    ]
 
 
 def _normal(key, shape):
