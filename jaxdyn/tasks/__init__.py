@@ -2,6 +2,7 @@
 
 from jaxdyn.tasks.spectra import Covariances, binary_tree, covariances, frames, from_svd, linear_teacher
 from jaxdyn.tasks.streams import epochs, full_batch, minibatch, online
+from jaxdyn.tasks.views import gaussian_pairs, noisy_copies, successive_states
 
 __all__ = [
     "Covariances",
@@ -11,7 +12,10 @@ __all__ = [
     "frames",
     "from_svd",
     "full_batch",
+    "gaussian_pairs",
     "linear_teacher",
     "minibatch",
+    "noisy_copies",
     "online",
+    "successive_states",
 ]
