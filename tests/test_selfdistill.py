@@ -178,3 +178,9 @@ def test_gaussian_pairs_have_the_moments(moments, precision):
     bound = 4.5 * float(jnp.max(moments.xx)) * (2 / n) ** 0.5
     for sampled, wanted in zip(tasks.covariances(x, y), moments, strict=True):
         np.testing.assert_allclose(sampled, wanted, atol=bound)
+
+
+def test_moments_of_no_pair_of_variables_are_refused():
+    # Copies correlate by less than one: the influence of a signal on its copy lies below it.
+    with pytest.raises(ValueError, match=r"moments: their joint matrix has the eigenvalue -0\.5"):
+        tasks.gaussian_pairs(jax.random.key(0), tasks.noisy_copies(jnp.eye(1), -0.5 * jnp.eye(1)), 10)

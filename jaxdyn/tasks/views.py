@@ -37,10 +37,12 @@ def successive_states(transition: Float[Array, "n n"], noise: Float[Array, "n n"
 def gaussian_pairs(key: Key, moments: Covariances, n: int) -> tuple[Float[Array, "{n} _"], Float[Array, "{n} _"]]:
     """Draw n independent Gaussian pairs (x, y), in rows, of the given second moments.
 
-    Moments that no pair of variables has are replaced by their positive part.
+    Raises ValueError for concrete moments that no pair of variables has.
     """
     xx, yx, yy = moments
     s, q = jnp.linalg.eigh(jnp.block([[xx, yx.T], [yx, yy]]))
+    if not isinstance(s, jax.core.Tracer) and s[0] < -1e-5 * s[-1]:
+        raise ValueError(f"moments: their joint matrix has the eigenvalue {s[0]:.4g}, a variance; pass one >= 0")
     root = (q * jnp.sqrt(jnp.maximum(s, 0))[None]) @ q.T
     # Drawn in float32, so that float64 repeats the same run.
     pairs = jax.random.normal(key, (n, len(s)), jnp.float32).astype(root.dtype) @ root
