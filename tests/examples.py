@@ -79,6 +79,22 @@ def with_state():
     return AsField(rules.with_state(loss), params, data(), lambda p: squared(p["params"], data()))
 
 
+def distilled():
+    return {"encoder": start(), "predictor": normal(5, 2, 2), "target": best()}
+
+
+def views():
+    return tasks.noisy_copies(jnp.diag(jnp.array([1.0, 2.0, 0.5])), jnp.eye(3))
+
+
+def self_distillation():
+    # Multiplier and decay at which the field is still a gradient: of the loss for a constant target.
+    loss, params = rules.latent_covariance_loss(models.product), distilled()
+    decay = lambda w: 0.05 * sum(jnp.sum(a**2) for a in jax.tree.leaves([w["encoder"], w["predictor"]]))
+    field = rules.self_distillation(loss, target_rate=0.1, weight_decay=0.1)
+    return AsField(field, params, views(), lambda w: loss(w, params["target"], views()) + decay(w))
+
+
 def dense(n_out):
     return linen.Dense(n_out, dtype=jnp.result_type(float), param_dtype=jnp.result_type(float))
 
@@ -145,6 +161,15 @@ EXAMPLES = {
         lambda p: rules.ahead(three_steps(rules.three_term(0.01, 0.5))(p), 0.7), (start(),)
     ),
     "rules.nesterov_schedule": lambda: AsFunction(rules.nesterov_schedule, (jnp.asarray(4),)),
+    "rules.self_distillation": self_distillation,
+    "rules.latent_covariance_loss": lambda: AsFunction(
+        lambda online, target: rules.latent_covariance_loss(models.product)(online, target, views()),
+        (distilled(), start()),
+    ),
+    "rules.latent_error": lambda: AsFunction(
+        rules.latent_error(LINEAR.apply, lambda w, h: h @ w.T), (distilled(), best(), (inputs(), normal(4, 6, 3)))
+    ),
+    "rules.direct_predictor": lambda: AsFunction(lambda w: rules.direct_predictor(w @ w.T, 0.1), (normal(0, 3, 4),)),
     "observables.mode_strengths": lambda: modes(observables.mode_strengths),
     "observables.leakage": lambda: modes(observables.leakage),
     "observables.alignment": lambda: modes(observables.alignment),
@@ -176,6 +201,11 @@ EXAMPLES = {
     "tasks.teacher_student": lambda: AsFunction(
         lambda key, snr: tasks.teacher_student(key, 4, 5, snr=snr, inr=0.5), (jax.random.key(0), jnp.array(2.0))
     ),
+    "tasks.noisy_copies": lambda: AsFunction(tasks.noisy_copies, (jnp.eye(2), 2 * jnp.eye(2))),
+    "tasks.successive_states": lambda: AsFunction(
+        tasks.successive_states, (jnp.array([[0.5, 0.2], [0.0, 0.3]]), jnp.eye(2))
+    ),
+    "tasks.gaussian_pairs": lambda: AsFunction(lambda key: tasks.gaussian_pairs(key, views(), 4), (jax.random.key(0),)),
     "tasks.full_batch": lambda: AsStream(tasks.full_batch(data())),
     "tasks.two_clusters": lambda: AsFunction(
         lambda key: tasks.two_clusters(key, 6, 3, sigma=0.5, flipped=0.3), (jax.random.key(0),)

@@ -4,6 +4,7 @@ from jaxdyn.tasks.mixtures import Mixture, two_clusters
 from jaxdyn.tasks.regression import Regression, gaussian_inputs, on_sphere, regression, teacher_student
 from jaxdyn.tasks.spectra import Covariances, binary_tree, covariances, frames, from_svd, linear_teacher
 from jaxdyn.tasks.streams import epochs, full_batch, minibatch, online
+from jaxdyn.tasks.views import gaussian_pairs, noisy_copies, successive_states
 
 __all__ = [
     "Covariances",
@@ -16,11 +17,14 @@ __all__ = [
     "from_svd",
     "full_batch",
     "gaussian_inputs",
+    "gaussian_pairs",
     "linear_teacher",
     "minibatch",
+    "noisy_copies",
     "on_sphere",
     "online",
     "regression",
+    "successive_states",
     "teacher_student",
     "two_clusters",
 ]

@@ -9,11 +9,11 @@ inputs of covariance d times the identity the same formulas hold with s/d for s 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Real
 
 from jaxdyn.dynamics import iterate
+from jaxdyn.theory._modes import floats, strength_after, time_between
 
 Numbers = Real[ArrayLike, "*#shape"]
 
@@ -27,7 +27,7 @@ def mode_strength(time: Numbers, s: Numbers, u0: Numbers) -> Float[Array, "..."]
     >>> f"{mode_strength(np.log(999) / 2, 1.0, 1e-3):.4f}"
     '0.5000'
     """
-    time, s, u0 = _floats(time, s, u0)
+    time, s, u0 = floats(time, s, u0)
     return u0 / _positive(jnp.exp(-2 * s * time) + 2 * u0 * time * _decayed(2 * s * time))
 
 
@@ -38,28 +38,8 @@ def deep_mode_strength(time: Numbers, s: Numbers, u0: Numbers, depth: Numbers) -
     bisection and Newton's method in the logit of u/s, where the time is smooth and monotone; as well conditioned as the
     escape from a plateau is, whose time grows as u0^(2/D - 1).
     """
-    time, s, u0, depth = jnp.broadcast_arrays(*_floats(time, s, u0, depth))
-    p = 2 - 2 / depth
-    start = jnp.log(u0 / s) - jnp.log1p(-u0 / s)
-    # At a logit of 40 no precision tells u from s.
-    rate = depth * s * jnp.maximum(s ** (p - 1), u0 ** (p - 1))
-    bracket = start, jnp.minimum(start + rate * time, jnp.maximum(start, 0.0) + 40.0)
-
-    def late(x):
-        y0, y = -jax.nn.softplus(-start), -jax.nn.softplus(-x)
-        return _scaled_time(y0, y, jax.nn.softplus(x) - jax.nn.softplus(start), s, p) / depth - time
-
-    def halve(_, bracket):
-        low, high = bracket
-        middle = (low + high) / 2
-        before = late(middle) < 0
-        return jnp.where(before, middle, low), jnp.where(before, high, middle)
-
-    newton = lambda _, x: x - late(x) * depth * s * (s * jax.nn.sigmoid(x)) ** (p - 1)
-    x, _ = lax.fori_loop(0, 12, halve, bracket)
-    x = lax.fori_loop(0, 5, newton, x)
-    # A step of Newton's method from the root carries the derivatives of the implicit function.
-    return s * jax.nn.sigmoid(newton(0, lax.stop_gradient(x)))
+    time, s, u0, depth = jnp.broadcast_arrays(*floats(time, s, u0, depth))
+    return strength_after(depth * time, s, u0, 2 - 2 / depth)
 
 
 def time_of_strength(u: Numbers, s: Numbers, u0: Numbers, depth: Numbers = 2.0) -> Float[Array, "..."]:
@@ -72,8 +52,8 @@ def time_of_strength(u: Numbers, s: Numbers, u0: Numbers, depth: Numbers = 2.0) 
     >>> f"{time_of_strength(0.5, 1.0, 1e-3):.4f}", f"{np.log(999) / 2:.4f}"
     ('3.4534', '3.4534')
     """
-    u, s, u0, depth = jnp.broadcast_arrays(*_floats(u, s, u0, depth))
-    return _scaled_time(jnp.log(u0 / s), jnp.log(u / s), jnp.log((s - u0) / (s - u)), s, 2 - 2 / depth) / depth
+    u, s, u0, depth = jnp.broadcast_arrays(*floats(u, s, u0, depth))
+    return time_between(jnp.log(u0 / s), jnp.log(u / s), jnp.log((s - u0) / (s - u)), s, 2 - 2 / depth) / depth
 
 
 def time_of_strength_limit(u: Numbers, s: Numbers, u0: Numbers) -> Float[Array, "..."]:
@@ -82,7 +62,7 @@ def time_of_strength_limit(u: Numbers, s: Numbers, u0: Numbers) -> Float[Array, 
     ln[u (s - u0) / (u0 (s - u))] / s^2 + (1/u0 - 1/u) / s: the learning rate that stays stable falls as 1/depth (see
     `max_learning_rate`), so the number of steps at it converges (Saxe, McClelland, Ganguli, 2013).
     """
-    u, s, u0 = _floats(u, s, u0)
+    u, s, u0 = floats(u, s, u0)
     return jnp.log(u / u0 * (s - u0) / (s - u)) / s**2 + (1 / u0 - 1 / u) / s
 
 
@@ -95,7 +75,7 @@ def unbalanced_modes(
     q q^T = e^(Ft) q0 q0^T e^(Ft) / (1 + q0^T (integral of e^(2Ft)) q0) (Fukumizu, 1998), each divided by its fastest
     growing exponential: good for any signs, for balanced starts and for s = 0.
     """
-    time, s, a0, b0 = jnp.broadcast_arrays(*_floats(time, s, a0, b0))
+    time, s, a0, b0 = jnp.broadcast_arrays(*floats(time, s, a0, b0))
     c = (a0 - b0) * (a0 + b0) / 2
     rate = jnp.hypot(c, s)
     moving, divisor = rate > 0, jnp.where(rate > 0, rate, 1.0)
@@ -118,7 +98,7 @@ def descent_lag(time: Numbers, s: Numbers, u0: Numbers, depth: Numbers, learning
     rate) f f'/2 up to the second order (Hairer, Lubich, Wanner, 2006, chapter IX), so that the lag is
     -(learning rate)/2 du/dt ln[f(a)/f(a0)].  For 0 < u0 < s.
     """
-    time, s, u0, depth, learning_rate = jnp.broadcast_arrays(*_floats(time, s, u0, depth, learning_rate))
+    time, s, u0, depth, learning_rate = jnp.broadcast_arrays(*floats(time, s, u0, depth, learning_rate))
     u = deep_mode_strength(time, s, u0, depth)
     speed = u ** (1 - 1 / depth) * (s - u)
     start = u0 ** (1 - 1 / depth) * (s - u0)
@@ -132,7 +112,7 @@ def max_learning_rate(s: Numbers, depth: Numbers) -> Float[Array, "..."]:
 
     Two over the sharpness there; `s` is the largest singular value and `depth` counts the weight matrices.
     """
-    s, depth = _floats(s, depth)
+    s, depth = floats(s, depth)
     return 2 / (depth * s ** (2 - 2 / depth))
 
 
@@ -183,7 +163,7 @@ def tanh_mean_field(
     z = np.arange(-144, 145) / 16
     weight = np.exp(-(z**2) / 2)
     weight = jnp.asarray(weight / weight.sum())
-    gain, variance = _floats(gain, variance)
+    gain, variance = floats(gain, variance)
 
     def layer(_, state):
         h = jnp.tanh(gain * jnp.sqrt(state.params[0]) * z)
@@ -208,12 +188,6 @@ def tree_singular_values(levels: int) -> Float[Array, " items"]:
     return jnp.sqrt(jnp.asarray(2.0 ** (levels + 1 - level) - 1)) / 2**levels
 
 
-def _floats(*numbers):
-    """Promote to one inexact dtype: whole numbers divide, Python's floats take the arrays' precision."""
-    dtype = jnp.result_type(float, *numbers)
-    return [jnp.asarray(number, dtype) for number in numbers]
-
-
 def _positive(x):
     """Keep off zero what underflows where a start lies on a saddle, which it never leaves."""
     return jnp.maximum(x, jnp.finfo(x.dtype).tiny)
@@ -224,12 +198,3 @@ def _decayed(x):
     small = jnp.abs(x) < 1e-3
     series = 1 - x / 2 * (1 - x / 3 * (1 - x / 4 * (1 - x / 5)))
     return jnp.where(small, series, -jnp.expm1(-x) / jnp.where(small, 1.0, x))
-
-
-def _scaled_time(y0, y1, decay, s, p):
-    """The integral of du / (u^p (s - u)) between y0 = log(u0/s) and y1 = log(u/s); `decay` is log((s - u0)/(s - u))."""
-    x, weight = np.polynomial.legendre.leggauss(64)
-    x, weight = jnp.asarray((x + 1) / 2, y0.dtype), jnp.asarray(weight / 2, y0.dtype)
-    y = y0[..., None] + (y1 - y0)[..., None] * x.reshape((1,) * y0.ndim + (-1,))
-    smooth = jnp.exp(y) * jnp.expm1(-p[..., None] * y) / -jnp.expm1(y)
-    return s**-p * (decay + (y1 - y0) * (smooth @ weight))
