@@ -4,12 +4,28 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import ArrayLike
+from jaxtyping import Real
+
+Numbers = Real[ArrayLike, "*#shape"]
 
 
 def floats(*numbers):
     """Promote to one inexact dtype: whole numbers divide, Python's floats take the arrays' precision."""
     dtype = jnp.result_type(float, *numbers)
     return [jnp.asarray(number, dtype) for number in numbers]
+
+
+def positive(x):
+    """Keep off zero what underflows where a start lies on a saddle, which it never leaves."""
+    return jnp.maximum(x, jnp.finfo(x.dtype).tiny)
+
+
+def decayed(x):
+    """(1 - e^-x)/x, also at x = 0 and with its derivative there."""
+    small = jnp.abs(x) < 1e-3
+    series = 1 - x / 2 * (1 - x / 3 * (1 - x / 4 * (1 - x / 5)))
+    return jnp.where(small, series, -jnp.expm1(-x) / jnp.where(small, 1.0, x))
 
 
 def check_positive(**numbers):

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from jaxdyn.theory.linear import Numbers, _floats, unbalanced_modes
+from jaxdyn.theory._modes import Numbers, floats
+from jaxdyn.theory.linear import unbalanced_modes
 
 Strengths = list[Float[Array, "matrices modes"]]
 
@@ -48,7 +49,7 @@ def shared_modes(
     second) u (s - u), so sharing one layer between M contexts learns sqrt(M) times faster than sharing none (Saxe,
     Sodhani, Lewallen, 2022).
     """
-    time, s, a0, b0, first, second = _floats(time, s, a0, b0, first, second)
+    time, s, a0, b0, first, second = floats(time, s, a0, b0, first, second)
     rate = jnp.sqrt(first * second)
     a, b = unbalanced_modes(rate**2 * time, s / rate, a0 / jnp.sqrt(first), b0 / jnp.sqrt(second))
     return jnp.sqrt(first) * a, jnp.sqrt(second) * b
@@ -63,7 +64,7 @@ def race_outcome(u0: Float[Array, " pathways"], rates: Numbers, s: Numbers) -> F
     >>> [f"{u:.3f}" for u in race_outcome(jnp.array([1e-3, 1e-3]), jnp.array([2.0, 1.0]), 1.0)]
     ['0.969', '0.031']
     """
-    u0, rates, s = _floats(u0, rates, s)
+    u0, rates, s = floats(u0, rates, s)
     gap = lambda x: jax.nn.logsumexp(jnp.log(u0) + rates * x) - jnp.log(s)
     newton = lambda _, x: x - gap(x) / jnp.sum(rates * jax.nn.softmax(jnp.log(u0) + rates * x))
     # Convex and increasing: Newton's method comes down from where one pathway alone would explain s.

@@ -13,9 +13,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Real
 
 from jaxdyn.dynamics import iterate
-from jaxdyn.theory._modes import floats, strength_after, time_between
-
-Numbers = Real[ArrayLike, "*#shape"]
+from jaxdyn.theory._modes import Numbers, decayed, floats, positive, strength_after, time_between
 
 
 def mode_strength(time: Numbers, s: Numbers, u0: Numbers) -> Float[Array, "..."]:
@@ -28,7 +26,7 @@ def mode_strength(time: Numbers, s: Numbers, u0: Numbers) -> Float[Array, "..."]
     '0.5000'
     """
     time, s, u0 = floats(time, s, u0)
-    return u0 / _positive(jnp.exp(-2 * s * time) + 2 * u0 * time * _decayed(2 * s * time))
+    return u0 / positive(jnp.exp(-2 * s * time) + 2 * u0 * time * decayed(2 * s * time))
 
 
 def deep_mode_strength(time: Numbers, s: Numbers, u0: Numbers, depth: Numbers) -> Float[Array, "..."]:
@@ -85,9 +83,9 @@ def unbalanced_modes(
     )
     falling = a0 - growing[0], b0 - growing[1]
     e = jnp.exp(-2 * rate * time)
-    spent = time * _decayed(2 * rate * time)
+    spent = time * decayed(2 * rate * time)
     weight = growing[0] ** 2 + growing[1] ** 2 + e * (falling[0] ** 2 + falling[1] ** 2)
-    scale = jnp.sqrt(_positive(e + spent * weight))
+    scale = jnp.sqrt(positive(e + spent * weight))
     return (growing[0] + e * falling[0]) / scale, (growing[1] + e * falling[1]) / scale
 
 
@@ -103,7 +101,7 @@ def descent_lag(time: Numbers, s: Numbers, u0: Numbers, depth: Numbers, learning
     speed = u ** (1 - 1 / depth) * (s - u)
     start = u0 ** (1 - 1 / depth) * (s - u0)
     # At the end of learning speed * log(speed) goes to zero with the speed.
-    logarithm = jnp.log(_positive(speed) / start)
+    logarithm = jnp.log(positive(speed) / start)
     return -learning_rate / 2 * depth * u ** (1 - 1 / depth) * speed * logarithm
 
 
@@ -186,15 +184,3 @@ def tree_singular_values(levels: int) -> Float[Array, " items"]:
     """
     level = np.r_[0, np.repeat(np.arange(1, levels + 1), 2 ** np.arange(levels))]
     return jnp.sqrt(jnp.asarray(2.0 ** (levels + 1 - level) - 1)) / 2**levels
-
-
-def _positive(x):
-    """Keep off zero what underflows where a start lies on a saddle, which it never leaves."""
-    return jnp.maximum(x, jnp.finfo(x.dtype).tiny)
-
-
-def _decayed(x):
-    """(1 - e^-x)/x, also at x = 0 and with its derivative there."""
-    small = jnp.abs(x) < 1e-3
-    series = 1 - x / 2 * (1 - x / 3 * (1 - x / 4 * (1 - x / 5)))
-    return jnp.where(small, series, -jnp.expm1(-x) / jnp.where(small, 1.0, x))

@@ -18,6 +18,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Real
 
 from jaxdyn.theory import equivalents, highdim
+from jaxdyn.theory._modes import positive
 from jaxdyn.theory.equivalents import check, contract
 
 Number = Real[ArrayLike, ""]
@@ -94,9 +95,9 @@ def _flow(time, sigma, flipped, inputs, samples, nodes):
         errors = highdim.errors_on(resolvent, population, samples, noise)
         once = resolvent.rate * resolvent.weights / resolvent.kappa
         h1, h2 = contract(once), contract(once * c / (variance + resolvent.kappa))
-        spread = jnp.sqrt(_positive(errors.train - h1**2 - h2**2 + 2 * c * h1 * h2))
+        spread = jnp.sqrt(positive(errors.train - h1**2 - h2**2 + 2 * c * h1 * h2))
         along = teacher * (1 - errors.response[0])
-        across = jnp.sqrt(_positive(errors.self_overlap - along**2))
+        across = jnp.sqrt(positive(errors.self_overlap - along**2))
         return Memorisation(ndtr((1 - h1 - h2) / spread), ndtr((1 - h1 + h2) / spread), ndtr(along / across))
 
     predicted = jax.vmap(one)(time.ravel())
@@ -108,7 +109,3 @@ def _check_mixture(sigma, flipped, inputs, samples):
     check("flipped", flipped, lambda a: (a >= 0) & (a <= 1), "a fraction between 0 and 1")
     for name, number in (("inputs", inputs), ("samples", samples)):
         check(name, number, lambda n: n >= 1, "at least 1")
-
-
-def _positive(x):
-    return jnp.maximum(x, jnp.finfo(x.dtype).tiny)

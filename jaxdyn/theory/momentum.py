@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxdyn.theory.linear import Numbers, _decayed, _floats
+from jaxdyn.theory._modes import Numbers, decayed, floats
 
 
 class ThreeTerm(NamedTuple):
@@ -28,7 +28,7 @@ class ThreeTerm(NamedTuple):
 
 def gradient_descent(m: Numbers, L: Numbers) -> ThreeTerm:
     """Return gradient descent at 2/(L + m), the fixed rate best in the worst case: (kappa - 1)/(kappa + 1) a step."""
-    m, L = _floats(m, L)
+    m, L = floats(m, L)
     return _method(2 / (L + m))
 
 
@@ -37,7 +37,7 @@ def nesterov(m: Numbers, L: Numbers) -> ThreeTerm:
 
     a = 1/L, b = g = (sqrt(kappa) - 1)/(sqrt(kappa) + 1) (Nesterov, 2004).
     """
-    m, L = _floats(m, L)
+    m, L = floats(m, L)
     b = _contrast(jnp.sqrt(L / m))
     return _method(1 / L, b, b)
 
@@ -47,7 +47,7 @@ def nesterov_quadratic(m: Numbers, L: Numbers) -> ThreeTerm:
 
     a = 4/(3 L + m), b = g = (sqrt(3 kappa + 1) - 2)/(sqrt(3 kappa + 1) + 2) (Lessard, Recht, Packard, 2016).
     """
-    m, L = _floats(m, L)
+    m, L = floats(m, L)
     b = _contrast(jnp.sqrt(3 * L / m + 1) / 2)
     return _method(4 / (3 * L + m), b, b)
 
@@ -58,7 +58,7 @@ def heavy_ball(m: Numbers, L: Numbers) -> ThreeTerm:
     a = 4/(sqrt(L) + sqrt(m))^2, b = ((sqrt(kappa) - 1)/(sqrt(kappa) + 1))^2 (Polyak, 1964).  On other strongly convex
     functions it may cycle for ever (Lessard, Recht, Packard, 2016).
     """
-    m, L = _floats(m, L)
+    m, L = floats(m, L)
     return _method(4 / (jnp.sqrt(L) + jnp.sqrt(m)) ** 2, _contrast(jnp.sqrt(L / m)) ** 2)
 
 
@@ -68,7 +68,7 @@ def triple_momentum(m: Numbers, L: Numbers) -> ThreeTerm:
     With r = 1 - 1/sqrt(kappa): a = (1 + r)/L, b = r^2/(2 - r), g = r^2/((1 + r)(2 - r)), d = r^2/(1 - r^2) (Van Scoy,
     Freeman, Lynch, 2018).  On a quadratic the flattest and the steepest mode have this rate and all others are faster.
     """
-    m, L = _floats(m, L)
+    m, L = floats(m, L)
     r = 1 - jnp.sqrt(m / L)
     return _method((1 + r) / L, r**2 / (2 - r), r**2 / ((1 + r) * (2 - r)), r**2 / (1 - r**2))
 
@@ -92,7 +92,7 @@ def mode(steps: Numbers, method: ThreeTerm, curvature: Numbers, start: Numbers =
     The closed form x_k = S_{k+1} x_0 - det S_k x_{-1} of the recursion, S_k = (z_1^k - z_2^k)/(z_1 - z_2), whose roots
     and their product det are those of `mode_rate`; double roots included.
     """
-    steps, start, output = _floats(steps, start, method.output)
+    steps, start, output = floats(steps, start, method.output)
     large, ratio, det = _roots(method, curvature)
     log_large, log_ratio = jnp.log(large), jnp.log(ratio)
     apart = jnp.abs(log_ratio) > jnp.finfo(log_ratio.dtype).eps
@@ -116,14 +116,14 @@ def oscillator(time: Numbers, damping: Numbers, stiffness: Numbers, x0: Numbers,
     >>> f"{oscillator(1.0, 2.0, 1.0, 1.0, 0.0):.4f}", f"{2 / np.e:.4f}"
     ('0.7358', '0.7358')
     """
-    time, damping, stiffness, x0, v0 = jnp.broadcast_arrays(*_floats(time, damping, stiffness, x0, v0))
+    time, damping, stiffness, x0, v0 = jnp.broadcast_arrays(*floats(time, damping, stiffness, x0, v0))
     discriminant = damping**2 / 4 - stiffness
     real = jnp.sqrt(jnp.where(discriminant > 0, discriminant, 0.0))
     frequency = jnp.sqrt(jnp.where(discriminant < 0, -discriminant, 0.0))
     # Above critical damping e^(-damping t/2) cosh(q t) is written by the slower exponential, free of cancellation.
     slow = jnp.exp(-time * jnp.where(discriminant > 0, stiffness / (damping / 2 + real), damping / 2))
     even = jnp.where(discriminant > 0, (1 + jnp.exp(-2 * real * time)) / 2, jnp.cos(frequency * time))
-    odd = jnp.where(discriminant > 0, _decayed(2 * real * time), jnp.sinc(frequency * time / np.pi))
+    odd = jnp.where(discriminant > 0, decayed(2 * real * time), jnp.sinc(frequency * time / np.pi))
     return slow * (x0 * even + (v0 + damping / 2 * x0) * time * odd)
 
 
@@ -136,7 +136,7 @@ def nesterov_oscillator(
     the time t = k sqrt(s), with momentum and lookahead (1 - sqrt(m s))/(1 + sqrt(m s)) (Shi, Du, Jordan, Su, 2021).
     """
     damping, stiffness = heavy_ball_oscillator(learning_rate, convexity, curvature)
-    learning_rate, curvature = _floats(learning_rate, curvature)
+    learning_rate, curvature = floats(learning_rate, curvature)
     return damping + jnp.sqrt(learning_rate) * curvature, stiffness
 
 
@@ -149,7 +149,7 @@ def heavy_ball_oscillator(
     sqrt(s), with momentum (1 - sqrt(m s))/(1 + sqrt(m s)) (Shi, Du, Jordan, Su, 2021).  Both methods share the limit
     s -> 0, so what sets them apart is the term in sqrt(s).
     """
-    learning_rate, convexity, curvature = jnp.broadcast_arrays(*_floats(learning_rate, convexity, curvature))
+    learning_rate, convexity, curvature = jnp.broadcast_arrays(*floats(learning_rate, convexity, curvature))
     return 2 * jnp.sqrt(convexity), (1 + jnp.sqrt(convexity * learning_rate)) * curvature
 
 
@@ -161,7 +161,7 @@ def step_velocity(
     To second order, change = step v + step^2/2 x'': with it the high-resolution ODEs meet their methods to O(s) at all
     times; the usual v = change/step only to O(sqrt(s)).
     """
-    change, step, damping, stiffness, x0 = _floats(change, step, damping, stiffness, x0)
+    change, step, damping, stiffness, x0 = floats(change, step, damping, stiffness, x0)
     return (change / step + step / 2 * stiffness * x0) / (1 - step / 2 * damping)
 
 
@@ -175,7 +175,7 @@ def nesterov_flow(time: Numbers, curvature: Numbers, start: Numbers = 1.0) -> Fl
     >>> f"{nesterov_flow(60.0, 1.0):.6f}"
     '0.001553'
     """
-    time, curvature, start = jnp.broadcast_arrays(*_floats(time, curvature, start))
+    time, curvature, start = jnp.broadcast_arrays(*floats(time, curvature, start))
     z = jnp.sqrt(curvature) * time
     near, far = jnp.minimum(z, 30.0)[..., None], jnp.maximum(z, 30.0)
     # The trapezoidal rule over a period converges geometrically once it has more nodes than w t.
@@ -193,7 +193,7 @@ def nesterov_flow(time: Numbers, curvature: Numbers, start: Numbers = 1.0) -> Fl
 
 
 def _method(*coefficients):
-    return ThreeTerm(*_floats(*coefficients))
+    return ThreeTerm(*floats(*coefficients))
 
 
 def _contrast(root):
@@ -202,7 +202,7 @@ def _contrast(root):
 
 def _roots(method, curvature):
     """The root of larger modulus, the ratio of the other to it, and their product."""
-    a, b, g, lam = _floats(*method[:3], curvature)
+    a, b, g, lam = floats(*method[:3], curvature)
     det = b - a * lam * g
     half = (1 + b - a * lam * (1 + g)) / 2
     root = jnp.sqrt((half**2 - det).astype(jnp.result_type(half, jnp.complex64)))

@@ -15,7 +15,7 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Real
 
-from jaxdyn.theory.linear import _decayed, _floats
+from jaxdyn.theory._modes import decayed, floats
 
 Weights = Sequence[Float[Array, "_ _"]]
 
@@ -52,7 +52,7 @@ def solution(
     if not isinstance(time, jax.core.Tracer) and not (np.isfinite(time) and time >= 0):
         raise ValueError(f"time: {time} is no finite time >= 0; backwards the solution may not exist")
     _check_balanced(first, second)
-    return _evolved(*_floats(time, first, second, yx, variance))
+    return _evolved(*floats(time, first, second, yx, variance))
 
 
 def imbalance(weights: Weights) -> tuple[Float[Array, ""], Float[Array, ""]]:
@@ -95,7 +95,7 @@ def late_rate(
     decay at w_i + w_j, those into the others at w_i - w_j.  For a square invertible yx and enough hidden units that is
     sqrt(4 s_min^2 + (d lambda)^2); directions without a target make it slower, s_min for lambda = 0.  yx has full rank.
     """
-    yx, imbalance, variance = _floats(yx, imbalance, variance)
+    yx, imbalance, variance = floats(yx, imbalance, variance)
     modes = min(hidden, *yx.shape)
     w = jnp.linalg.eigvalsh(_generator(yx, variance * imbalance))[::-1]
     learned = jnp.sum(w > 100 * jnp.finfo(w.dtype).eps * w[0])
@@ -109,7 +109,7 @@ def _evolved(time, first, second, yx, variance):
     w, basis, mixing = _eigenbasis(_generator(yx, variance * imbalance([first, second])[0]))
     growth = jnp.maximum(w * time, 0)
     # The integral of e^(2 w s), and its slope in w, over e^(2 growth).
-    integral = lambda w: jnp.exp(2 * (jnp.maximum(w * time, 0) - growth)) * time * _decayed(2 * jnp.abs(w) * time)
+    integral = lambda w: jnp.exp(2 * (jnp.maximum(w * time, 0) - growth)) * time * decayed(2 * jnp.abs(w) * time)
     spent, slope = jax.jvp(integral, (w,), (jnp.ones_like(w),))
     rest = jnp.zeros(len(first), w.dtype)
     height, weight = jnp.r_[growth, rest], jnp.r_[variance * spent, rest + 1]
