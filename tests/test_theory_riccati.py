@@ -290,3 +290,25 @@ def test_bad_arguments_are_named(call, named):
     weights = models.aligned([jnp.eye(4)[:, :3], jnp.eye(3), jnp.eye(3)], jnp.array([1.0, 2.0, 3.0]))
     with pytest.raises(ValueError, match=named):
         call(weights, jnp.ones((3, 4)))
+
+
+@pytest.mark.parametrize("start", STARTS)
+def test_the_trajectory_is_the_solution_at_each_time(start, precision):
+    weights, yx = problem(*start)
+    times = np.array([0.0, 0.1, 0.5, 3.0, 40.0])
+    path = riccati.trajectory(times, weights, yx, 0.8)
+    assert path[0].dtype == precision
+    found = jax.vmap(lambda first, second: gram([first, second]))(*path)
+    # The flow itself amplifies rounding, by e^(2 w t) until what is small has grown to its target.
+    growth = max(1.0, (np.linalg.norm(generator(weights, yx), 2) / start[-1]) ** 2)
+    bound = 500 * growth * float(jnp.finfo(precision).eps)
+    np.testing.assert_allclose(found, at_times(times, weights, yx, 0.8), rtol=0, atol=bound)
+
+
+def test_trajectories_differentiate_forwards_and_refuse_times_out_of_order(x64):
+    weights, yx = problem(*STARTS[4])
+    final = lambda scale: gram([w[-1] for w in riccati.trajectory(np.array([1.0, 2.0]), weights, scale * yx)])
+    slope, step = jax.jacfwd(final)(1.0), 1e-5
+    np.testing.assert_allclose(slope, (final(1 + step) - final(1 - step)) / (2 * step), atol=1e-8)
+    with pytest.raises(ValueError, match="do not increase"):
+        riccati.trajectory(np.array([1.0, 1.0]), weights, yx)
