@@ -19,6 +19,7 @@ test: lint
 
 bench: $(VENV)/installed-demo $(TORCH_VENV)/installed
 	$(BIN)/python benchmarks/sweep.py --torch $(TORCH_VENV)/bin/python
+	$(BIN)/python benchmarks/theory.py
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
