@@ -32,4 +32,8 @@ CONFIGURATIONS = {
         {"aligned_strengths": (2.0, 1.5), "u0": 0.02, "depths": (2, 4), "levels": 2, "gains": (0.95, 1.05)},
         {"strengths": (5.0, 3.0, 2.0), "scale": 3e-4, "second": (0.5, -0.2), "u0": 0.1, "product_depth": 600},
     ),
+    "tian2021": (
+        {"width": 6, "augmentation": 0.5, "decays": (0.04, 0.12), "target_rates": (1.0,), "duration": 300.0},
+        {"width": 8, "augmentation": 0.1, "decays": (0.08, 0.18), "boosts": (0.0, 0.5), "scale": 0.25, "seeds": 2},
+    ),
 }

@@ -51,6 +51,19 @@ def test_without_stop_gradient_it_is_the_gradient_of_the_whole_loss(x64):
         rules.self_distillation(latent, stop_gradient=False)(linear_params(), views())
 
 
+def test_commutator_of_a_symmetric_predictor_obeys_the_alignment_rate(x64):
+    (w, p), moments = matrices((3, 3), (3, 3)), tasks.noisy_copies(jnp.eye(3), 0.3 * jnp.eye(3))
+    p = p + p.T
+    field = rules.self_distillation(latent, weight_decay=0.1, predictor_rate=2.0)
+    updates = field({"encoder": w, "predictor": p}, moments)
+    velocity = -updates["encoder"], -(updates["predictor"] + updates["predictor"].T) / 2
+    commutator, moved = jax.jvp(lambda w, p: w @ w.T @ p - p @ w @ w.T, (w, p), velocity)
+    k = 1.3 * (p @ p + w @ w.T) - p + 0.15 * jnp.eye(3)
+    np.testing.assert_allclose(moved, -(k @ commutator + commutator @ k), atol=1e-12)
+    rate = theory.alignment_rate(w, p, augmentation=0.3, decay=0.1, predictor_rate=2.0)
+    assert float(rate) == pytest.approx(2 * np.linalg.eigvalsh(k)[0], rel=1e-12)
+
+
 @pytest.mark.parametrize("stop_gradient", [True, False])
 def test_encoders_alone_decay_at_the_collapse_rate(stop_gradient, x64):
     w, moments = linear_params()["encoder"], tasks.noisy_copies(jnp.eye(4), 0.3 * jnp.eye(4))

@@ -187,6 +187,26 @@ def imbalance(
     return encoder @ encoder.T - predictor.T @ predictor / predictor_rate
 
 
+def alignment_rate(
+    encoder: Float[Array, "features inputs"],
+    predictor: Float[Array, "features features"],
+    *,
+    augmentation: Real[ArrayLike, ""],
+    decay: Real[ArrayLike, ""] = 0.0,
+    predictor_rate: Real[ArrayLike, ""] = 1.0,
+    target_ratio: Real[ArrayLike, ""] = 1.0,
+) -> Float[Array, ""]:
+    """Return a bound on the rate at which a symmetric predictor comes to commute with the features' correlation.
+
+    With F = W W^T and the predictor's gradient symmetrised, dC/dt = -(K C + C K) for C = F P - P F and K = (1 + a)
+    (P^2 + alpha F / 2) - r P + 3 eta / 2, so that -d ln|C|/dt is at least twice the smallest eigenvalue of K, which is
+    returned (after Tian, Chen, Ganguli, 2021).
+    """
+    correlation, identity = encoder @ encoder.T, jnp.eye(predictor.shape[0], dtype=predictor.dtype)
+    stretch = (1 + augmentation) * (predictor @ predictor + predictor_rate * correlation / 2)
+    return 2 * jnp.linalg.eigvalsh(stretch - target_ratio * predictor + 1.5 * decay * identity)[0]
+
+
 def _powers(depth, objective):
     """The (q, r) of da/dt = c a^q (1 - a^r / rho), a = w^(1/L)."""
     if objective == "jepa":
