@@ -169,10 +169,7 @@ def two_layers(repeats, size=20, horizon=10.0):
     yx = jax.random.normal(jax.random.key(2), (size, size)) / size**0.5
     times = np.linspace(0, horizon, 101)[1:]
 
-    def gram(weights):
-        q = jnp.concatenate([weights[0].T, weights[1]])
-        return q @ q.T
-
+    gram = riccati.gram
     moments = tasks.Covariances(jnp.eye(size), yx, jnp.eye(size))
     observe = lambda state: {"gram": gram(state.params)}
     field = jax.grad(rules.covariance_loss(models.product))
@@ -196,8 +193,7 @@ def two_layers(repeats, size=20, horizon=10.0):
           [[n, f"{1e3 * s:.3g}", f"{s / rows[0][1]:.3g}", f"{e:.1e}", f"{b:.1f}"] for n, s, e, b in rows])  # fmt: skip
 
     def printed(t, weights, yx):
-        q, half = jnp.concatenate([weights[0].T, weights[1]]), 0.5 * riccati.imbalance(weights)[0]
-        f = jnp.block([[-half * jnp.eye(size), yx.T], [yx, half * jnp.eye(size)]])
+        q, f = jnp.concatenate([weights[0].T, weights[1]]), riccati.generator(yx, riccati.imbalance(weights)[0])
         w, v = jnp.linalg.eigh(f)
         moving, inverse = (v * jnp.exp(w * t)[None]) @ v.T, (v / w[None]) @ v.T
         metric = jnp.eye(size) + q.T @ (moving @ inverse @ moving - inverse) @ q / 2

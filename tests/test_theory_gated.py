@@ -33,7 +33,6 @@ def test_the_race_is_the_flow_of_the_whole_network(x64):
     built = jnp.einsum("oa,tpa,ia->topi", left, reduced, basis).reshape(whole.shape)
     # Both are the same method on the same flow, so that its error is the same too.
     np.testing.assert_allclose(whole, built, atol=1e-13)
-    assert jnp.max(jnp.abs(reduced[-1, 0] + reduced[-1, 1] - s)) < 0.1
 
 
 @pytest.mark.parametrize(

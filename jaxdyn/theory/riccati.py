@@ -84,6 +84,24 @@ def imbalance(weights: Weights) -> tuple[Float[Array, ""], Float[Array, ""]]:
     return mean, off / jnp.maximum(size, jnp.finfo(size.dtype).tiny)
 
 
+def generator(
+    yx: Float[Array, "outputs inputs"], imbalance: Real[ArrayLike, ""], variance: Real[ArrayLike, ""] = 1.0
+) -> Float[Array, "units units"]:
+    """Return the symmetric matrix F = [[-d lambda/2, yx^T], [yx, d lambda/2]], units = inputs + outputs."""
+    yx, imbalance, variance = floats(yx, imbalance, variance)
+    outputs, inputs = yx.shape
+    sign = jnp.concatenate([-jnp.ones(inputs, yx.dtype), jnp.ones(outputs, yx.dtype)])
+    zeros = lambda n: jnp.zeros((n, n), yx.dtype)
+    return jnp.block([[zeros(inputs), yx.T], [yx, zeros(outputs)]]) + jnp.diag(sign * variance * imbalance / 2)
+
+
+def gram(weights: Weights) -> Float[Array, "units units"]:
+    """Return Q Q^T = [[W_1^T W_1, (W_2 W_1)^T], [W_2 W_1, W_2 W_2^T]]: all that no rotation of hidden units changes."""
+    first, second = weights
+    q = jnp.concatenate([first.T, second])
+    return q @ q.T
+
+
 def ntk(weights: Weights, x: Float[Array, "n inputs"]) -> Float[Array, "n_outputs n_outputs"]:
     """Return the neural tangent kernel of W_2 W_1 on the rows of `x`, for example-major outputs.
 
@@ -110,7 +128,7 @@ def late_rate(
     """
     yx, imbalance, variance = floats(yx, imbalance, variance)
     modes = min(hidden, *yx.shape)
-    w = jnp.linalg.eigvalsh(_generator(yx, variance * imbalance))[::-1]
+    w = jnp.linalg.eigvalsh(generator(yx, imbalance, variance))[::-1]
     learned = jnp.sum(w > 100 * jnp.finfo(w.dtype).eps * w[0])
     learned = jnp.minimum(learned, hidden)
     return w[modes - 1] + jnp.minimum(w[learned - 1], -w[learned])
@@ -119,7 +137,7 @@ def late_rate(
 @jax.jit
 def _evolved(time, first, second, yx, variance):
     start = jnp.concatenate([first.T, second])
-    w, basis, mixing = _eigenbasis(_generator(yx, variance * imbalance([first, second])[0]))
+    w, basis, mixing = _eigenbasis(generator(yx, imbalance([first, second])[0], variance))
     growth = jnp.maximum(w * time, 0)
     # The integral of e^(2 w s), and its slope in w, over e^(2 growth).
     integral = lambda w: jnp.exp(2 * (jnp.maximum(w * time, 0) - growth)) * time * decayed(2 * jnp.abs(w) * time)
@@ -142,7 +160,7 @@ def _evolved(time, first, second, yx, variance):
 
 @jax.jit
 def _advanced(times, first, second, yx, variance):
-    w, basis, _ = _eigenbasis(_generator(yx, variance * imbalance([first, second])[0]))
+    w, basis, _ = _eigenbasis(generator(yx, imbalance([first, second])[0], variance))
 
     def advance(q, gap):
         steps = jnp.maximum(jnp.ceil(2 * w[-1] * gap / 16), 1)
@@ -162,14 +180,6 @@ def _advanced(times, first, second, yx, variance):
     _, path = lax.scan(advance, start, jnp.diff(times, prepend=0.0))
     path = basis @ path
     return [jnp.swapaxes(path[:, : first.shape[1]], 1, 2), path[:, first.shape[1] :]]
-
-
-def _generator(yx, difference):
-    """The matrix F; `difference` is d lambda."""
-    outputs, inputs = yx.shape
-    sign = jnp.concatenate([-jnp.ones(inputs, yx.dtype), jnp.ones(outputs, yx.dtype)])
-    zeros = lambda n: jnp.zeros((n, n), yx.dtype)
-    return jnp.block([[zeros(inputs), yx.T], [yx, zeros(outputs)]]) + jnp.diag(sign * difference / 2)
 
 
 @jax.custom_jvp
