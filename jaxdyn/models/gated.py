@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
@@ -46,10 +47,9 @@ def gated_product(
 
     With it `rules.covariance_loss` and the covariances of gated inputs train at a cost independent of the examples.
     """
-    pathway = lambda route: functools.reduce(
-        lambda total, w: w @ total, [w[r] for w, r in zip(weights, route, strict=True)]
-    )
-    return jnp.concatenate([pathway(route) for route in routes], axis=1)
+    layers = [w[np.array(layer)] for w, layer in zip(weights, zip(*routes, strict=True), strict=True)]
+    products = functools.reduce(lambda total, w: w @ total, layers)
+    return jnp.moveaxis(products, 0, 1).reshape(products.shape[1], -1)
 
 
 def gated_inputs(

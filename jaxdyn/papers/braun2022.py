@@ -13,8 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdyn import RK4, Claim, State, flow, iterate, sweep
-from jaxdyn.models import deep_linear, lambda_balanced, product
-from jaxdyn.observables.kernels import ntk_change
+from jaxdyn.models import lambda_balanced, product
 from jaxdyn.observables.weights import mode_strengths
 from jaxdyn.papers import Reference
 from jaxdyn.rules.losses import covariance_loss
@@ -52,13 +51,13 @@ def learn(imbalance, opposed, index, draw, late, **networks):
     fastest, rate = jnp.hypot(imbalance, 2 * jnp.linalg.norm(yx, 2)), riccati.late_rate(yx, len(start[0]), imbalance)
     times = jnp.linspace(0.0, 1.0, 51) * jnp.where(late, 25 / rate, 24 / fastest)
     x = jnp.eye(yx.shape[1])
-    change, initial = ntk_change(deep_linear((*x.shape, 1)).apply, x, start), riccati.ntk(start, x)
+    initial = riccati.ntk(start, x)
+    moved = lambda weights: jnp.linalg.norm(riccati.ntk(weights, x) - initial) / jnp.linalg.norm(initial)
 
     def observe(state):
         exact = riccati.solution(state.time, start, yx)
-        moved = jnp.linalg.norm(riccati.ntk(exact, x) - initial) / jnp.linalg.norm(initial)
         mean, deviation = riccati.imbalance(state.params)
-        kernel = {"kernel": change(state)["ntk_distance"], "kernel_theory": moved}
+        kernel = {"kernel": moved(state.params), "kernel_theory": moved(exact)}
         seen = {"gap": jnp.linalg.norm(product(state.params) - yx), "drift": jnp.maximum(mean - imbalance, deviation)}
         return kernel | seen | {"gram": riccati.gram(state.params), "gram_theory": riccati.gram(exact), "rate": rate}
 
