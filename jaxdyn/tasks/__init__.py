@@ -1,6 +1,6 @@
 """Tasks: data, its moments, and streams of batches."""
 
-from jaxdyn.tasks.regression import Regression, gaussian_inputs, on_sphere, regression, teacher_student
+from jaxdyn.tasks.regression import Regression, regression, teacher_student
 from jaxdyn.tasks.spectra import Covariances, binary_tree, covariances, frames, from_svd, linear_teacher
 from jaxdyn.tasks.streams import epochs, full_batch, minibatch, online
 
@@ -13,10 +13,8 @@ __all__ = [
     "frames",
     "from_svd",
     "full_batch",
-    "gaussian_inputs",
     "linear_teacher",
     "minibatch",
-    "on_sphere",
     "online",
     "regression",
     "teacher_student",
