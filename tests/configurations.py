@@ -36,6 +36,10 @@ CONFIGURATIONS = {
         {"hidden": 4, "scale": 3e-3, "seeds": 2, "contexts": (2, 6), "u0": 1e-2},
         {"hidden": 16, "seeds": 2, "contexts": (3, 5), "strengths": (3.0, 1.5, 1.0), "u0": 1e-4},
     ),
+    "advani2017": (
+        {"inputs": 80, "alphas": (0.3, 1.5), "snr": 2.0, "inr": 0.2, "last": 30.0, "snrs": (0.3, 3.0)},
+        {"inputs": 100, "alphas": (1.0, 4.0), "inr": 3.0, "feature_samples": 50, "widths": (10, 30, 50, 80, 150)},
+    ),
     "saxe2013": (
         {"aligned_strengths": (2.0, 1.5), "u0": 0.02, "depths": (2, 4), "levels": 2, "gains": (0.95, 1.05)},
         {"strengths": (5.0, 3.0, 2.0), "scale": 3e-4, "second": (0.5, -0.2), "u0": 0.1, "product_depth": 600},

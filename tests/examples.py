@@ -190,10 +190,6 @@ EXAMPLES = {
     "tasks.frames": lambda: AsFunction(lambda key: tasks.frames(key, (3, 4, 2), 2), (jax.random.key(0),)),
     "tasks.from_svd": lambda: AsFunction(tasks.from_svd, (normal(0, 4, 2), normal(1, 2), normal(2, 3, 2))),
     "tasks.binary_tree": lambda: AsFunction(lambda: tasks.binary_tree(2), ()),
-    "tasks.gaussian_inputs": lambda: AsFunction(
-        lambda key, v: tasks.gaussian_inputs(key, 5, v), (jax.random.key(0), jnp.array([1.0, 0.5, 0.1]))
-    ),
-    "tasks.on_sphere": lambda: AsFunction(lambda key: tasks.on_sphere(key, 4, 2.0), (jax.random.key(0),)),
     "tasks.regression": lambda: AsFunction(
         lambda key, v: tasks.regression(key, 5, v, (3, 2), 1.0, noise=0.1, start=0.5),
         (jax.random.key(0), jnp.array([1.0, 0.1])),

@@ -43,8 +43,9 @@ def test_teacher_student_has_its_ratios_to_noise():
     np.testing.assert_allclose(jnp.mean(jnp.sum(data.x**2, 1)), 1, atol=5 * np.sqrt(2 / 80_000))
 
 
-def test_directions_are_uniform():
-    directions = jax.vmap(lambda key: tasks.on_sphere(key, 3))(jax.random.split(jax.random.key(3), 4000))
+def test_directions_of_a_group_are_uniform():
+    draw = lambda key: tasks.regression(key, 1, 1.0, (3, 2), [1.0, 5.0]).teacher[:3]
+    directions = jax.vmap(draw)(jax.random.split(jax.random.key(3), 4000))
     # Each coordinate of a direction in three dimensions is uniform between -1 and 1 (Archimedes).
     uniform = (np.arange(4000) + 0.5) / 4000
     for coordinate in np.asarray(directions).T:

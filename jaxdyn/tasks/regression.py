@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Real
 
@@ -24,17 +25,6 @@ class Regression(NamedTuple):
     teacher: Float[Array, " inputs"]
     start: Float[Array, " inputs"]
     eigenvalues: Float[Array, " inputs"]
-
-
-def gaussian_inputs(key: Key, samples: int, eigenvalues: Float[Array, " inputs"]) -> Float[Array, "{samples} inputs"]:
-    """Draw independent Gaussian features of the variances `eigenvalues`, one example a row."""
-    return _normal(key, samples, eigenvalues.size) * jnp.sqrt(eigenvalues)[None]
-
-
-def on_sphere(key: Key, size: int, square: Real[ArrayLike, ""] = 1.0) -> Float[Array, " {size}"]:
-    """Draw a vector in a uniformly random direction with the squared norm `square`."""
-    direction = _normal(key, size)
-    return direction * jnp.sqrt(square / jnp.sum(direction**2))
 
 
 def regression(
@@ -67,16 +57,19 @@ def regression(
         if value.shape not in ((), (groups,)):
             raise ValueError(f"{name}: shape {value.shape}; pass a number, or one for each of {groups} groups")
     eigenvalues, power, start = (jnp.broadcast_to(value, (groups,)) for value in values.values())
-    of_inputs, of_teacher, of_start, of_noise = jax.random.split(key, 4)
+    inputs = sum(multiplicities)
+    group = jnp.repeat(jnp.arange(groups), jnp.asarray(multiplicities), total_repeat_length=inputs)
+    # Drawn at once, which compiles faster, and in float32, so that float64 repeats the same run.
+    numbers = jax.random.normal(key, (samples * (inputs + 1) + 2 * inputs,), jnp.float32).astype(float)
+    x, teacher, first, e = jnp.split(numbers, np.cumsum([samples * inputs, inputs, inputs]))
 
-    def in_groups(key, squares):
-        keys = jax.random.split(key, groups)
-        return jnp.concatenate([on_sphere(k, m, s) for k, m, s in zip(keys, multiplicities, squares, strict=True)])
+    def in_groups(vector, squares):
+        return vector * jnp.sqrt(squares / jax.ops.segment_sum(vector**2, group, groups))[group]
 
-    spread = jnp.repeat(eigenvalues, jnp.asarray(multiplicities), total_repeat_length=sum(multiplicities))
-    x, teacher = gaussian_inputs(of_inputs, samples, spread), in_groups(of_teacher, power)
-    y = x @ teacher + noise * on_sphere(of_noise, samples, samples)
-    return Regression(x, y, teacher, in_groups(of_start, start), spread)
+    x = x.reshape(samples, inputs) * jnp.sqrt(eigenvalues)[group][None]
+    teacher = in_groups(teacher, power)
+    y = x @ teacher + noise * e / jnp.sqrt(jnp.mean(e**2))
+    return Regression(x, y, teacher, in_groups(first, start), eigenvalues[group])
 
 
 def teacher_student(
@@ -88,8 +81,3 @@ def teacher_student(
     and Saxe (2017).
     """
     return regression(key, samples, 1 / inputs, (inputs,), snr * inputs, noise=1.0, start=inr * inputs)
-
-
-def _normal(key, *shape):
-    # Drawn in float32, so that float64 repeats the same run.
-    return jax.random.normal(key, shape, jnp.float32).astype(float)

@@ -210,11 +210,12 @@ def _least(error, system, low, high, beyond):
 
     fixed, bounds = lax.stop_gradient((system, (jnp.log(low), jnp.log(high))))
     place = jnp.exp(sum(lax.fori_loop(0, 5, refined, bounds)) / 2)
-    least, limit = error(place, *system), ridge(0.0, *system).excess
     # What lies below rounding is no minimum.
     rounding = jnp.finfo(low.dtype).eps ** (2 / 3) * jnp.sum(population.power * population.eigenvalues)
-    ended = limit <= least + rounding
-    return jnp.where(ended, beyond, place), jnp.where(ended, limit, least)
+    ended = ridge(0.0, *fixed).excess <= error(place, *fixed) + rounding
+    # The limit may diverge, and must not then be differentiated.
+    limit = ridge(jnp.where(ended, 0, 1), *system).excess
+    return jnp.where(ended, beyond, place), jnp.where(ended, limit, error(place, *system))
 
 
 def _scales(population, samples):

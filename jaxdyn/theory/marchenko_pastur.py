@@ -110,11 +110,12 @@ def optimal_ridge(
 
 
 def noise_at_threshold(time: Numbers, noise: Number = 1.0) -> Float[Array, "*times"]:
-    """Return what noise adds late to the excess error at alpha = 1, 2 (2 - sqrt(2)) sqrt(t / pi) noise^2.
+    """Return what noise adds late to the excess error at alpha = 1, noise^2 (2 (2 - sqrt(2)) sqrt(t / pi) - 1/2).
 
-    The leading term for large times of `flow(time, 1.0, noise=noise).noise`, to which it converges as 1/sqrt(t).
+    Up to order 1/sqrt(t): the square root grows from eigenvalues below 1/t, of density 1/(pi sqrt(lambda)), and -1/2 is
+    the finite part of the mean of 1/lambda.
     """
-    return 2 * (2 - np.sqrt(2)) * jnp.sqrt(jnp.asarray(time) / np.pi) * jnp.asarray(noise) ** 2
+    return (2 * (2 - np.sqrt(2)) * jnp.sqrt(jnp.asarray(time) / np.pi) - 0.5) * jnp.asarray(noise) ** 2
 
 
 def _check_times(name, values):
