@@ -24,7 +24,7 @@ QUICK = dict(
     width=10, augmentation=0.2, decays=(0.05, 0.1, 0.15, 0.2), strong_decay=0.25, predictor_rates=(1.0, 2.0),
     target_rates=(0.02, 0.1, 0.5, 5.0), boosts=(0.0, 0.1, 0.3), scale=0.2, duration=200.0, step=0.1, seeds=1,
 )  # fmt: skip
-SIZES = {"quick": QUICK, "paper": QUICK | {"width": 32, "step": 0.05, "seeds": 8, "duration": 400.0}}
+SIZES = {"quick": QUICK, "paper": QUICK | {"width": 20, "step": 0.05, "seeds": 8}}
 LATENT = latent_covariance_loss(lambda w: w)
 
 
