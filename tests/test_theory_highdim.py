@@ -176,6 +176,32 @@ def test_the_flow_starts_from_the_start_and_ends_in_the_limit_of_ridge(precision
         agree(highdim.Errors(*(a[1] for a in flow)), highdim.ridge(0.0, population, samples, 0.5), 1e4 * eps**0.8)
 
 
+@pytest.mark.parametrize("alpha", [0.5, 2.0])
+def test_a_penalty_on_the_way_leads_to_ridge(alpha, x64):
+    penalty, rate, power = 0.3, 0.1, SYSTEM["power"] + SYSTEM["start"]
+    times, steps = TIMES[2:-1], np.array([1, 5, 20, 400])
+    eigenvalues, weights = (np.asarray(a) for a in marchenko_pastur.quadrature(alpha))
+    moved = eigenvalues + penalty
+    left = {
+        "flow": np.exp(-moved * times[:, None]),
+        "descent": (1 - rate * moved) ** steps[:, None],
+    }
+    found = {
+        "flow": highdim.flow(times, isotropic(), 100 * alpha, 0.7, penalty=penalty),
+        "descent": highdim.descent(steps, rate, isotropic(), 100 * alpha, 0.7, penalty=penalty),
+    }
+    for name, f in left.items():
+        missed, unseen = (penalty + eigenvalues * f) / moved, max(1 - alpha, 0)
+        learned = (1 - f) / moved
+        bias = power * (missed**2 @ weights + unseen)
+        noise = 0.49 / alpha * (learned**2 * eigenvalues) @ weights
+        train = missed**2 @ (weights * (power * eigenvalues + 0.49 / alpha)) + 0.49 * max(1 - 1 / alpha, 0)
+        for mine, expected in ((found[name].bias, bias), (found[name].noise, noise), (found[name].train, train)):
+            np.testing.assert_allclose(mine, expected, rtol=1e-10)
+    end = highdim.flow(np.array([1e3]), isotropic(), 100 * alpha, 0.7, penalty=penalty)
+    agree(highdim.Errors(*(a[0] for a in end)), highdim.ridge(penalty, isotropic(), 100 * alpha, 0.7), 1e-12)
+
+
 def test_one_clock_for_all(x64):
     population, scaled = (equivalents.spectrum(c * np.array([1.0, 0.1]), (10, 30), [1 / c, 2 / c]) for c in (1.0, 7.0))
     agree(highdim.flow(TIMES, population, 25, 0.5), highdim.flow(TIMES / 7, scaled, 25, 0.5), 1e-10)

@@ -36,8 +36,9 @@ class Spectrum(NamedTuple):
 class Resolvent(NamedTuple):
     """A contour round the sample spectrum with the equivalents on its upper half; its other half is the conjugate.
 
-    f(S) = sum_j weights_j rate (S + rate points_j)^-1; `kappa` is k and `slope` dk/ds at s = rate points.  `reference`
-    is k at a real point to the right of the contour and `distance` is (kappa - reference) / rate.
+    f(S) = sum_j weights_j rate (S + rate points_j)^-1, where S may include a penalty; `kappa` is k and `slope` dk/ds at
+    s = rate points + penalty.  `reference` is k at a real point to the right of the contour, and `distance` is (kappa -
+    reference) / rate.
     """
 
     points: Complex[Array, "nodes"]
@@ -127,18 +128,25 @@ def largest_eigenvalue(population: Spectrum, samples: Real[ArrayLike, ""]) -> Fl
     return x + jnp.sum(weight * eigenvalues * x / jnp.where(gap > 0, gap, 1.0))
 
 
-def flow_resolvent(time: Float[Array, ""], population: Spectrum, samples: Float[Array, ""], nodes: int) -> Resolvent:
+def flow_resolvent(
+    time: Float[Array, ""],
+    penalty: Float[Array, ""],
+    population: Spectrum,
+    samples: Float[Array, ""],
+    nodes: int,
+) -> Resolvent:
     """Return the contour on which f(S) = e^(-S t): the parabola of Weideman and Trefethen (2007), for any t > 0."""
     z, weights = _parabola(nodes, time.dtype)
     # Below this nothing has moved yet, to rounding.
     scale = jnp.max(population.eigenvalues) + jnp.sum(population.eigenvalues * population.multiplicities) / samples
-    time = jnp.maximum(time, jnp.finfo(time.dtype).eps / lax.stop_gradient(scale))
-    return _resolvent(z, weights, jnp.asarray(0.1309 * nodes, time.dtype), 1 / time, population, samples)
+    time = jnp.maximum(time, jnp.finfo(time.dtype).eps / lax.stop_gradient(scale + penalty))
+    return _resolvent(z, weights, jnp.asarray(0.1309 * nodes, time.dtype), 1 / time, penalty, population, samples)
 
 
 def descent_resolvent(
     steps: Float[Array, ""],
     learning_rate: Float[Array, ""],
+    penalty: Float[Array, ""],
     population: Spectrum,
     samples: Float[Array, ""],
     nodes: int,
@@ -150,7 +158,7 @@ def descent_resolvent(
     largest size.  For fewer than nodes/3 steps it is a circle round all of them.
     """
     z, weights = _parabola(nodes, learning_rate.dtype)
-    edge = lax.stop_gradient(learning_rate * largest_eigenvalue(population, samples) - 1)
+    edge = lax.stop_gradient(learning_rate * (largest_eigenvalue(population, samples) + penalty) - 1)
     far, few = jnp.maximum(1.0, edge), 3 * steps < nodes
     k = jnp.maximum(steps, nodes / 3)
     sign = 1 - 2 * jnp.mod(steps, 2.0)
@@ -166,7 +174,7 @@ def descent_resolvent(
     points = jnp.where(few, circle - 1, pair[0])
     weights = jnp.where(few, circle * circle**k / (2 * nodes), pair[1])
     reference = jnp.where(few, radius - 1, jnp.expm1(0.1309 * nodes / jnp.maximum(steps, nodes / 3)))
-    return _resolvent(points, weights, reference, 1 / learning_rate, population, samples)
+    return _resolvent(points, weights, reference, 1 / learning_rate, penalty, population, samples)
 
 
 def contract(values: Complex[Array, "nodes *rest"]) -> Float[Array, "*rest"]:
@@ -197,11 +205,12 @@ def crossed(kappa: Num[Array, "nodes"], other: Num[Array, "..."], weight: Array,
     return jnp.sum(weight[None] / ((shifted + kappa[:, None]) * (shifted + other[:, None])), 1)
 
 
-def _resolvent(points, weights, reference, rate, population, samples):
+def _resolvent(points, weights, reference, rate, penalty, population, samples):
     """Find k on a contour: at the reference by descent, elsewhere from there."""
     reference = reference.astype(rate.dtype)[None]
-    start = _from_above(rate * reference, population, samples)
-    kappa = _continued(rate * points, rate * reference, start, population, samples)
+    size = rate * reference + penalty
+    start = _from_above(size, population, samples)
+    kappa = _continued(rate * points + penalty, size, start, population, samples)
     moment = population.multiplicities * population.eigenvalues**2 / samples
     apart, slope = crossed(kappa, start, moment, population), 1 / (1 - crossed(kappa, kappa, moment, population))
     return Resolvent(points, weights, rate, kappa, slope, (points - reference) / (1 - apart), start[0])

@@ -50,23 +50,25 @@ def flow(
     samples: Number,
     noise: Number = 0.0,
     *,
+    penalty: Number = 0.0,
     nodes: int | None = None,
 ) -> Errors:
-    """Return the errors of gradient flow dw/dt = X^T (y - X w) / n on n = `samples` samples.
+    """Return the errors of gradient flow dw/dt = X^T (y - X w) / n - penalty (w - w_0) on n = `samples` samples.
 
     `noise` is the standard deviation of the labels'.  The error of the contour, relative to the error at time zero, is
     6e-4 for 8 nodes, 1e-7 for 16, 3e-11 for 24 and below rounding for 32; rounding grows as e^(nodes/4), so that the
-    default is 32 in float64 and 16 in float32.
+    default is 32 in float64 (1e-12) and 16 in float32 (1e-6, and up to 5e-5 where there are as many samples as inputs).
 
     >>> population = equivalents.spectrum(1.0, 100, power=1.0)
     >>> flow(np.array([0.0, 1e6]), population, samples=200, noise=0.5).excess.round(3).tolist()
     [1.0, 0.25]
 
-    Raises ValueError for times that are negative or not finite, and for samples <= 0.
+    Raises ValueError for times that are negative or not finite, a negative penalty, and samples <= 0.
     """
-    check("time", time, _finite, "finite times >= 0; what is left at infinity is `ridge(0, ...)`")
-    time, samples, noise = _numbers(population, samples, time, samples, noise)
-    return _flow(time, population, samples, noise, nodes)
+    check("time", time, _finite, "finite times >= 0; what is left at infinity is `ridge(penalty, ...)`")
+    check("penalty", penalty, _finite, "a finite penalty >= 0")
+    time, penalty, samples, noise = _numbers(population, samples, time, penalty, samples, noise)
+    return _flow(time, penalty, population, samples, noise, nodes)
 
 
 def descent(
@@ -76,19 +78,21 @@ def descent(
     samples: Number,
     noise: Number = 0.0,
     *,
+    penalty: Number = 0.0,
     nodes: int | None = None,
 ) -> Errors:
-    """Return the errors after whole `steps` of gradient descent, w <- w + learning_rate X^T (y - X w) / n.
+    """Return the errors after whole `steps` of gradient descent, Euler's method for `flow` at the `learning_rate`.
 
-    Exact like `flow`, at twice its number of nodes, for any learning rate: beyond 2 / `largest_eigenvalue` errors grow
-    without bound, to inf where they leave the floating-point range.
+    Exact like `flow`, at twice its number of nodes, for any learning rate: beyond 2 / (`largest_eigenvalue` + penalty)
+    errors grow without bound, to inf where they leave the floating-point range.
 
-    Raises ValueError for steps that are negative or not whole, learning_rate <= 0 and samples <= 0.
+    Raises ValueError for steps that are negative or not whole, a learning rate or samples <= 0, and a negative penalty.
     """
     check("steps", steps, lambda k: _finite(k) & (k == np.round(k)), "whole numbers of steps >= 0")
     check("learning_rate", learning_rate, lambda a: np.isfinite(a) & (a > 0), "a positive number")
-    steps, rate, samples, noise = _numbers(population, samples, steps, learning_rate, samples, noise)
-    return _descent(steps, rate, population, samples, noise, nodes)
+    check("penalty", penalty, _finite, "a finite penalty >= 0")
+    numbers = _numbers(population, samples, steps, learning_rate, penalty, samples, noise)
+    return _descent(*numbers[:3], population, *numbers[3:], nodes)
 
 
 def ridge(penalty: Real[ArrayLike, "*times"], population: Spectrum, samples: Number, noise: Number = 0.0) -> Errors:
@@ -128,8 +132,14 @@ def optimal_stopping(population: Spectrum, samples: Number, noise: Number) -> tu
     return _least(excess, (population, samples, noise), 1e-4 / high, 1e6 / low, jnp.inf)
 
 
-def errors_on(resolvent: Resolvent, population: Spectrum, samples: Float[Array, ""], noise: Float[Array, ""]) -> Errors:
-    """Return the errors of any linear method w = w_0 + [1 - f(S)] S^-1 X^T (y - X w_0)/n from the contour of its f.
+def errors_on(
+    resolvent: Resolvent,
+    penalty: Float[Array, ""],
+    population: Spectrum,
+    samples: Float[Array, ""],
+    noise: Float[Array, ""],
+) -> Errors:
+    """Return the errors of w = w_0 + [1 - f(S)] S^-1 X^T (y - X w_0)/n from the contour of f, S = X^T X/n + penalty.
 
     (S + s)^-1 acts as (k/s) (Sigma + k)^-1 on the teacher, and products of two are divided differences: the bias that
     of -sum_a b_a lambda_a / (lambda_a + k), the noise that of k - s.
@@ -144,31 +154,34 @@ def errors_on(resolvent: Resolvent, population: Spectrum, samples: Float[Array, 
     once = resolvent.weights / resolvent.points
     bias = bilinear(resolvent, once * kappa, teacher)
     spread = noise**2 * bilinear(resolvent, once, sampling)
-    train = resolvent.rate**2 * bilinear(resolvent, resolvent.weights, fitted)
+    left = resolvent.rate * resolvent.weights + penalty * once
+    train = bilinear(resolvent, left, fitted)
     response = contract((once * kappa)[:, None] / (eigenvalues[None] + kappa[:, None]))
     overlap = jnp.sum(population.power * eigenvalues * (1 - response))
     return _collected(bias, spread, train, overlap, response, population)
 
 
 @partial(jax.jit, static_argnames="nodes")
-def _flow(time, population, samples, noise, nodes):
+def _flow(time, penalty, population, samples, noise, nodes):
     nodes = default_nodes(time) if nodes is None else nodes
 
     def one(time):
-        return errors_on(equivalents.flow_resolvent(time, population, samples, nodes), population, samples, noise)
+        resolvent = equivalents.flow_resolvent(time, penalty, population, samples, nodes)
+        return errors_on(resolvent, penalty, population, samples, noise)
 
     return _mapped(one, time)
 
 
 @partial(jax.jit, static_argnames="nodes")
-def _descent(steps, rate, population, samples, noise, nodes):
-    growth = jnp.maximum(rate * equivalents.largest_eigenvalue(population, samples) - 1, 1)
+def _descent(steps, rate, penalty, population, samples, noise, nodes):
+    growth = jnp.maximum(rate * (equivalents.largest_eigenvalue(population, samples) + penalty) - 1, 1)
     nodes = default_nodes(steps) if nodes is None else nodes
 
     def one(steps):
         finite = 2 * steps * jnp.log(growth) < 0.9 * jnp.log(jnp.finfo(steps.dtype).max)
-        resolvent = equivalents.descent_resolvent(jnp.where(finite, steps, 0), rate, population, samples, nodes)
-        errors = errors_on(resolvent, population, samples, noise)
+        steps = jnp.where(finite, steps, 0)
+        resolvent = equivalents.descent_resolvent(steps, rate, penalty, population, samples, nodes)
+        errors = errors_on(resolvent, penalty, population, samples, noise)
         return jax.tree.map(lambda a: jnp.where(finite, a, jnp.inf), errors)
 
     return _mapped(one, steps)

@@ -91,8 +91,8 @@ def _flow(time, sigma, flipped, inputs, samples, nodes):
     population = equivalents.Spectrum(eigenvalues, each(jnp.ones_like(inputs), inputs - 1), power, 0 * power)
 
     def one(time):
-        resolvent = equivalents.flow_resolvent(time, population, samples, nodes)
-        errors = highdim.errors_on(resolvent, population, samples, noise)
+        resolvent = equivalents.flow_resolvent(time, jnp.zeros_like(time), population, samples, nodes)
+        errors = highdim.errors_on(resolvent, jnp.zeros_like(time), population, samples, noise)
         once = resolvent.rate * resolvent.weights / resolvent.kappa
         h1, h2 = contract(once), contract(once * c / (variance + resolvent.kappa))
         spread = jnp.sqrt(positive(errors.train - h1**2 - h2**2 + 2 * c * h1 * h2))
