@@ -4,13 +4,13 @@ Each is what to change of the quick size.  They are as small as still shows the 
 """
 
 CONFIGURATIONS = {
-    "liu2020": (
-        {"samples": 300, "ratio": 1.2, "flipped": 0.1, "sigmas": (0.4,), "noisy_sigma": 0.2, "decays": (0.8,)},
-        {"ratio": 0.8, "flipped": 0.3, "sigmas": (0.2, 0.6), "seeds": 6, "strengths": (0.0, 0.5, 5.0)},
+    "advani2017": (
+        {"inputs": 80, "alphas": (0.3, 1.5), "snr": 2.0, "inr": 0.2, "last": 30.0, "snrs": (0.3, 3.0)},
+        {"inputs": 100, "alphas": (1.0, 4.0), "inr": 3.0, "feature_samples": 50, "widths": (10, 30, 50, 80, 150)},
     ),
-    "parimi2025": (
-        {"kappas": (9.0, 49.0), "dims": 12, "ridge_kappa": 150.0, "features": 10, "curvature": 7.0, "span": 12.0},
-        {"kappas": (64.0,), "examples": 30, "learning_rates": (3e-3, 3e-4, 3e-5), "masses": (0.02, 0.005, 0.001)},
+    "braun2022": (
+        {"strengths": (2.0, 1.0), "inputs": 2, "outputs": 4, "imbalances": (1.0,), "draws": 1, "lazy": 30.0},
+        {"strengths": (2.5, 1.5), "inputs": 5, "outputs": 2, "imbalances": (0.3, 3.0), "scale": 0.5, "learned": 1.0},
     ),
     "littwin2024": (
         {
@@ -28,17 +28,13 @@ CONFIGURATIONS = {
             "sampled_depth": 1,
         },
     ),
-    "braun2022": (
-        {"strengths": (2.0, 1.0), "inputs": 2, "outputs": 4, "imbalances": (1.0,), "draws": 1, "lazy": 30.0},
-        {"strengths": (2.5, 1.5), "inputs": 5, "outputs": 2, "imbalances": (0.3, 3.0), "scale": 0.5, "learned": 1.0},
+    "liu2020": (
+        {"samples": 300, "ratio": 1.2, "flipped": 0.1, "sigmas": (0.4,), "noisy_sigma": 0.2, "decays": (0.8,)},
+        {"ratio": 0.8, "flipped": 0.3, "sigmas": (0.2, 0.6), "seeds": 6, "strengths": (0.0, 0.5, 5.0)},
     ),
-    "saxe2022": (
-        {"hidden": 4, "scale": 3e-3, "seeds": 2, "contexts": (2, 6), "u0": 1e-2},
-        {"hidden": 16, "seeds": 2, "contexts": (3, 5), "strengths": (3.0, 1.5, 1.0), "u0": 1e-4},
-    ),
-    "advani2017": (
-        {"inputs": 80, "alphas": (0.3, 1.5), "snr": 2.0, "inr": 0.2, "last": 30.0, "snrs": (0.3, 3.0)},
-        {"inputs": 100, "alphas": (1.0, 4.0), "inr": 3.0, "feature_samples": 50, "widths": (10, 30, 50, 80, 150)},
+    "parimi2025": (
+        {"kappas": (9.0, 49.0), "dims": 12, "ridge_kappa": 150.0, "features": 10, "curvature": 7.0, "span": 12.0},
+        {"kappas": (64.0,), "examples": 30, "learning_rates": (3e-3, 3e-4, 3e-5), "masses": (0.02, 0.005, 0.001)},
     ),
     "pezeshki2021": (
         {"samples": (160,), "fast": (50,), "kappas": (30.0,), "noises": (0.1,), "seeds": 16},
@@ -47,6 +43,10 @@ CONFIGURATIONS = {
     "saxe2013": (
         {"aligned_strengths": (2.0, 1.5), "u0": 0.02, "depths": (2, 4), "levels": 2, "gains": (0.95, 1.05)},
         {"strengths": (5.0, 3.0, 2.0), "scale": 3e-4, "second": (0.5, -0.2), "u0": 0.1, "product_depth": 600},
+    ),
+    "saxe2022": (
+        {"hidden": 4, "scale": 3e-3, "seeds": 2, "contexts": (2, 6), "u0": 1e-2},
+        {"hidden": 16, "seeds": 2, "contexts": (3, 5), "strengths": (3.0, 1.5, 1.0), "u0": 1e-4},
     ),
     "tian2021": (
         {"width": 6, "augmentation": 0.5, "decays": (0.04, 0.12), "target_rates": (1.0,), "duration": 300.0},

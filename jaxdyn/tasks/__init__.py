@@ -1,7 +1,7 @@
 """Tasks: data, its moments, and streams of batches."""
 
 from jaxdyn.tasks.mixtures import Mixture, two_clusters
-from jaxdyn.tasks.regression import Regression, gaussian_inputs, on_sphere, regression, teacher_student
+from jaxdyn.tasks.regression import Regression, regression, teacher_student
 from jaxdyn.tasks.spectra import Covariances, binary_tree, covariances, frames, from_svd, linear_teacher
 from jaxdyn.tasks.streams import epochs, full_batch, minibatch, online
 from jaxdyn.tasks.views import gaussian_pairs, noisy_copies, successive_states
@@ -16,12 +16,10 @@ __all__ = [
     "frames",
     "from_svd",
     "full_batch",
-    "gaussian_inputs",
     "gaussian_pairs",
     "linear_teacher",
     "minibatch",
     "noisy_copies",
-    "on_sphere",
     "online",
     "regression",
     "successive_states",
