@@ -149,10 +149,8 @@ def _evolved(time, first, second, yx, variance):
     rows = rows * jnp.exp(jnp.minimum(rise, jnp.log(jnp.finfo(w.dtype).max) - 1))
     moving, fixed = rows[: len(w)], rows[len(w) :]
     metric = variance * (jnp.diag(spent) + mixing * (slope[:, None] + slope[None]) / 2)
-    for _ in range(2):  # once loses the square of the condition, twice nothing
-        factor = jnp.linalg.cholesky(moving.T @ metric @ moving + fixed.T @ fixed)
-        solve = lambda rows, factor=factor: lax.linalg.triangular_solve(factor, rows, lower=True, transpose_a=True)
-        moving, fixed = solve(moving), solve(fixed)
+    factor = jnp.linalg.cholesky(moving.T @ metric @ moving + fixed.T @ fixed)
+    moving = lax.linalg.triangular_solve(factor, moving, lower=True, transpose_a=True)
     moving = jnp.exp(jnp.minimum(w * time, 0))[:, None] * moving
     end = basis @ (moving + time * mixing @ moving)
     return [end[: first.shape[1]].T, end[first.shape[1] :]]
