@@ -137,6 +137,19 @@ def check_signature(experiment: Callable, names: tuple[str, ...], static: tuple[
             raise TypeError(f"experiment: {name_of(experiment)} needs {name!r}; {remedy}")
 
 
+@contextlib.contextmanager
+def single_threaded_blas() -> Iterator[None]:
+    """Keep decompositions to the thread that calls them: blocks share out the cores already.
+
+    Two blocks in two decompositions, each with a thread on every core, wait for one another busily: a hundred times
+    slower.  What runs outside of a sweep keeps its threads.
+    """
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1, user_api="blas"):
+        yield
+
+
 def compiler_options() -> dict[str, str]:
     """Return how blocks are compiled.
 

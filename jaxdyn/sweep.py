@@ -219,7 +219,10 @@ def _run(work, todo, arrays, on, progress, mark=lambda point, block: None):
         return math.prod(reach)
 
     total = sum(math.prod(_grid.extent(work.grid, work.box, block)) for _, block in todo)
-    with contextlib.closing(progress_bar(total, "run", progress, _program.name_of(work.job.experiment))) as bar:
+    with (
+        _program.single_threaded_blas(),
+        contextlib.closing(progress_bar(total, "run", progress, _program.name_of(work.job.experiment))) as bar,
+    ):
         if isinstance(on, jax.sharding.Mesh):
             _on_mesh(work, todo, on, arguments, finish, bar)
         elif on is not None:
@@ -285,7 +288,7 @@ def _on_executor(work, todo, executor, arguments, finish, bar):
 def _remote(blob, seeds, columns):
     """Compute one block in a worker, at the precision of the caller."""
     job, call, data = _unpacked(blob)
-    with _program.precision(job.precision):
+    with _program.single_threaded_blas(), _program.precision(job.precision):
         return jax.tree.map(np.asarray, call(seeds, columns, data))
 
 

@@ -331,3 +331,19 @@ def test_arrays_beside_what_is_no_array_in_one_keyword_are_refused():
     with pytest.raises(TypeError, match="'problem' holds jax arrays beside <function"):
         jd.sweep(functools.partial(experiment, problem=(lambda x: 2 * x, jnp.ones(()))))
     assert jd.sweep(functools.partial(experiment, problem=(lambda x: 2 * x, np.ones(())))).y == 2
+
+
+def test_blocks_do_not_share_a_decomposition_among_threads():
+    from threadpoolctl import threadpool_info, threadpool_limits
+
+    count = lambda: max(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
+
+    def experiment(x):
+        seen = jax.pure_callback(
+            lambda: np.int32(count()), jax.ShapeDtypeStruct((), jnp.int32), vmap_method="sequential"
+        )
+        return {"threads": seen, "x": x}
+
+    with threadpool_limits(2, user_api="blas"):
+        assert jd.sweep(experiment, {"x": [0.0]}).threads == 1
+        assert count() == 2
