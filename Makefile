@@ -4,11 +4,18 @@ VENV ?= .venv
 TORCH_VENV ?= .venv-torch
 BIN := $(VENV)/bin
 RESULTS ?= results
+PAPERS ?= $(filter-out __init__,$(basename $(notdir $(wildcard jaxdyn/papers/*.py))))
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench gallery clean
 
 demo: $(VENV)/installed-demo
 	$(BIN)/jaxdyn run saxe2013 --out $(RESULTS)
+
+gallery: $(PAPERS:%=docs/gallery/%.png)
+
+docs/gallery/%.png: jaxdyn/papers/%.py $(VENV)/installed-demo
+	$(BIN)/jaxdyn run $* --out $(RESULTS)
+	cp $(RESULTS)/$*/figure.png $@
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import xarray as xr
 
-from jaxdyn import results
+from jaxdyn import papers, results
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -30,6 +30,12 @@ def launch(name, folder):
 def test_there_are_three_snippets():
     assert set(SNIPPETS) == {"run", "sweep", "theory"}
     assert len(README.splitlines()) < 200
+
+
+@pytest.mark.parametrize("name", papers.names())
+def test_each_paper_is_shown(name):
+    assert f'| <img src="docs/gallery/{name}.png"' in README
+    assert 10_000 < (ROOT / "docs" / "gallery" / f"{name}.png").stat().st_size < 150_000
 
 
 @pytest.mark.parametrize("name", ["run", "theory"])

@@ -68,7 +68,12 @@ def test_time_of_strength_at_two_layers_is_the_inverse_of_the_sigmoid(precision)
 def test_time_of_strength_decays_and_never_crosses_the_target():
     assert time_of_strength(1.5, 1.0, 3.0) == pytest.approx(0.5 * np.log(3.0 * 0.5 / (1.5 * 2.0)) * -1, rel=1e-5)
     assert time_of_strength(1.0, 1.0, 0.1) == jnp.inf
-    assert jnp.isnan(time_of_strength(2.0, 1.0, 0.1))
+    # Beyond the target, behind the start of a growing and of a falling mode; at the start no time has passed.
+    never = jnp.array([2.0, 0.05, 4.0]), 1.0, jnp.array([0.1, 0.1, 3.0])
+    np.testing.assert_array_equal(time_of_strength(*never), jnp.inf)
+    np.testing.assert_array_equal(linear.time_of_strength_limit(*never), jnp.inf)
+    assert time_of_strength(0.1, 1.0, 0.1) == 0
+    assert jnp.isfinite(jax.grad(linear.time_of_strength)(0.05, 1.0, 0.1))
 
 
 def test_scaled_times_approach_the_limit_of_infinite_depth_as_one_over_depth(x64):

@@ -35,6 +35,11 @@ def check_positive(**numbers):
             raise ValueError(f"{name}: {number} is not positive and finite; pass numbers > 0")
 
 
+def reaches(u, s, u0):
+    """Whether a mode that moves from u0 towards s passes u on its way."""
+    return ((u0 <= u) & (u < s)) | ((s < u) & (u <= u0))
+
+
 def time_between(y0, y1, decay, s, p):
     """The integral of du / (u^p (s - u)) between y0 = log(u0/s) and y1 = log(u/s); `decay` is log((s - u0)/(s - u)).
 

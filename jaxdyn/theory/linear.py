@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Real
 
 from jaxdyn.dynamics import iterate
-from jaxdyn.theory._modes import Numbers, decayed, floats, positive, strength_after, time_between
+from jaxdyn.theory._modes import Numbers, decayed, floats, positive, reaches, strength_after, time_between
 
 
 def mode_strength(time: Numbers, s: Numbers, u0: Numbers) -> Float[Array, "..."]:
@@ -45,23 +45,29 @@ def time_of_strength(u: Numbers, s: Numbers, u0: Numbers, depth: Numbers = 2.0) 
 
     `depth` counts the weight matrices and may be any positive real number.  The integral of du / (D u^p (s - u)), p =
     2 - 2/D, by 64 Gauss-Legendre nodes in log u once its logarithmic end is taken out: exact to rounding also for u0 =
-    1e-8 s.  Infinite at u = s, NaN where s lies between u0 and u, which is never reached.
+    1e-8 s.  Infinite for all u that the mode never reaches: s itself, what lies beyond it, and behind the start.
 
     >>> f"{time_of_strength(0.5, 1.0, 1e-3):.4f}", f"{np.log(999) / 2:.4f}"
     ('3.4534', '3.4534')
     """
     u, s, u0, depth = jnp.broadcast_arrays(*floats(u, s, u0, depth))
-    return time_between(jnp.log(u0 / s), jnp.log(u / s), jnp.log((s - u0) / (s - u)), s, 2 - 2 / depth) / depth
+    reached = reaches(u, s, u0)
+    u = jnp.where(reached, u, u0)
+    time = time_between(jnp.log(u0 / s), jnp.log(u / s), jnp.log((s - u0) / (s - u)), s, 2 - 2 / depth) / depth
+    return jnp.where(reached, time, jnp.inf)
 
 
 def time_of_strength_limit(u: Numbers, s: Numbers, u0: Numbers) -> Float[Array, "..."]:
     """Return the limit of depth * `time_of_strength` for infinite depth: learning at a finite number of steps.
 
     ln[u (s - u0) / (u0 (s - u))] / s^2 + (1/u0 - 1/u) / s: the learning rate that stays stable falls as 1/depth (see
-    `max_learning_rate`), so the number of steps at it converges (Saxe, McClelland, Ganguli, 2013).
+    `max_learning_rate`), so the number of steps at it converges (Saxe, McClelland, Ganguli, 2013).  Infinite for u that
+    is never reached.
     """
-    u, s, u0 = floats(u, s, u0)
-    return jnp.log(u / u0 * (s - u0) / (s - u)) / s**2 + (1 / u0 - 1 / u) / s
+    u, s, u0 = jnp.broadcast_arrays(*floats(u, s, u0))
+    reached = reaches(u, s, u0)
+    u = jnp.where(reached, u, u0)
+    return jnp.where(reached, jnp.log(u / u0 * (s - u0) / (s - u)) / s**2 + (1 / u0 - 1 / u) / s, jnp.inf)
 
 
 def unbalanced_modes(

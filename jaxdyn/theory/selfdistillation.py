@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Real
 
-from jaxdyn.theory._modes import check_positive, floats, strength_after, time_between
+from jaxdyn.theory._modes import check_positive, floats, reaches, strength_after, time_between
 
 Numbers = Real[ArrayLike, "*#shape"]
 
@@ -57,7 +57,7 @@ def time_of_strength(
     ValueError for numbers that are not positive, where concrete.
     """
     x, x0, rate, p, _ = _logistic(strength, covariance, influence, start, depth, objective)
-    reached = ((x0 <= x) & (x < 1)) | ((x > 1) & (x <= x0))
+    reached = reaches(x, 1, x0)
     x = jnp.where(reached, x, x0)
     return jnp.where(
         reached, time_between(jnp.log(x0), jnp.log(x), jnp.log((1 - x0) / (1 - x)), 1.0, p) / rate, jnp.inf
