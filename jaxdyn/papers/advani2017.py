@@ -28,8 +28,8 @@ QUICK = dict(
     frozen_alpha=0.6, frozen_inputs=60, frozen_steps=2000, feature_samples=100,
     widths=(20, 50, 80, 100, 125, 200, 400), network_samples=60, hidden=(2, 6, 14, 40), network_steps=2000,
 )  # fmt: skip
-PAPER = {"inputs": 1000, "last": 1000.0, "seeds": 24, "widths": (20, 50, 80, 100, 125, 200, 800),
-         "network_samples": 120, "network_steps": 10_000, "hidden": (4, 8, 16, 28, 40, 60, 150)}  # fmt: skip
+PAPER = {"inputs": 400, "last": 400.0, "seeds": 16, "widths": (20, 50, 80, 100, 125, 200, 800),
+         "network_samples": 100, "network_steps": 4000, "hidden": (4, 8, 14, 22, 32, 80)}  # fmt: skip
 SIZES = {"quick": QUICK, "paper": QUICK | PAPER}
 
 
@@ -137,7 +137,7 @@ def run(*, sweep=sweep, inputs, alphas, snr, inr, last, seeds, snrs, frozen_alph
             error, theory = flow[name] - flow[f"{name}_theory"], flow[f"{name}_theory"].isel(seed=0)
             # The spectrum of N inputs moves means of f by sup f/N (Bai, Silverstein), and resolves it to 1/(t density).
             edge = np.exp(-2 * flow.time * (1 - flow.alpha**0.5) ** 2) * theory.isel(time=0)
-            size = (edge + theory * (1 + flow.time**0.5)) / inputs
+            size = (edge + theory * (1 + flow.time**0.5)) / inputs + 1e-10  # what contours are exact to
             flow[f"{name}_z"] = error.mean("seed") / (4 * error.std("seed", ddof=1) / seeds**0.5 + size)
         gaps = sweep(partial(overtraining, snr=snr, last=last), {"alpha": np.linspace(0.6, 1.6, 201)})
         gaps["shift"] = last**-0.5
