@@ -1,0 +1,33 @@
+"""Theory: pure functions of numbers and arrays to what a learning system will do; jit, vmap and sweep them.
+
+linear: deep linear networks mode by mode.  riccati: two layers from any balanced start.  gated: pathways that race.
+highdim: regression on any spectrum in high dimension, with marchenko_pastur (one variance), leastsquares (given data),
+memorisation (wrong labels) and equivalents (populations and contours).  selfdistillation: JEPA, MAE, BYOL.  momentum:
+accelerated methods and their ODEs.
+"""
+
+from jaxdyn.theory import (
+    equivalents,
+    gated,
+    highdim,
+    leastsquares,
+    linear,
+    marchenko_pastur,
+    memorisation,
+    momentum,
+    riccati,
+    selfdistillation,
+)
+
+__all__ = [
+    "equivalents",
+    "gated",
+    "highdim",
+    "leastsquares",
+    "linear",
+    "marchenko_pastur",
+    "memorisation",
+    "momentum",
+    "riccati",
+    "selfdistillation",
+]
