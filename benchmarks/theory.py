@@ -29,6 +29,7 @@ import scipy.integrate  # noqa: E402
 
 import jaxdyn as jd  # noqa: E402
 from jaxdyn import models, rules, tasks  # noqa: E402
+from jaxdyn.papers import braun2022  # noqa: E402
 from jaxdyn.theory import equivalents, highdim, leastsquares, marchenko_pastur, riccati  # noqa: E402
 
 SAMPLES, SEEDS = 1000, 10
@@ -192,18 +193,10 @@ def two_layers(repeats, size=20, horizon=10.0):
     table(["", "CPU milliseconds", "times riccati", "difference from it", "compiling (s)"],
           [[n, f"{1e3 * s:.3g}", f"{s / rows[0][1]:.3g}", f"{e:.1e}", f"{b:.1f}"] for n, s, e, b in rows])  # fmt: skip
 
-    def printed(t, weights, yx):
-        q, f = jnp.concatenate([weights[0].T, weights[1]]), riccati.generator(yx, riccati.imbalance(weights)[0])
-        w, v = jnp.linalg.eigh(f)
-        moving, inverse = (v * jnp.exp(w * t)[None]) @ v.T, (v / w[None]) @ v.T
-        metric = jnp.eye(size) + q.T @ (moving @ inverse @ moving - inverse) @ q / 2
-        end = moving @ q
-        return end @ jnp.linalg.inv(metric) @ end.T
-
+    printed = jax.jit(lambda t, weights, yx: braun2022.printed(t, weights, yx, riccati.imbalance(weights)[0]))
     places, low = (1.0, 3.0, 10.0, 30.0, 100.0), lambda *tree: jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), tree)
     truth = [gram(riccati.solution(t, weights, yx)) for t in places]
     differ = lambda f: [f"{float(jnp.max(jnp.abs(f(t) - s))):.1e}" for t, s in zip(places, truth, strict=True)]
-    printed = jax.jit(printed)
     rows = [
         ["as printed, float64", *differ(lambda t: printed(t, weights, yx))],
         ["as printed, float32", *differ(lambda t: printed(*low(t, weights, yx)))],

@@ -347,20 +347,12 @@ def test_bad_numbers_are_named(call, message):
         call()
 
 
-def mixture(seed, sigma, flipped, inputs, samples):
-    rng = np.random.default_rng(seed)
-    true = np.sign(rng.standard_normal(samples))
-    wrong = rng.permutation(samples) < flipped * samples
-    x = sigma * rng.standard_normal((samples, inputs))
-    x[:, 0] += true
-    return x, np.where(wrong, -true, true), wrong
-
-
 @pytest.mark.parametrize(("sigma", "flipped", "inputs", "samples"), [(0.25, 0.2, 450, 500), (0.6, 0.3, 600, 300)])
 def test_memorisation_is_that_of_finite_samples(sigma, flipped, inputs, samples, x64):
     times, counted = np.geomspace(0.1, 1000, 7), []
     for seed in range(4):
-        x, y, wrong = mixture(seed, sigma, flipped, inputs, samples)
+        drawn = tasks.two_clusters(jax.random.key(seed), samples, inputs, sigma=sigma, flipped=flipped)
+        x, y, wrong = (np.asarray(a) for a in (drawn.x, drawn.labels, drawn.wrong))
         rate, frame = np.linalg.eigh(x.T @ x / samples)
         rate = np.maximum(rate, 1e-12)
         w = (-np.expm1(-rate * times[:, None]) / rate * (frame.T @ (x.T @ y / samples))) @ frame.T

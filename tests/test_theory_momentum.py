@@ -65,6 +65,12 @@ def test_modes_are_the_iterated_recursion(name, precision):
     )
 
 
+@pytest.mark.parametrize("name", TUNINGS)
+def test_curvatures_must_be_positive(name):
+    with pytest.raises(ValueError, match=r"m: 0\.0; pass positive"):
+        getattr(momentum, name)(0.0, 1.0)
+
+
 def test_unstable_methods_grow(x64):
     unstable = momentum.ThreeTerm(0.5, 0.9)
     assert momentum.mode_rate(unstable, 10.0) > 1

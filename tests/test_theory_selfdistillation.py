@@ -107,7 +107,7 @@ def test_escape_time_of_one_layer_is_logarithmic(x64):
 
 
 def test_numbers_that_are_no_modes_are_refused():
-    with pytest.raises(ValueError, match=r"start: 0.0 is not positive"):
+    with pytest.raises(ValueError, match=r"start: 0.0; pass positive"):
         theory.time_of_strength(0.5, 1.0, 1.0, 0.0, 2, "jepa")
     with pytest.raises(ValueError, match=r"influence: \[ 1. -1.\]"):
         theory.mode_strength(1.0, 1.0, np.array([1.0, -1.0]), 0.1, 2, "mae")

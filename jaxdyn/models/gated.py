@@ -9,6 +9,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
+from jaxdyn.models.linear import _normal
 from jaxdyn.types import Model
 
 Routes = Sequence[Sequence[int]]
@@ -32,10 +33,8 @@ def gated_linear(sizes: Sequence[int], routes: Routes, *, scale: Float[ArrayLike
     shapes = list(zip(counts, sizes[1:], sizes[:-1], strict=True))
 
     def init(key):
-        # Drawn in float32, so that float64 repeats the same run.
-        normal = lambda key, shape: jax.random.normal(key, shape, jnp.float32).astype(float)
         keys = jax.random.split(key, len(shapes))
-        return [normal(k, shape) * (scale / shape[2] ** 0.5) for k, shape in zip(keys, shapes, strict=True)]
+        return [_normal(k, shape) * (scale / shape[2] ** 0.5) for k, shape in zip(keys, shapes, strict=True)]
 
     return Model(init, lambda weights, x: gated_inputs(*x) @ gated_product(weights, routes).T)
 

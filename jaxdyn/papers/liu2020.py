@@ -19,7 +19,7 @@ from jaxdyn.models import deep_linear
 from jaxdyn.papers import Reference
 from jaxdyn.rules import early_learning
 from jaxdyn.tasks import two_clusters
-from jaxdyn.theory import memorisation
+from jaxdyn.theory import leastsquares, memorisation
 
 TITLE = "Early-Learning Regularization Prevents Memorization of Noisy Labels"
 REFERENCE = Reference(TITLE, "Liu, Niles-Weed, Razavian, Fernandez-Granda", 2020, "2007.00151", "linear")
@@ -55,14 +55,10 @@ def first_step(draw, index, *, mixtures, sigmas, flipped):
 
 
 def square_flow(draw, index, *, mixtures, sigmas, flipped, times):
-    """Gradient flow of the square loss from zero, by the eigenvectors of the examples' Gram matrix."""
+    """Gradient flow of the square loss from zero, solved for all times at once."""
     mixture, sigma = jax.tree.map(lambda a: a[draw, index], mixtures), jnp.array(sigmas)[index]
     samples, inputs = mixture.x.shape
-    values, vectors = jnp.linalg.eigh(mixture.x @ mixture.x.T / samples)
-    values = jnp.maximum(values, jnp.finfo(float).eps)[None]
-    # w = X^T dual / n
-    dual = (-jnp.expm1(-values * times[:, None]) / values * (mixture.labels @ vectors)[None]) @ vectors.T
-    weights = dual @ mixture.x / samples
+    weights = leastsquares.flow(times, mixture.x, mixture.labels)
     see = lambda w: fractions(mixture.x @ w, w[0], jnp.linalg.norm(w), mixture, sigma)
     predicted = memorisation.flow(times, sigma, flipped, inputs, samples)
     return Trajectory(times, jax.vmap(see)(weights) | theory_of(predicted))

@@ -7,6 +7,8 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Real
 
+from jaxdyn.theory.equivalents import check
+
 Numbers = Real[ArrayLike, "*#shape"]
 
 
@@ -31,8 +33,7 @@ def decayed(x):
 def check_positive(**numbers):
     """Raise ValueError for a number that is not positive and finite, where it is concrete."""
     for name, number in numbers.items():
-        if not isinstance(number, jax.core.Tracer) and not np.all((np.asarray(number) > 0) & np.isfinite(number)):
-            raise ValueError(f"{name}: {number} is not positive and finite; pass numbers > 0")
+        check(name, number, lambda a: (a > 0) & np.isfinite(a), "positive and finite numbers")
 
 
 def reaches(u, s, u0):

@@ -4,8 +4,8 @@ One three-term recursion holds them all (Lessard, Recht, Packard, 2016; Van Scoy
 
     x_{k+1} = x_k + b (x_k - x_{k-1}) - a grad f(y_k),  y_k = x_k + g (x_k - x_{k-1}),  out_k = x_k + d (x_k - x_{k-1})
 
-for f of curvature between m > 0 (strong convexity) and L (smoothness), condition number kappa = L/m.  Steps are counted
-by k; the time of the ODEs is t = k sqrt(learning rate).
+for f of curvature between m > 0 (strong convexity) and L (smoothness), condition number kappa = L/m; tunings raise
+ValueError for others.  Steps are counted by k; the time of the ODEs is t = k sqrt(learning rate).
 """
 
 from typing import NamedTuple
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxdyn.theory._modes import Numbers, decayed, floats
+from jaxdyn.theory._modes import Numbers, check_positive, decayed, floats
 
 
 class ThreeTerm(NamedTuple):
@@ -28,7 +28,7 @@ class ThreeTerm(NamedTuple):
 
 def gradient_descent(m: Numbers, L: Numbers) -> ThreeTerm:
     """Return gradient descent at 2/(L + m), the fixed rate best in the worst case: (kappa - 1)/(kappa + 1) a step."""
-    m, L = floats(m, L)
+    m, L = _curvatures(m, L)
     return _method(2 / (L + m))
 
 
@@ -37,7 +37,7 @@ def nesterov(m: Numbers, L: Numbers) -> ThreeTerm:
 
     a = 1/L, b = g = (sqrt(kappa) - 1)/(sqrt(kappa) + 1) (Nesterov, 2004).
     """
-    m, L = floats(m, L)
+    m, L = _curvatures(m, L)
     b = _contrast(jnp.sqrt(L / m))
     return _method(1 / L, b, b)
 
@@ -47,7 +47,7 @@ def nesterov_quadratic(m: Numbers, L: Numbers) -> ThreeTerm:
 
     a = 4/(3 L + m), b = g = (sqrt(3 kappa + 1) - 2)/(sqrt(3 kappa + 1) + 2) (Lessard, Recht, Packard, 2016).
     """
-    m, L = floats(m, L)
+    m, L = _curvatures(m, L)
     b = _contrast(jnp.sqrt(3 * L / m + 1) / 2)
     return _method(4 / (3 * L + m), b, b)
 
@@ -58,7 +58,7 @@ def heavy_ball(m: Numbers, L: Numbers) -> ThreeTerm:
     a = 4/(sqrt(L) + sqrt(m))^2, b = ((sqrt(kappa) - 1)/(sqrt(kappa) + 1))^2 (Polyak, 1964).  On other strongly convex
     functions it may cycle for ever (Lessard, Recht, Packard, 2016).
     """
-    m, L = floats(m, L)
+    m, L = _curvatures(m, L)
     return _method(4 / (jnp.sqrt(L) + jnp.sqrt(m)) ** 2, _contrast(jnp.sqrt(L / m)) ** 2)
 
 
@@ -68,7 +68,7 @@ def triple_momentum(m: Numbers, L: Numbers) -> ThreeTerm:
     With r = 1 - 1/sqrt(kappa): a = (1 + r)/L, b = r^2/(2 - r), g = r^2/((1 + r)(2 - r)), d = r^2/(1 - r^2) (Van Scoy,
     Freeman, Lynch, 2018).  On a quadratic the flattest and the steepest mode have this rate and all others are faster.
     """
-    m, L = floats(m, L)
+    m, L = _curvatures(m, L)
     r = 1 - jnp.sqrt(m / L)
     return _method((1 + r) / L, r**2 / (2 - r), r**2 / ((1 + r) * (2 - r)), r**2 / (1 - r**2))
 
@@ -190,6 +190,11 @@ def nesterov_flow(time: Numbers, curvature: Numbers, start: Numbers = 1.0) -> Fl
     phase = far - 3 * np.pi / 4
     large = 2 * jnp.sqrt(2 / np.pi / far) * (jnp.cos(phase) * even - jnp.sin(phase) * odd) / far
     return start * jnp.where(z > 30, large, small)
+
+
+def _curvatures(m, L):
+    check_positive(m=m, L=L)
+    return floats(m, L)
 
 
 def _method(*coefficients):
