@@ -1,0 +1,5 @@
+"""Kernels of wide networks: the NNGP and NTK of an architecture, what they predict, and those of finite networks."""
+
+from jaxdyn.kernels import empirical, predict
+
+__all__ = ["empirical", "predict"]
