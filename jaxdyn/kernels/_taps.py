@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jax.extend import core
 from jax.extend.core import primitives as prim
@@ -101,7 +100,9 @@ def plan(f, params, x, *, taps: bool) -> Plan:
             (by_tap, by_leaf), seen = jacobian(start, [leaves[i] for i in rest], leaves, x)
             by_point, seen = dict(zip(points, by_tap, strict=True)), iter(seen)
             factors = [
-                _factors(layer, [next(seen) for _ in atoms], by_point[layer.leaving], jnp.result_type(leaves[layer.weight]))
+                _factors(
+                    layer, [next(seen) for _ in atoms], by_point[layer.leaving], jnp.result_type(leaves[layer.weight])
+                )
                 for layer, atoms in zip(layers, aux, strict=True)
             ]
             return factors, [j.reshape(len(j), -1) for j in by_leaf]
@@ -179,7 +180,7 @@ def _layers(eqns, invars, outvars, trained):
 
 
 def _along(uses, made, var, reindex=True):
-    """Follow a variable used once through changes of shape and scalar factors: (equation, position, variable, factors)."""
+    """Follow a variable used once through changes of shape and scalar factors: (equation, position, name, factors)."""
     scales = []
     while len(uses[var]) == 1 and uses[var][0][0] is not None:
         eqn, position = uses[var][0]
@@ -187,7 +188,7 @@ def _along(uses, made, var, reindex=True):
         same = _real(out.aval.dtype) and out.aval.size == var.aval.size
         if eqn.primitive in REINDEXED and same and (reindex or out.aval.shape == var.aval.shape):
             var = out
-        elif same and (eqn.primitive is prim.mul_p or eqn.primitive is prim.div_p and position == 0):
+        elif same and (eqn.primitive is prim.mul_p or (eqn.primitive is prim.div_p and position == 0)):
             other = eqn.invars[1 - position]
             if not isinstance(other, core.Literal) and other in made:
                 source = made[other]

@@ -6,6 +6,7 @@ as the running statistics of BatchNorm, is closed over, `lambda w, x: model.appl
 """
 
 import functools
+import itertools
 import math
 import os
 from collections.abc import Callable
@@ -40,8 +41,8 @@ def ntk(
 
     - "taps": a parameter that enters once, through a matrix product, a convolution or a row look-up of the sample's
       activations a, has the Jacobian sum_s a_s (x) delta_s with delta the derivative by what leaves the layer.  So its
-      part is sum_{s, t} (a_s . a'_t) (delta_s . delta'_t), or the product of the summed Jacobians, whichever takes less;
-      the bias is one more coordinate of a.  Every other parameter (LayerNorm, recurrent, tied) is as in "jacobian".
+      part is sum_{s, t} (a_s . a'_t) (delta_s . delta'_t), or that of the summed Jacobians, whichever takes less; the
+      bias is one more coordinate of a.  Every other parameter (LayerNorm, recurrent, tied) is as in "jacobian".
     - "jacobian": Jacobians of single samples, contracted leaf by leaf; (n1 + n2) k P numbers are held.
     - "products": a vector-Jacobian product for each row of the kernel and a Jacobian-vector product for each of its
       columns' outputs; no Jacobian is held.
@@ -107,7 +108,7 @@ def nngp(
 def ntk_product(
     apply: Callable[[Params, Any], Array], params: Params, x1: PyTree[Any], x2: PyTree[Any] | None = None
 ) -> Callable[[Float[Array, "n2 *outputs"]], Float[Array, "n1 *outputs"]]:
-    """Return `v -> Theta(x1, x2) v` without forming Theta: v has the shape of `apply(params, x2)`, Theta v that of x1's.
+    """Return `v -> Theta(x1, x2) v` without forming Theta: v has the shape of `apply(params, x2)`, Theta v x1's.
 
     Each of `x1` and `x2` is evaluated as one batch.  A product takes one vector-Jacobian and one Jacobian-vector
     product, (Theta v)_ia = sum_jb Theta(x_i, x'_j)_ab v_jb.
@@ -159,9 +160,9 @@ def spectrum(
     size = jnp.nanmax(jnp.abs(diagonal)) + jnp.max(jnp.nan_to_num(jnp.abs(beside)), initial=0.0)
     inside = jnp.cumprod(beside > 100 * jnp.finfo(out.dtype).eps * size).astype(bool)
     beside, inside = jnp.where(inside, beside, 0), jnp.concatenate([jnp.ones(1, bool), inside])
-    diagonal, basis = jnp.where(inside, diagonal, 0), jnp.where(inside[None], basis, 0)
+    diagonal, basis = jnp.where(inside, diagonal, 0), jnp.where(inside[:, None], basis, 0)
     values, turn = jnp.linalg.eigh(jnp.diag(diagonal) + jnp.diag(beside, 1) + jnp.diag(beside, -1))
-    vectors = (basis @ turn[:, ::-1][:, :num]).T
+    vectors = turn.T[::-1][:num] @ basis
     return values[::-1][:num], vectors.reshape(num, *out.shape)
 
 
@@ -291,7 +292,7 @@ def _rows(jacobian, trace):
 
 def _pairs(u, v, trace):
     """Return a layer's part, over all pairs of its places."""
-    (n, k, s, _), (m, l, t, _) = u.leaving.shape, v.leaving.shape
+    (n, k, s, _), (m, k2, t, _) = u.leaving.shape, v.leaving.shape
     if u.entering.ndim == 2:
         entering = (u.entering[:, :, None, None] == v.entering[None, None]).astype(u.leaving.dtype)
     else:
@@ -300,11 +301,11 @@ def _pairs(u, v, trace):
         entering, leaving = entering.reshape(n, m), _rows(u.leaving, trace) @ _rows(v.leaving, trace).T
         if trace:
             return entering * leaving
-        return (entering[:, None, :, None] * leaving.reshape(n, k, m, l)).reshape(n * k, m * l)
+        return (entering[:, None, :, None] * leaving.reshape(n, k, m, k2)).reshape(n * k, m * k2)
     if trace:
         return jnp.sum(entering * jnp.einsum("nksf,mktf->nsmt", u.leaving, v.leaving), axis=(1, 3))
     leaving = jnp.einsum("nksf,mltf->nksmlt", u.leaving, v.leaving)
-    return jnp.sum(entering[:, None, :, :, None] * leaving, axis=(2, 5)).reshape(n * k, m * l)
+    return jnp.sum(entering[:, None, :, :, None] * leaving, axis=(2, 5)).reshape(n * k, m * k2)
 
 
 def _by_products(f, params, x1, x2, trace):
@@ -325,7 +326,7 @@ def _symmetric(block, derivatives, rows):
     edges = [n * i // 4 for i in range(5)] if n >= 4 and n * rows >= 400 else [0, n]
     cut = lambda low, high: jax.tree.map(lambda a: a[low:high], derivatives)
     lower = None
-    for low, high in zip(edges, edges[1:], strict=False):
+    for low, high in itertools.pairwise(edges):
         band = block(cut(low, high), cut(0, high))
         lower = jnp.zeros((n * rows,) * 2, band.dtype) if lower is None else lower
         lower = lower.at[low * rows : high * rows, : high * rows].set(band)
@@ -398,7 +399,9 @@ def _checked(apply, params, x):
     if not hasattr(out, "shape"):
         raise TypeError(f"apply: returned {type(out).__name__}; pass a function of (params, x) to one array of outputs")
     if not out.shape or out.shape[0] != n:
-        raise ValueError(f"apply: outputs of shape {out.shape} for {n} samples; x and outputs need the batch axis first")
+        raise ValueError(
+            f"apply: outputs of shape {out.shape} for {n} samples; x and outputs need the batch axis first"
+        )
     if not jnp.issubdtype(out.dtype, jnp.floating):
         raise TypeError(f"apply: outputs are {out.dtype}; the kernels are those of real floating outputs")
     return n, math.prod(out.shape[1:]), out.dtype
@@ -407,7 +410,9 @@ def _checked(apply, params, x):
 def _check_alike(x1, x2, k1, k2):
     kinds = [[(jnp.shape(a)[1:], jnp.result_type(a)) for a in jax.tree.leaves(x)] for x in (x1, x2)]
     if kinds[0] != kinds[1] or k1 != k2:
-        raise ValueError(f"x1, x2: samples of shapes and dtypes {kinds[0]} and {kinds[1]}; pass inputs of the same kind")
+        raise ValueError(
+            f"x1, x2: samples of shapes and dtypes {kinds[0]} and {kinds[1]}; pass inputs of the same kind"
+        )
 
 
 def _check_memory(what, size, remedy):
