@@ -97,12 +97,12 @@ class Images(linen.Module):
 
 
 class Normed(linen.Module):
-    train: bool = False
-
     @linen.compact
     def __call__(self, x, train=False):
-        x = linen.BatchNorm(not train, param_dtype=float, dtype=float)(linen.Dense(5, param_dtype=float)(x))
-        return linen.Dense(2, param_dtype=float)(jnp.tanh(x))
+        x = linen.Dense(5, param_dtype=float)(x)
+        # Else its statistics are of float32 in float64 too.
+        norm = linen.BatchNorm(not train, param_dtype=float, dtype=float, force_float32_reductions=False)
+        return linen.Dense(2, param_dtype=float)(jnp.tanh(norm(x)))
 
 
 class OfNnx(nnx.Module):

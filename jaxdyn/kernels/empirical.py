@@ -83,7 +83,7 @@ def ntk(
         block = lambda a, b: _contracted(a, b, inner)
     if not per_sample:
         x1, x2 = (jax.tree.map(lambda a: a[None], x) for x in (x1, x2))
-        rows = 1
+        rows = n1 * k
     if batch is None:
         theta = _symmetric(block, derive[0](x1), rows) if symmetric else block(derive[0](x1), derive[1](x2))
     else:
