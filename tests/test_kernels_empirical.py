@@ -214,6 +214,9 @@ def test_a_factor_is_taken_once_and_zeros_are_no_part(x64):
     params, x = {"a": jnp.asarray(2.0), "b": jnp.asarray(3.0), "unused": jnp.ones(3), "count": 4}, jnp.array([1.0, 5.0])
     for method in METHODS:
         agree(empirical.ntk(apply, params, x, method=method), 13.0 * jnp.outer(x, x))
+    # Two leaves of one product share its bias.
+    apply = lambda p, x: (p[0] @ p[1] + p[2]) * x[:, None]
+    agree(empirical.ntk(apply, [2 * jnp.ones((1, 3)), jnp.ones((3, 1)), jnp.ones(1)], x), 16.0 * jnp.outer(x, x))
 
 
 @pytest.mark.usefixtures("x64")

@@ -243,6 +243,8 @@ def _layer(leaf, var, along, biases):
     if added is not None and added.size == fan_out and end.outvars[0].aval.size == leaving.aval.size:
         wide = [i for i in axes if leaving.aval.shape[i] > 1]
         if sites == 1 or sorted(added.axes) == sorted(wide):
+            # Once: two leaves of one product may share their sum.
+            del biases[id(end), 1 - position]
             bias, bias_scales, scales, leaving = added.leaf, added.scales, scales + more, end.outvars[0]
             unfold = unfold if sites > 1 else lambda h: h.reshape(1, -1)
     return Layer(leaf, bias, entering, fold, indices, scales, bias_scales, leaving, unfold, sites, fan_in, fan_out)
