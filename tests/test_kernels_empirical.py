@@ -215,7 +215,7 @@ def test_a_factor_is_taken_once_and_zeros_are_no_part(x64):
     for method in METHODS:
         agree(empirical.ntk(apply, params, x, method=method), 13.0 * jnp.outer(x, x))
     # Two leaves of one product share its bias.
-    apply = lambda p, x: (p[0] @ p[1] + p[2]) * x[:, None]
+    apply = lambda p, x: (p[0] @ p[1] + p[2][None]) * x[:, None]
     agree(empirical.ntk(apply, [2 * jnp.ones((1, 3)), jnp.ones((3, 1)), jnp.ones(1)], x), 16.0 * jnp.outer(x, x))
 
 
