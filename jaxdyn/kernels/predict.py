@@ -12,8 +12,8 @@ makes everything n times faster: t_sum = t / n.
 THE KERNEL.  `ntk` (n, n), shared by all outputs, comes from `kernels.gram` or `empirical.ntk`; that of a finite network
 between outputs, (n, n, k, k), is taken too.  `modes(ntk)` in its place is decomposed once for many calls.  A function v
 -> Theta v of arrays shaped like `y` (from `empirical.ntk_product`, or a product with a matrix whose rows are sharded)
-needs no decomposition, and `products` says what it may cost.  Kernels between test and training inputs
-are (m, n), or (m, n, k, k), or functions; labels are (n,) or (n, k), and results have the shape of the times in front.
+needs no decomposition, and `products` says what it may cost.  Kernels between test and training inputs are (m, n), or
+(m, n, k, k), or functions; labels are (n,) or (n, k), and results have the shape of the times in front.
 
 THE RIDGE.  `ridge` adds ridge/(2n) |theta - theta_0|^2 to the loss, theta the parameters and theta_0 where they start:
 
@@ -22,9 +22,10 @@ THE RIDGE.  `ridge` adds ridge/(2n) |theta - theta_0|^2 to the loss, theta the p
 in the end the posterior mean of a Gaussian process with noise variance `ridge` on the labels.  It has the unit of
 the kernel.  Kernels are positive; the eigenvalue zero is exact: nothing is learned there in any time.
 
-Everything can be jitted, vmapped and differentiated: once in the kernel, also where its eigenvalues coincide, but for
-flow and descent not in one that is a function, where second derivatives or those raise.  Arrays of different precision, kernels that are not square, symmetric or positive, shapes that do not fit and negative times
-raise ValueError where they are concrete.
+Everything can be jitted, vmapped and differentiated: once in the kernel, also where its eigenvalues coincide.  Second
+derivatives in it raise, and for flow and descent any in a kernel that is a function.  Arrays of different precision,
+kernels that are not square, symmetric or positive, shapes that do not fit and negative times raise ValueError where
+they are concrete.
 """
 
 from collections.abc import Callable, Sequence
@@ -188,7 +189,7 @@ def posterior(
     kernel that is singular without noise; `flow` to an infinite time has the limit.
 
     >>> posterior(jnp.eye(2), jnp.array([1.0, 2.0]), 0.5 * jnp.ones((1, 2)), jnp.ones((1, 1))).covariance.tolist()
-    [[[0.5]]]
+    [[0.5]]
     """
     if callable(kernel):
         if kernel_test_test is not None:
