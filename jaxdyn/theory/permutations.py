@@ -8,6 +8,7 @@ zero, and one variance.  An ensemble of N networks answers by the sign of its av
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -121,14 +122,20 @@ def near_full_coefficient() -> float:
 
 
 def _smallest(log_risk, risk):
+    excess = lambda log_members: log_risk(jnp.exp(log_members)) - jnp.log(risk)
+
     def halve(_, bracket):
         low, high = bracket
         middle = (low + high) / 2
-        enough = log_risk(jnp.exp(middle)) <= jnp.log(risk)
+        enough = excess(middle) <= 0
         return jnp.where(enough, low, middle), jnp.where(enough, middle, high)
 
-    bracket = jnp.zeros_like(risk), jnp.full_like(risk, 30.0)
-    return jnp.exp(lax.fori_loop(0, 48, halve, bracket)[1])
+    def newton(_, x):
+        value, slope = jax.jvp(excess, (x,), (jnp.ones_like(x),))
+        return x - value / slope
+
+    low, high = lax.fori_loop(0, 14, halve, (jnp.zeros_like(risk), jnp.full_like(risk, 30.0)))
+    return jnp.exp(lax.fori_loop(0, 4, newton, (low + high) / 2))
 
 
 def _prior(cosine):
