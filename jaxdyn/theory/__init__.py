@@ -3,7 +3,7 @@
 linear: deep linear networks mode by mode.  riccati: two layers from any balanced start.  gated: pathways that race.
 highdim: regression on any spectrum in high dimension, with marchenko_pastur (one variance), leastsquares (given data),
 memorisation (wrong labels) and equivalents (populations and contours).  selfdistillation: JEPA, MAE, BYOL.  momentum:
-accelerated methods and their ODEs.
+accelerated methods and their ODEs.  permutations: wide networks that vote.
 """
 
 from jaxdyn.theory import (
@@ -15,6 +15,7 @@ from jaxdyn.theory import (
     marchenko_pastur,
     memorisation,
     momentum,
+    permutations,
     riccati,
     selfdistillation,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "marchenko_pastur",
     "memorisation",
     "momentum",
+    "permutations",
     "riccati",
     "selfdistillation",
 ]

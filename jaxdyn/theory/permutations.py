@@ -1,0 +1,148 @@
+"""Wide two-layer ReLU networks that learn a permutation of k bits from the k unit vectors, and how many must vote.
+
+Kernels of unit vectors are (a I + b 11')/k for the tangent kernel and ((1/2 - b) I + b 11')/k for the initial outputs,
+b = 1/(2 pi), a = 1 - b, in the parametrisation f = n^(-1/2) sum_j a_j relu(w_j . x / sqrt(k)).  Trained on them, the
+output on a normalised sum of m unit vectors is Gaussian: one mean where the permuted input is one, another where it is
+zero, and one variance.  An ensemble of N networks answers by the sign of its average output.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.scipy.special import gammaln, log_ndtr, logsumexp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Real
+
+from jaxdyn.theory._modes import floats
+
+B = 1 / (2 * np.pi)
+A = 1 - B
+NUMBER = Real[ArrayLike, "..."]
+
+
+class Votes(NamedTuple):
+    """The mean output where it should be one, the mean where it should be zero, and the variance of each."""
+
+    on: Float[Array, "..."]
+    off: Float[Array, "..."]
+    variance: Float[Array, "..."]
+
+
+def votes(bits: NUMBER, weight: NUMBER, steps: NUMBER = np.inf, learning_rate: NUMBER = 0.0) -> Votes:
+    """Return the outputs on an input with `weight` ones after steps of descent on the mean squared error over k inputs.
+
+    The kernel has two eigenvalues, a/k and (a + k b)/k; none of the differences cancels for large k.  After training
+    (`steps` infinite) networks interpolate: an input of weight one has no variance.
+
+    >>> [f"{x:.6f}" for x in votes(10, 5)]
+    ['0.283730', '-0.040712', '0.012505']
+    """
+    k, m, steps, rate = jnp.broadcast_arrays(*floats(bits, weight, steps, learning_rate))
+    last = jnp.isinf(steps)
+    left = lambda value: jnp.where(last, 0, jnp.power(1 - rate * value / k**2, jnp.where(last, 0, steps)))
+    full = A + k * B
+    each, all_ones = (1 - left(A)) / A, (1 - left(full)) / full
+    cosine = 1 / jnp.sqrt(m)
+    rise, prior_rise = _tangent(cosine) - B, _prior(cosine) - B
+    off = all_ones * B - m * rise / k * (each - all_ones)
+    on = off + each * rise
+    total, squares = m * on + (k - m) * off, m * on**2 + (k - m) * off**2
+    variance = (0.5 + (0.5 - B) * squares + B * total**2 - 2 * (prior_rise * m * on + B * total)) / k
+    return Votes(on, off, jnp.maximum(variance, 0))
+
+
+def log_failure(bits: NUMBER, weight: NUMBER, members: NUMBER) -> Float[Array, "..."]:
+    """Return the log of the probability that an ensemble of trained networks gets one input wrong; exact.
+
+    Outputs are independent: 1 - Phi(on r)^m Phi(-off r)^(k - m), r^2 = members / variance.
+    """
+    k, m, members = floats(bits, weight, members)
+    on, off, variance = votes(k, m)
+    r = jnp.sqrt(members / variance)
+    right = m * log_ndtr(on * r) + (k - m) * log_ndtr(-off * r)
+    return jnp.log(-jnp.expm1(right))
+
+
+def log_failures(
+    bits: Real[ArrayLike, ""], members: Real[ArrayLike, ""], largest: int
+) -> tuple[Float[Array, ""], Float[Array, "weights"]]:
+    """Return the log of the expected number of wrong outputs over all inputs of weight 2 to k, in all and by weight.
+
+    log sum_m C(k, m) [m Q(on r) + (k - m) Q(-off r)], r^2 = members / variance: an upper bound on the probability that
+    any of the 2^k inputs is wrong, sharp where that is small.  `largest` >= k is the static number of weights + 1.
+    """
+    k, members = floats(bits, members)
+    m = jnp.arange(2, largest + 1, dtype=k.dtype)
+    there = m <= k
+    inside = jnp.where(there, m, k)
+    on, off, variance = votes(k, inside)
+    r = jnp.sqrt(members / variance)
+    zeros = k - inside
+    inputs = gammaln(k + 1) - gammaln(inside + 1) - gammaln(zeros + 1)
+    missing = jnp.where(zeros > 0, jnp.log(jnp.maximum(zeros, 1)) + log_ndtr(off * r), -jnp.inf)
+    by_weight = jnp.where(there, inputs + jnp.logaddexp(jnp.log(inside) + log_ndtr(-on * r), missing), -jnp.inf)
+    return logsumexp(by_weight), by_weight
+
+
+def ensemble_size(bits: NUMBER, weight: NUMBER, risk: NUMBER = 0.05) -> Float[Array, "..."]:
+    """Return how many networks get one input of a weight >= 2 right with probability 1 - risk."""
+    k, m, risk = jnp.broadcast_arrays(*floats(bits, weight, risk))
+    return _smallest(lambda members: log_failure(k, m, members), risk)
+
+
+def ensemble_size_all(
+    bits: Real[ArrayLike, " sizes"], risk: Real[ArrayLike, ""] = 0.05, *, largest: int
+) -> Float[Array, " sizes"]:
+    """Return how many networks get all 2^k inputs right with probability 1 - risk, by `log_failures`."""
+    bits, risk = floats(bits, risk)
+    one = lambda k: _smallest(lambda members: log_failures(k, members, largest)[0], risk)
+    return lax.map(one, bits)
+
+
+def noise_ratio(weight: NUMBER) -> Float[Array, "..."]:
+    """Return c_m, the limit of variance / (k off^2) at large k: one input needs 2 c_m k ln k networks.
+
+    All inputs of weight two need 6 c_2 k ln k.
+    """
+    (m,) = floats(weight)
+    rise = _tangent(1 / jnp.sqrt(m)) - B
+    # k off and the sums of on and off over the bits, at infinite k.
+    off, on = (A - m * rise) / A, rise / A
+    total = m * on + off
+    variance = 0.5 + (0.5 - B) * m * on**2 + B * total**2 - 2 * ((_prior(1 / jnp.sqrt(m)) - B) * m * on + B * total)
+    return variance / off**2
+
+
+def near_full_coefficient() -> float:
+    """Return C of C k^(3/2) ln k, the networks that inputs with few zeros need, more than others for k > 10^4."""
+    return (0.5 - B) * A / 2
+
+
+def _smallest(log_risk, risk):
+    excess = lambda log_members: log_risk(jnp.exp(log_members)) - jnp.log(risk)
+
+    def halve(_, bracket):
+        low, high = bracket
+        middle = (low + high) / 2
+        enough = excess(middle) <= 0
+        return jnp.where(enough, low, middle), jnp.where(enough, middle, high)
+
+    def newton(_, x):
+        value, slope = jax.jvp(excess, (x,), (jnp.ones_like(x),))
+        return x - value / slope
+
+    low, high = lax.fori_loop(0, 14, halve, (jnp.zeros_like(risk), jnp.full_like(risk, 30.0)))
+    return jnp.exp(lax.fori_loop(0, 4, newton, (low + high) / 2))
+
+
+def _prior(cosine):
+    """E relu(u) relu(v) of unit Gaussians (Cho, Saul, 2009)."""
+    angle = jnp.arccos(jnp.minimum(cosine, 1))
+    return (jnp.sqrt(jnp.maximum(1 - cosine**2, 0)) + cosine * (np.pi - angle)) * B
+
+
+def _tangent(cosine):
+    return _prior(cosine) + cosine * (np.pi - jnp.arccos(jnp.minimum(cosine, 1))) * B
