@@ -1,5 +1,6 @@
 """Windows over positions: of arrays of examples, and of the two positions of a kernel."""
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -7,6 +8,7 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 from jaxdyn.kernels._kernel import Kernel, Shape
@@ -43,60 +45,82 @@ def out_sizes(sizes: Shape, window: Shape, strides: Shape, padding: str) -> Shap
     return tuple((n - w) // s + 1 if valid else -(-n // s) for n, w, s in zip(sizes, window, strides, strict=True))
 
 
-def _margins(sizes, window, strides, padding):
-    """How much is padded before and after each axis."""
+def _margins(size: int, width: int, stride: int, padding: str) -> tuple[int, int]:
+    """How much an axis is padded before and after."""
     if padding == "VALID":
-        return [(0, 0)] * len(sizes)
-    needed = [
-        max((m - 1) * s + w - n, 0)
-        for n, w, s, m in zip(sizes, window, strides, out_sizes(sizes, window, strides, padding), strict=True)
-    ]
-    return [(total // 2, total - total // 2) for total in needed]
+        return 0, 0
+    total = max((-(-size // stride) - 1) * stride + width - size, 0)
+    return total // 2, total - total // 2
 
 
 def pad_array(x: Array, window: Shape, strides: Shape, padding: str) -> Array:
     """Pad examples (n, *positions, channels) so that windows without padding give the layer's output."""
-    margins = [(0, 0), *_margins(x.shape[1:-1], window, strides, padding), (0, 0)]
+    sizes = zip(x.shape[1:-1], window, strides, strict=True)
+    margins = [(0, 0), *(_margins(*axis, padding) for axis in sizes), (0, 0)]
     return jnp.pad(x, margins, mode="wrap" if padding == "CIRCULAR" else "constant")
 
 
-def pad_kernel(k: Kernel, window: Shape, strides: Shape, padding: str) -> Kernel:
-    """Pad positions; a padded position holds the unit 0, so that its distance to any other is that one's variance."""
-    margins = _margins(k.spatial, window, strides, padding)
-    if not any(map(sum, margins)):
-        return k
-    first, second = k.axes()
-
-    def pad(v, axes, mode="wrap" if padding == "CIRCULAR" else "constant"):
-        widths = [(0, 0)] * v.ndim
-        for axis, margin in zip(axes, margins * (len(axes) // len(margins)), strict=True):
-            widths[axis] = margin
-        return jnp.pad(v, widths, mode=mode)
-
-    both = first + second if k.full else first
-    new = {name: pad(getattr(k, name), axes) for name, axes in dict(q1=first, m1=first, q2=second, m2=second).items()}
-    new |= {name: pad(getattr(k, name), both) for name in ("d", "ntk")}
-    s = None if k.s is None else pad(k.s, both)
-    if padding == "SAME" and k.full:
-        inside1, inside2 = (pad(jnp.ones_like(q), axes) for q, axes in ((k.q1, first), (k.q2, second)))
-        outside = new["q1"] * (1 - inside2) + new["q2"] * (1 - inside1)
-        new["d"], s = new["d"] + outside, None if s is None else s + outside
-    sizes = tuple(n + sum(margin) for n, margin in zip(k.spatial, margins, strict=True))
-    return replace(k, **new, s=s, spatial=sizes)
-
-
-def sum_windows(v: Array, axes: Sequence[Sequence[int]], window: Shape, strides: Shape) -> Array:
-    """Sum over windows, the same offset on all the axes of `axes[i]` for the window's axis i."""
+def sum_windows(v: Array, axes: Sequence[Sequence[int]], window: Shape, strides: Shape, padding: str) -> Array:
+    """Sum over windows, the same offset on all the (adjacent) axes of `axes[i]` for the window's axis i."""
     for group, width, stride in zip(axes, window, strides, strict=True):
-        pieces = []
-        for offset in range(width):
-            piece = v
-            for axis in group:
-                stop = offset + (v.shape[axis] - width) // stride * stride + 1
-                piece = jax.lax.slice_in_dim(piece, offset, stop, stride, axis)
-            pieces.append(piece)
-        v = sum(pieces[1:], pieces[0])
+        size = v.shape[group[0]]
+        if size > LARGE:
+            v = _sum_slices(v, group, width, stride, padding)
+            continue
+        # A product with a matrix of zeros and ones: slices would be fused with the layers before, which XLA then
+        # computes once for every offset.
+        taps = _taps(size, width, stride, padding)
+        out, *rest = taps.shape
+        matrix = taps.sum(-1) if len(group) == 1 else np.einsum("iaw,jbw->ijab", taps, taps)
+        matrix = jnp.asarray(matrix.reshape(out ** len(group), rest[0] ** len(group)), v.dtype)
+        before, after = v.shape[: group[0]], v.shape[group[-1] + 1 :]
+        v = v.reshape(math.prod(before), matrix.shape[1], math.prod(after))
+        v = jnp.matmul(matrix, v, precision=jax.lax.Precision.HIGHEST)
+        v = v.reshape(*before, *(out,) * len(group), *after)
     return v
+
+
+LARGE = 16  # positions on an axis from which on a dense matrix of pairs of positions is no longer cheap
+
+
+def _taps(size, width, stride, padding):
+    """Return the 0-1 array (windows, positions, offsets) of which position an offset of a window falls on."""
+    low, high = _margins(size, width, stride, padding)
+    positions = np.pad(np.eye(size), [(low, high), (0, 0)], mode="wrap" if padding == "CIRCULAR" else "constant")
+    starts = np.arange(0, size + low + high - width + 1, stride)
+    return positions[starts[:, None] + np.arange(width)].transpose(0, 2, 1)
+
+
+def _sum_slices(v, axes, width, stride, padding):
+    margins = [(0, 0)] * v.ndim
+    for axis in axes:
+        margins[axis] = _margins(v.shape[axis], width, stride, padding)
+    v = jnp.pad(v, margins, mode="wrap" if padding == "CIRCULAR" else "constant")
+    stop = lambda axis, offset: offset + (v.shape[axis] - width) // stride * stride + 1
+    cut = lambda piece, axis, offset: jax.lax.slice_in_dim(piece, offset, stop(axis, offset), stride, axis)
+    return sum(functools.reduce(lambda p, a, o=offset: cut(p, a, o), axes, v) for offset in range(width))
+
+
+def sum_outside(k: Kernel, window: Shape, strides: Shape, padding: str) -> Array:
+    """Return the squared lengths of units whose partner at the same offset is a padded zero, summed over windows.
+
+    Written as sums over such offsets alone, so that it is exactly 0 where both positions are the same.
+    """
+    n = len(k.spatial)
+    taps = [_taps(*axis, padding) for axis in zip(k.spatial, window, strides, strict=True)]
+    inside = functools.reduce(np.multiply.outer, [t.any(1) for t in taps])  # (s_1, w_1, s_2, w_2, ...)
+    outside = 1 - inside.transpose(*range(0, 2 * n, 2), *range(1, 2 * n, 2)).astype(float)
+    out, offsets = outside.shape[:n], outside.shape[n:]
+    outside = jnp.asarray(outside.reshape(math.prod(out), math.prod(offsets)), k.d.dtype)
+    total = 0.0
+    for q, order in ((k.q1, "sto"), (k.q2, "tso")):
+        v, pairs = q.reshape(*k.spatial, *q.shape[2 * n :]), q.shape[2 * n :]
+        for axis, t in enumerate(taps):  # every axis of positions becomes one of windows, offsets gather at the end
+            v = jnp.moveaxis(jnp.tensordot(jnp.asarray(t, v.dtype), v, ((1,), (axis,))), (0, 1), (axis, -1))
+        v = v.reshape(math.prod(out), *pairs, math.prod(offsets))
+        summed = jnp.einsum(f"{order[0]}...o,{order[1]}o->...st", v, outside, precision=jax.lax.Precision.HIGHEST)
+        total = total + as_interleaved(replace(k, spatial=out), summed)
+    return total
 
 
 def own_variances(k: Kernel, cov: Array) -> tuple[Array, Array]:

@@ -17,6 +17,7 @@ from jaxdyn.kernels._geometry import equal_units
 from jaxdyn.kernels._kernel import Kernel, Layer, Need, snap
 
 NAMES = ("nngp", "ntk")
+LANES = 8  # numbers that one instruction works on: the edges of blocks are multiples
 BLOCK_BYTES = 2**21  # of one array of a block: small enough for a CPU's cache, large enough to hide a loop's step
 
 
@@ -78,8 +79,11 @@ def _gram(layer, x1, x2, names, batch, mesh):
 def _matrices(layer, level, names, batch, x1, first, x2):
     """Fill the matrices block by block; example i of `x1` is example first + i of `x2`, None: x1 itself."""
     symmetric, x2 = x2 is None, x1 if x2 is None else x2
-    sizes, counts = (len(x1), len(x2)), [-(-len(x) // batch) for x in (x1, x2)]
-    edges = [-(-size // count) for size, count in zip(sizes, counts, strict=True)]
+    sizes = len(x1), len(x2)
+    # At least two blocks of a symmetric matrix: XLA dissolves a loop of one, and so the line between fill and mirror.
+    counts = [max(-(-size // batch), min(size, 2) if symmetric else 1) for size in sizes]
+    lanes = LANES if min(batch, *sizes) >= 2 * LANES else 1
+    edges = [-(-size // (count * lanes)) * lanes for size, count in zip(sizes, counts, strict=True)]
     x1, x2 = (_pad_rows(x, e * c - len(x)) for x, e, c in zip((x1, x2), edges, counts, strict=True))
     corners = np.array([(i, j) for i in range(counts[0]) for j in range(i if symmetric else 0, counts[1])]) * edges
 
@@ -168,7 +172,8 @@ def _infer(layer, x):
         if k.spatial:
             raise ValueError(f"layer: its outputs have positions {k.spatial}; end with flatten() or global_avg_pool()")
         positions = math.prod(x.shape[1:-1]) ** (1 if level == "positions" else 2)
-        return level, max(1, math.isqrt(BLOCK_BYTES // (positions * x.dtype.itemsize)))
+        edge = math.isqrt(BLOCK_BYTES // (positions * x.dtype.itemsize))
+        return level, max(LANES, edge // LANES * LANES)
     raise ValueError("layer: a nonlinearity or normalisation follows a pool of inputs without positions")
 
 

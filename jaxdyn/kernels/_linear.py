@@ -19,7 +19,7 @@ from jaxdyn.kernels._geometry import (
     out_sizes,
     own_variances,
     pad_array,
-    pad_kernel,
+    sum_outside,
     sum_windows,
 )
 from jaxdyn.kernels._kernel import Layer, Need, lift, normal, snap
@@ -190,13 +190,17 @@ def _from_scratch(k, q1, q2, cov, ntk, channels):
 def _convolved(name, k, window, strides, padding):
     """Average over windows, the same offset on both inputs."""
     check_positions(name, k.spatial, window, padding)
-    sizes = out_sizes(k.spatial, window, strides, padding)
-    k = pad_kernel(k, window, strides, padding)
     first, second = ([(axis,) for axis in axes] for axes in k.axes())
     both = list(zip(*k.axes(), strict=True)) if k.full else first
-    over = lambda v, axes: None if v is None else sum_windows(v, axes, window, strides) / math.prod(window)
+    size = math.prod(window)
+
+    def over(v, axes, lost=0.0):
+        return None if v is None else (sum_windows(v, axes, window, strides, padding) + lost) / size
+
     one = dict(q1=over(k.q1, first), m1=over(k.m1, first), q2=over(k.q2, second), m2=over(k.m2, second))
-    return replace(k, **one, d=over(k.d, both), s=over(k.s, both), ntk=over(k.ntk, both), spatial=sizes)
+    lost = sum_outside(k, window, strides, padding) if k.full and padding == "SAME" else 0.0
+    sizes = out_sizes(k.spatial, window, strides, padding)
+    return replace(k, **one, d=over(k.d, both, lost), s=over(k.s, both, lost), ntk=over(k.ntk, both), spatial=sizes)
 
 
 def _layout(window):

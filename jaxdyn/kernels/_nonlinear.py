@@ -69,7 +69,7 @@ def abrelu(a: Scalar, b: Scalar) -> Layer:
             q2=even * k.q2,
             m1=(b - a) / math.sqrt(2 * math.pi) * g1,
             m2=(b - a) / math.sqrt(2 * math.pi) * g2,
-            d=even * k.d - odd * g1 * g2 * lag(z, y, theta),
+            d=even * k.d - odd * (g1 * g2) * lag(z, y, theta),
             s=None,
             ntk=k.ntk * (even - odd / (2 * math.pi) * theta),
         )
@@ -258,10 +258,10 @@ def _snap(distance, before):
 def _angle_of(k: Kernel) -> tuple[Array, Array, Array, Array]:
     """Return the standard deviations and sin^2, cos^2 of half the angle of the two inputs."""
     g1, g2 = root(k.q1), root(k.q2)
-    gap, four = (g1 - g2) ** 2, 4 * g1 * g2
-    four = jnp.where(four > 0, four, 1)
+    half1, half2 = (jnp.where(g > 0, 0.5 / jnp.where(g > 0, g, 1), 0) for g in (g1, g2))
+    gap = (g1 - g2) ** 2
     # What is left of collinear inputs of different length is rounding of that difference.
-    part = lambda distance: unit(snap(distance - gap, jnp.abs(k.q1 - k.q2)) / four)
+    part = lambda distance: unit(snap(distance - gap, jnp.abs(k.q1 - k.q2)) * (half1 * half2))
     z = part(k.d)
     return g1, g2, z, 1 - z if k.s is None else part(k.s)
 

@@ -16,8 +16,6 @@ from jaxdyn.kernels._geometry import (
     equal_units,
     out_sizes,
     own_variances,
-    pad_array,
-    pad_kernel,
     sum_windows,
 )
 from jaxdyn.kernels._kernel import Layer, Need, lift, snap
@@ -41,15 +39,14 @@ def _pool(name, window, strides, padding, scale):
         return (*out_sizes(shape[:-1], window, strides, padding), shape[-1]), ()
 
     def apply(params, x, key=None):
-        x = pad_array(x, window, strides, padding)
         axes = [(axis,) for axis in range(1, x.ndim - 1)]
-        return scale * sum_windows(x, axes, window, strides)
+        return scale * sum_windows(x, axes, window, strides, padding)
 
     def rule(k):
         check_positions(name, k.spatial, window, padding)
         sizes = out_sizes(k.spatial, window, strides, padding)
-        over = lambda v, axes: scale * sum_windows(v, [(axis,) for axis in axes], window, strides)
-        return _pooled(pad_kernel(k, window, strides, padding), sizes, over)
+        over = lambda v, axes: scale * sum_windows(v, [(axis,) for axis in axes], window, strides, padding)
+        return _pooled(k, sizes, over)
 
     return Layer(init, apply, lift(rule))
 

@@ -1,0 +1,109 @@
+"""Layers and gram: the kernels are those of wide finite networks, and no way of computing them changes them."""
+
+import functools
+import math
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxdyn as jd
+from jaxdyn import kernels as K
+
+
+def signals(n=4, length=5, channels=2, seed=0):
+    return jax.random.normal(jax.random.key(seed), (n, length, channels), jnp.float32).astype(float)
+
+
+def vectors(n=5, size=6, seed=0):
+    return jax.random.normal(jax.random.key(seed), (n, size), jnp.float32).astype(float)
+
+
+def images(n=3, size=4, channels=2):
+    return jax.random.normal(jax.random.key(1), (n, size, size, channels), jnp.float32).astype(float)
+
+
+# Each takes a width, so that the finite network is the layer itself.
+FLAT = {
+    "deep": lambda n: K.serial(K.dense(n, 1.4, 0.3), K.relu(), K.dense(n, 1.2, 0.1), K.erf(), K.dense(1, 1.1, 0.2)),
+    "residual": lambda n: K.serial(K.dense(n), K.residual(K.relu(), K.dense(n, 1.3)), K.gelu(), K.dense()),
+    "sum of features": lambda n: K.serial(
+        K.parallel(K.serial(K.dense(n), K.relu()), K.serial(K.dense(n, 1.5), K.sin(1.0, 0.7, 0.3))), K.dense()
+    ),
+    "product": lambda n: K.serial(
+        K.parallel(K.serial(K.dense(n), K.relu()), K.serial(K.dense(n), K.cos()), combine="product"), K.dense()
+    ),
+    "concat": lambda n: K.serial(
+        K.parallel(K.serial(K.dense(n), K.abs_()), K.serial(K.dense(2 * n), K.sign()), combine="concat"), K.dense()
+    ),
+    "norm after relu": lambda n: K.serial(K.dense(n), K.relu(), K.layer_norm(), K.dense(n), K.rbf(0.5), K.dense()),
+    "norm of quadrature": lambda n: K.serial(K.dense(n), K.elementwise(jax.nn.silu), K.layer_norm(), K.dense()),
+    "rectified cube": lambda n: K.serial(K.dense(n, 0.8, 0.1), K.rectified_monomial(3), K.dense()),
+    "step": lambda n: K.serial(K.dense(n), K.rectified_monomial(0), K.dense()),
+    "leaky": lambda n: K.serial(K.dense(n), K.leaky_relu(0.2), K.layer_norm(), K.dense()),
+    "hermite": lambda n: K.serial(K.dense(n, 0.7), K.hermite(2), K.dense()),
+    "exp": lambda n: K.serial(K.dense(n, 0.5), K.exp(1.0, 0.5), K.dense()),
+    "gaussian": lambda n: K.serial(K.dense(n), K.gaussian(1.0, -0.5), K.dense()),
+    "polynomial": lambda n: K.serial(K.dense(n, 0.7), K.polynomial([0.1, 0.5, 0.2]), K.dense()),
+    "monomial": lambda n: K.serial(K.dense(n, 0.7), K.monomial(2), K.dense()),
+    "identity": lambda n: K.serial(K.identity(), K.repeat(K.dense(n), 2), K.dense()),
+}
+SPATIAL = {
+    "flatten": lambda n: K.serial(K.conv(n, (3,), 1.3, 0.1), K.relu(), K.flatten(), K.dense()),
+    "global pool": lambda n: K.serial(K.conv(n, (2,), 1.3, 0.1, strides=(2,)), K.erf(), K.global_avg_pool(), K.dense()),
+    "pool inside": lambda n: K.serial(
+        K.conv(n, (3,), padding="VALID"),
+        K.relu(),
+        K.avg_pool((2,), strides=(1,)),
+        K.layer_norm(),
+        K.flatten(),
+        K.dense(),
+    ),
+    "nonlinear after pool": lambda n: K.serial(
+        K.conv(n, (3,), padding="CIRCULAR"),
+        K.sum_pool((2,), strides=(1,), padding="SAME"),
+        K.relu(),
+        K.flatten(),
+        K.dense(),
+    ),
+    "local": lambda n: K.serial(K.local(n, (3,), 1.2, 0.1), K.relu(), K.global_avg_pool(), K.dense()),
+    "dense on positions": lambda n: K.serial(K.dense(n), K.relu(), K.layer_norm("all"), K.global_avg_pool(), K.dense()),
+    "attention": lambda n: K.serial(K.attention(n, 8, logit_std=0.7), K.flatten(), K.dense()),
+    "softmax": lambda n: K.serial(K.attention(n, 8, kind="softmax", logit_std=1.2, b_std=0.1), K.flatten(), K.dense()),
+}
+NETS = {name: (net, vectors) for name, net in FLAT.items()} | {name: (net, signals) for name, net in SPATIAL.items()}
+
+
+@functools.cache
+def infinite(name):
+    net, inputs = NETS[name]
+    return {k: np.asarray(v) for k, v in K.gram(net(1), inputs(), get=("nngp", "ntk")).items()}
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_kernels_are_those_of_wide_networks(name):
+    """Means over seeds of finite kernels, at a width where their bias, of order 1/width, is the smaller error."""
+    net, inputs = NETS[name]
+    width, seeds = (64, 48) if name in FLAT else (48, 48)
+    x, layer = inputs(), net(width)
+    init = lambda key: layer.init(key, x.shape[1:])[1]
+    sampled = jd.sweep(K.empirical.monte_carlo(init, layer.apply, x, method="jacobian"), seeds=seeds)
+    for kernel, exact in infinite(name).items():
+        values = sampled[kernel].values
+        spread = values.std(0, ddof=1) / math.sqrt(seeds)
+        assert (np.abs(values.mean(0) - exact) < 5 * spread + 6 / width * np.abs(exact).max()).all()
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_symmetric_positive_and_the_same_in_blocks_and_permuted(name):
+    net, inputs = NETS[name]
+    x, layer = inputs(), net(1)
+    with jax.disable_jit():
+        pieces = K.gram(layer, x, batch=2)
+    whole, scale = infinite(name)["ntk"], np.abs(infinite(name)["ntk"]).max()
+    np.testing.assert_array_equal(pieces, pieces.T)
+    np.testing.assert_allclose(pieces, whole, atol=1e-5 * scale)
+    assert np.linalg.eigvalsh(whole.astype(float)).min() > -1e-5 * scale
+    assert np.linalg.eigvalsh(infinite(name)["nngp"].astype(float)).min() > -1e-5 * scale
