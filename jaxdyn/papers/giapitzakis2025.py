@@ -26,11 +26,11 @@ TITLE = (
     "complexity"
 )
 REFERENCE = Reference(TITLE, "Giapitzakis, Back de Luca, Fountoulakis", 2025, "2502.16763", "kernels")
-QUICK = dict(bits=6, width=1024, seeds=400, steps=(3, 30), learning_rate=18.0, members=(1, 5, 20, 50), risk=0.05,
-             all_members=(50, 100, 200, 400, 800), draws=4000, dense_bits=(12,),
+QUICK = dict(bits=6, width=512, seeds=400, steps=(3, 30), learning_rate=18.0, members=(1, 5, 20, 50), risk=0.05,
+             all_members=(50, 100, 200, 400, 800), draws=4000,
              sizes=(8, 16, 64, 256, 1024, 4096, 32768))  # fmt: skip
 PAPER = {"bits": 8, "width": 8192, "seeds": 2000, "steps": (3, 60), "learning_rate": 32.0, "draws": 50_000,
-         "members": (1, 10, 50, 200), "all_members": (100, 200, 400, 600, 1000), "dense_bits": (10, 40, 100),
+         "members": (1, 10, 50, 200), "all_members": (100, 200, 400, 600, 1000),
          "sizes": (8, 16, 32, 64, 128, 256, 512, 1024, 4096, 16384, 65536, 262144, 1048576)}  # fmt: skip
 SIZES = {"quick": QUICK, "paper": PAPER}
 
@@ -71,29 +71,17 @@ def gaussian(inputs, labels, times, **options):
     return kernels.predict.ensemble(ntk[:k, :k], nngp[:k, :k], labels, times, **tests, **options)
 
 
-def closed_form(inputs, truth, steps=np.inf, learning_rate=0.0):
+@jax.jit
+def closed_form(truth, steps=np.inf, learning_rate=0.0):
     """The same mean, and the variance, from the two eigenvalues of the kernel."""
-    votes = permutations.votes(truth.shape[1], np.count_nonzero(inputs, 1)[:, None], steps, learning_rate)
-    return np.where(truth > 0, votes.on, votes.off), np.asarray(votes.variance)[:, 0]
+    votes = permutations.votes(truth.shape[1], truth.sum(1), steps, learning_rate)
+    return jnp.where(truth > 0, votes.on[:, None], votes.off[:, None]), votes.variance
 
 
-def dense_error(bits):
-    """The largest difference of the closed form from the dense solve over one input of each weight."""
-    inputs = np.tri(bits)[1:]
-    inputs /= np.sqrt(inputs.sum(1, keepdims=True))
-    solved = gaussian(inputs, np.eye(bits), np.inf)
-    mean, variance = closed_form(inputs, inputs > 0)
-    return max(abs(solved.mean - mean).max(), abs(jnp.diagonal(solved.covariance) - variance).max())
-
-
-def exactness(runs, members, truth):
-    """How often the mean sign of disjoint groups of networks is right: by input (here), of trained networks."""
-    output = runs.output.isel(time=-1).transpose("seed", "input", "bit").values
-    rates = []
-    for size in members:
-        groups = output[: len(output) // size * size].reshape(-1, size, *truth.shape).mean(1)
-        rates.append(((groups > 0) == (truth > 0)).all(2).mean())
-    return np.array(rates)
+def exactness(output, members, truth):
+    """How often the mean signs of disjoint groups of networks are those of an input, over all inputs."""
+    groups = lambda size: output[: len(output) // size * size].reshape(-1, size, *truth.shape).mean(1)
+    return [((groups(size) > 0) == (truth > 0)).all(2).mean() for size in members]
 
 
 def all_right(mean, covariance, truth, members, draws):
@@ -105,29 +93,26 @@ def all_right(mean, covariance, truth, members, draws):
     return np.prod(right, 1)
 
 
-def sharp(sizes, risk):
-    """The sharp ensemble sizes for one input of weight two and for all, and the share of weight two in the failures."""
-    k, largest = jnp.asarray(sizes, float), max(sizes)
-
-    @jax.jit
-    def solve(k):
-        every = permutations.ensemble_size_all(k, risk, largest=largest)
-        total, by_weight = jax.lax.map(lambda one: permutations.log_failures(*one, largest), (k, every))
-        return permutations.ensemble_size(k, 2.0, risk), every, jnp.exp(by_weight[:, 0] - total)
-
-    one, every, share = solve(k)
-    ratio = permutations.votes(k, 2.0)
-    ratio = ratio.variance / ratio.off**2
+@partial(jax.jit, static_argnames="largest")
+def sharp(k, risk, largest):
+    """Ensemble sizes for one input of weight two and for all, the share of weight two in the failures, and laws."""
+    every = permutations.ensemble_size_all(k, risk, largest=largest)
+    total, by_weight = jax.lax.map(lambda one: permutations.log_failures(*one, largest), (k, every))
+    votes = permutations.votes(k, 2.0)
+    noise = votes.variance / votes.off**2
     # What inputs of weight two alone need, in one output each: the quantile of a Gaussian.
-    quantile = lambda tail: ratio * jax.scipy.special.ndtri(tail) ** 2
-    laws = quantile(1 - (1 - risk) ** (1 / (k - 2))), quantile(2 * risk / (k * (k - 1) * (k - 2)))
-    crude = [(v.variance / v.off**2)[0] * 2 * (n * np.log(2) + np.log(n / risk)) for n in sizes
-             for v in [permutations.votes(n, np.array([2.0]))]]  # fmt: skip
-    names = ("one", "all", "share", "one_law", "all_law", "crude")
-    return {name: np.asarray(a) for name, a in zip(names, (one, every, share, *laws, crude), strict=True)}
+    quantile = lambda tail: noise * jax.scipy.special.ndtri(tail) ** 2
+    return {
+        "one": permutations.ensemble_size(k, 2.0, risk),
+        "all": every,
+        "share": jnp.exp(by_weight[:, 0] - total),
+        "one_law": quantile(-jnp.expm1(jnp.log1p(-risk) / (k - 2))),
+        "all_law": quantile(2 * risk / (k * (k - 1) * (k - 2))),
+        "crude": 2 * noise * (k * np.log(2) + jnp.log(k / risk)),
+    }
 
 
-def run(*, sweep=sweep, bits, width, seeds, steps, learning_rate, members, risk, all_members, draws, dense_bits, sizes):
+def run(*, sweep=sweep, bits, width, seeds, steps, learning_rate, members, risk, all_members, draws, sizes):
     """Train networks, solve for their limit, count how many must vote."""
     import xarray as xr
 
@@ -135,45 +120,58 @@ def run(*, sweep=sweep, bits, width, seeds, steps, learning_rate, members, risk,
     settings = dict(steps=steps, learning_rate=learning_rate)
     experiment = partial(simulate, bits=bits, width=width, **settings)
     runs = sweep(experiment, seeds=seeds, dims={"output": ("input", "bit")})
-    runs = runs.assign_coords(weight=("input", np.count_nonzero(inputs, 1)))
+    output = runs.output.isel(time=-1).transpose("seed", "input", "bit").values
+    fine = np.unique(np.round(np.geomspace(1, max(members), 30)))
     with jax.enable_x64(True):
-        forms = [closed_form(inputs, truth, n, learning_rate) for n in steps]
-        limit = jax.device_get(gaussian(inputs, labels, np.asarray(steps), learning_rate=learning_rate))
-        final = jax.device_get(gaussian(inputs, labels, np.inf))
-        means = np.stack([mean for mean, _ in forms])
-        dense = [abs(limit.mean - means).max(), *(dense_error(k) for k in dense_bits)]
-        curve = xr.Dataset({name: ("bits", a) for name, a in sharp(sizes, risk).items()}, {"bits": list(sizes)})
-        curve["coefficient"] = permutations.noise_ratio(2.0).item()
-        fine = np.unique(np.round(np.geomspace(1, max(members), 30)))
-        predicted = lambda members: np.mean([1 - np.exp(permutations.log_failure(bits, m, members)) for m in
-                                             runs.weight.values], 0)  # fmt: skip
-        votes = xr.Dataset({"right": ("members", exactness(runs, members, truth)),
-                            "right_theory": ("members", predicted(np.asarray(members, float))),
-                            "smooth": ("fine", predicted(fine))}, {"members": list(members), "fine": fine})  # fmt: skip
-        union = [float(permutations.log_failures(bits, float(n), bits)[0]) for n in all_members]
-    runs["output_theory"] = ("time", "input", "bit"), means
-    runs["truth"] = ("input", "bit"), truth
-    runs["variance_theory"] = ("time", "input"), np.stack([variance for _, variance in forms])
-    # The sum of squared z-scores of M correlated means over M: its spread is that of a quadratic form.
-    scale = np.sqrt(np.diagonal(limit.covariance, axis1=1, axis2=2))
-    correlation = limit.covariance / scale[:, :, None] / scale[:, None]
-    runs["spread"] = "time", np.sqrt(2 * np.sum(correlation**2, (1, 2)) / bits) / len(inputs)
-    right = all_right(*final, truth, all_members, draws)
-    every = xr.Dataset({"right": ("members", right), "failures": ("members", np.exp(union))},
-                       {"members": list(all_members)})  # fmt: skip
-    settings = {"dense": max(map(float, dense)), "width": width, "seeds": seeds, "draws": draws, "risk": risk}
+        forms = [closed_form(truth * 1.0, float(n), learning_rate) for n in (*steps, np.inf)]
+        means, variances = (np.stack(parts) for parts in zip(*forms, strict=True))
+        solved = gaussian(inputs, labels, np.asarray(steps), learning_rate=learning_rate)
+        solved, trained = jax.device_get((solved, gaussian(inputs, labels, np.inf)))
+        wrong = jnp.exp(jax.jit(permutations.log_failure)(bits, truth.sum(1)[:, None], np.r_[members, fine][None]))
+        expected, smooth = np.split(1 - np.asarray(wrong).mean(0), [len(members)])
+        counts = jax.device_get(sharp(np.asarray(sizes, float), risk, max(sizes)))
+        union = jax.jit(jax.vmap(lambda n: jnp.exp(permutations.log_failures(bits, n, bits)[0])))
+        failures = np.asarray(union(np.asarray(all_members, float)))
+        limit = permutations.noise_ratio(2.0).item(), permutations.near_full_coefficient()
+    every = all_right(trained.mean, trained.covariance, truth, all_members, draws)
+    dense = np.concatenate([solved.mean, trained.mean[None]]) - means
+    diagonal = np.diagonal(np.concatenate([solved.covariance, trained.covariance[None]]), axis1=1, axis2=2)
+    nets = {
+        "truth": (("input", "bit"), truth),
+        "output_theory": (("time", "input", "bit"), means[:-1]),
+        "variance_theory": (("time", "input"), variances[:-1]),
+        "spread": ("time", [_spread(covariance, bits) for covariance in solved.covariance]),
+        "dense": max(abs(dense).max(), abs(diagonal - variances).max()),
+        "width": width, "seeds": seeds, "draws": draws,
+    }  # fmt: skip
+    of_members = lambda names, members: xr.Dataset({k: ("members", v) for k, v in names.items()}, {"members": members})
     return {
-        "nets": runs.assign(settings),
-        "votes": votes,
-        "all": every,
-        "sizes": curve,
-    }
+        "nets": runs.assign_coords(weight=("input", truth.sum(1))).assign(nets),
+        "votes": of_members({"right": exactness(output, members, truth), "right_theory": expected}, list(members)),
+        "smooth": of_members({"right": smooth}, fine),
+        "all": of_members({"right": every, "failures": failures}, list(all_members)),
+        "sizes": xr.Dataset({k: ("bits", v) for k, v in counts.items()}, {"bits": list(sizes)}).assign(
+            noise_ratio=limit[0], near_full=limit[1]),
+    }  # fmt: skip
+
+
+def _spread(covariance, copies):
+    """A bound that the mean square of correlated standard normals exceeds by one with a chance of 1/1000.
+
+    2 sqrt(x) |w| + 2 x max(w), x = ln 1000, for eigenvalues w that sum to one (Laurent, Massart, 2000).
+    """
+    scale = np.sqrt(np.diagonal(covariance))
+    weights = np.linalg.eigvalsh(covariance / scale / scale[:, None]) / len(scale) / copies
+    x = np.log(1000)
+    return 2 * np.sqrt(x * copies) * np.linalg.norm(weights) + 2 * x * weights.max()
 
 
 def _scores(nets):
-    """The mean squared z-score of the means over networks, at each time, less one."""
-    z = (nets.output.mean("seed") - nets.output_theory) * (nets.seeds / nets.variance_theory) ** 0.5
-    return (z**2).mean(("input", "bit")) - 1
+    """The root mean square of the z-scores of means over networks, less what a bias of 3/width adds to it."""
+    deviation = (nets.variance_theory / nets.seeds) ** 0.5
+    z = (nets.output.mean("seed") - nets.output_theory) / deviation
+    square = lambda a: (a**2).mean([d for d in a.dims if d != "time"])
+    return (square(z) ** 0.5 - square(3 / nets.width / deviation) ** 0.5) / (1 + nets.spread) ** 0.5
 
 
 def _variances(nets):
@@ -193,7 +191,7 @@ def _exponents(sizes, name):
 
 
 def _linearithmic(sizes):
-    ratio = sizes.one / (2 * sizes.coefficient * sizes.bits * np.log(sizes.bits))
+    ratio = sizes.one / (2 * sizes.noise_ratio * sizes.bits * np.log(sizes.bits))
     return max(np.diff(ratio).max(), 1 - ratio.min())
 
 
@@ -206,7 +204,7 @@ def _joint(r):
 
 
 def _near_full(sizes):
-    law = permutations.near_full_coefficient() * sizes.bits**1.5 * np.log(sizes.bits)
+    law = sizes.near_full * sizes.bits**1.5 * np.log(sizes.bits)
     error = abs(sizes["all"] / law - 1) * np.log(sizes.bits)
     return error.where(sizes.share < 0.01).max()
 
@@ -214,8 +212,8 @@ def _near_full(sizes):
 CLAIMS = (
     Claim("the closed form of mean and variance is the dense solve with the kernels, trained and after finite steps",
           lambda r: r["nets"].dense, 1e-10),
-    Claim("trained networks have these means at every time, to three standard errors over all inputs",
-          lambda r: (abs(_scores(r["nets"])) / (3 * r["nets"].spread)).max(skipna=False), 1),
+    Claim("networks have these means at every time, to their sampling error and 3/width, the variance of their kernel",
+          lambda r: _scores(r["nets"]).max(skipna=False), 1),
     Claim("and these variances at every weight, to three standard errors and 10/width",
           lambda r: abs(_variances(r["nets"]) - 1).max(skipna=False),
           lambda r: 3 * (2 / (r["nets"].sizes["bit"] * r["nets"].seeds)) ** 0.5 + 10 / r["nets"].width),
@@ -243,8 +241,8 @@ CLAIMS = (
 
 def plot(results, axes):
     """Draw accuracy against ensemble size; inset, the sizes that k bits need and the outputs of each weight."""
-    nets, votes, every, sizes = (results[name] for name in ("nets", "votes", "all", "sizes"))
-    axes.plot(votes.fine, votes.smooth, "C0", label="one input: theory")
+    nets, votes, smooth, every, sizes = (results[name] for name in ("nets", "votes", "smooth", "all", "sizes"))
+    axes.plot(smooth.members, smooth.right, "C0", label="one input: theory")
     axes.plot(votes.members, votes.right, "C0o", label="one input: networks")
     axes.plot(every.members, (1 - every.failures).clip(0), "C1", label="all inputs: union bound")
     axes.plot(every.members, every.right, "C1s", label="all inputs: Gaussian process")

@@ -75,16 +75,7 @@ def log_failures(
     any of the 2^k inputs is wrong, sharp where that is small.  `largest` >= k is the static number of weights + 1.
     """
     k, members = floats(bits, members)
-    m = jnp.arange(2, largest + 1, dtype=k.dtype)
-    there = m <= k
-    inside = jnp.where(there, m, k)
-    on, off, variance = votes(k, inside)
-    r = jnp.sqrt(members / variance)
-    zeros = k - inside
-    inputs = gammaln(k + 1) - gammaln(inside + 1) - gammaln(zeros + 1)
-    missing = jnp.where(zeros > 0, jnp.log(jnp.maximum(zeros, 1)) + log_ndtr(off * r), -jnp.inf)
-    by_weight = jnp.where(there, inputs + jnp.logaddexp(jnp.log(inside) + log_ndtr(-on * r), missing), -jnp.inf)
-    return logsumexp(by_weight), by_weight
+    return _log_failures(_terms(k, largest), members)
 
 
 def ensemble_size(bits: NUMBER, weight: NUMBER, risk: NUMBER = 0.05) -> Float[Array, "..."]:
@@ -98,7 +89,11 @@ def ensemble_size_all(
 ) -> Float[Array, " sizes"]:
     """Return how many networks get all 2^k inputs right with probability 1 - risk, by `log_failures`."""
     bits, risk = floats(bits, risk)
-    one = lambda k: _smallest(lambda members: log_failures(k, members, largest)[0], risk)
+
+    def one(k):
+        terms = _terms(k, largest)
+        return _smallest(lambda members: _log_failures(terms, members)[0], risk)
+
     return lax.map(one, bits)
 
 
@@ -119,6 +114,28 @@ def noise_ratio(weight: NUMBER) -> Float[Array, "..."]:
 def near_full_coefficient() -> float:
     """Return C of C k^(3/2) ln k, the networks that inputs with few zeros need, more than others for k > 10^4."""
     return (0.5 - B) * A / 2
+
+
+def _terms(k, largest):
+    """For each weight, the log of how many outputs should be one and zero, and their means over their deviation."""
+    m = jnp.arange(2, largest + 1, dtype=k.dtype)
+    there = m <= k
+    m = jnp.where(there, m, k)
+    zeros = k - m
+    # Not minus infinity, whose derivative Newton's method would meet.
+    none = jnp.finfo(k.dtype).min / 8
+    inputs = jnp.where(there, gammaln(k + 1) - gammaln(m + 1) - gammaln(zeros + 1), none)
+    on, off, variance = votes(k, m)
+    scale = jnp.sqrt(variance)
+    log_zeros = jnp.where(zeros > 0, jnp.log(jnp.maximum(zeros, 1)), none)
+    return inputs + jnp.log(m), on / scale, inputs + log_zeros, -off / scale
+
+
+def _log_failures(terms, members):
+    ones, on, zeros, off = terms
+    r = jnp.sqrt(members)
+    by_weight = jnp.logaddexp(ones + log_ndtr(-on * r), zeros + log_ndtr(-off * r))
+    return logsumexp(by_weight), by_weight
 
 
 def _smallest(log_risk, risk):
