@@ -12,11 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.scipy.special import gammaln, log_ndtr, logsumexp
+from jax.scipy.special import gammaln, log_ndtr, logsumexp, ndtri
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Real
 
 from jaxdyn.theory._modes import floats
+from jaxdyn.types import Key
 
 B = 1 / (2 * np.pi)
 A = 1 - B
@@ -95,6 +96,46 @@ def ensemble_size_all(
         return _smallest(lambda members: _log_failures(terms, members)[0], risk)
 
     return lax.map(one, bits)
+
+
+def weight_two_size(bits: NUMBER, tail: NUMBER) -> Float[Array, "..."]:
+    """Return how many networks make one output that should be zero wrong, at weight two, with the chance `tail`.
+
+    At risk / (k (k - 1) (k - 2) / 2), over all such outputs, this is `ensemble_size_all` until k of 10^4.
+    """
+    _, off, variance = votes(bits, 2.0)
+    return variance / off**2 * ndtri(jnp.asarray(tail)) ** 2
+
+
+def crude_size(bits: NUMBER, risk: NUMBER = 0.05) -> Float[Array, "..."]:
+    """Return the ensemble of order k^2 that gives all k 2^k outputs the risk of the worst, with a Gaussian's bound."""
+    k, risk = floats(bits, risk)
+    _, off, variance = votes(k, 2.0)
+    return 2 * variance / off**2 * (k * np.log(2) + jnp.log(k / risk))
+
+
+def all_right(
+    key: Key,
+    mean: Float[Array, "inputs bits"],
+    covariance: Float[Array, "inputs inputs"],
+    truth: Real[Array, "inputs bits"],
+    members: Float[Array, " sizes"],
+    draws: int = 4000,
+) -> Float[Array, " sizes"]:
+    """Return the probability that an ensemble has the sign of every output right, by `draws` of the Gaussian process.
+
+    Bits are independent, with one covariance between inputs: the product of their probabilities, whose standard error
+    is at most that of `draws` trials.
+    """
+    spread = jnp.linalg.cholesky(covariance + 1e-12 * jnp.eye(len(mean), dtype=mean.dtype))
+
+    def of_bit(bit):
+        key, mean, truth = bit
+        noise = jax.random.normal(key, (draws, len(mean)), jnp.float32).astype(mean.dtype) @ spread.T
+        right = lambda size: ((mean[None] + noise / jnp.sqrt(size)) > 0) == (truth > 0)[None]
+        return lax.map(lambda size: jnp.mean(jnp.all(right(size), 1)), members)
+
+    return jnp.prod(lax.map(of_bit, (jax.random.split(key, mean.shape[1]), mean.T, truth.T)), 0)
 
 
 def noise_ratio(weight: NUMBER) -> Float[Array, "..."]:
