@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import linen, nnx
 
 import jaxdyn as jd
-from jaxdyn import Model, models, observables, rules, tasks
+from jaxdyn import Model, kernels, models, observables, rules, tasks
 
 
 class AsModel(NamedTuple):
@@ -67,6 +67,7 @@ best = lambda: LINEAR.init(jax.random.key(2))
 inputs = lambda: normal(1, 6, 3)
 data = lambda: (inputs(), LINEAR.apply(best(), inputs()))
 squared = rules.squared_error(LINEAR.apply)
+LINEAR_NTK = lambda params: kernels.empirical.ntk(LINEAR.apply, params, inputs())
 modes = lambda observe: AsObserve(observe(models.product, TARGET_FRAMES()[-1], TARGET_FRAMES()[0]), start())
 
 
@@ -178,7 +179,10 @@ EXAMPLES = {
     "observables.loss": lambda: AsObserve(observables.loss(squared, data()), start()),
     "observables.gradient_norm": lambda: AsObserve(observables.gradient_norm(jax.grad(squared), data()), start()),
     "observables.sharpness": lambda: AsObserve(observables.sharpness(squared, data(), depth=8), start()),
-    "observables.ntk_change": lambda: AsObserve(observables.ntk_change(LINEAR.apply, inputs(), best()), start()),
+    "observables.kernel_change": lambda: AsObserve(observables.kernel_change(LINEAR_NTK, best()), start()),
+    "observables.kernel_target_alignment": lambda: AsObserve(
+        observables.kernel_target_alignment(LINEAR_NTK, data()[1]), start()
+    ),
     "observables.combine": lambda: AsObserve(
         observables.combine(observables.loss(squared, data()), observables.weight_distance(best())), start()
     ),

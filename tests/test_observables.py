@@ -6,7 +6,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 import jaxdyn as jd
-from jaxdyn import models, observables, rules, tasks
+from jaxdyn import kernels, models, observables, rules, tasks
 
 NET = models.mlp((3, 5, 2), bias_scale=0.1)
 
@@ -66,7 +66,8 @@ def test_expensive_observables_run_on_schedule_under_vmap():
     def simulate(key):
         start = NET.init(key)
         expensive = observables.combine(
-            observables.sharpness(loss, data, depth=8), observables.ntk_change(NET.apply, data[0][:4], start)
+            observables.sharpness(loss, data, depth=8),
+            observables.kernel_change(lambda p: kernels.empirical.ntk(NET.apply, p, data[0][:4]), start),
         )
         observe = observables.combine(observables.loss(loss, data), jd.at([0, 4], expensive))
         return jd.train(
@@ -75,8 +76,8 @@ def test_expensive_observables_run_on_schedule_under_vmap():
 
     seen = jax.jit(jax.vmap(simulate))(jax.random.split(jax.random.key(0), 3))
     np.testing.assert_array_equal(np.isnan(seen["sharpness"]), np.array([[False, True, False]] * 3))
-    np.testing.assert_allclose(seen["ntk_alignment"][:, 0], 1, rtol=1e-5)
-    assert np.all(seen["ntk_distance"][:, 2] > 1e-3)
+    np.testing.assert_allclose(seen["kernel_alignment"][:, 0], 1, rtol=1e-5)
+    assert np.all(seen["kernel_distance"][:, 2] > 1e-3)
     assert np.all(np.diff(seen["loss"]) < 0)
 
 
@@ -87,12 +88,28 @@ def test_ntk_of_a_linear_network_is_its_closed_form():
     x = batch(5)[0]
     kernel = lambda w: np.kron(x @ x.T, w[1] @ w[1].T) + np.kron(x @ w[0].T @ w[0] @ x.T, np.eye(2))
     a, b = net.init(jax.random.key(0)), net.init(jax.random.key(1))
-    seen = observables.ntk_change(net.apply, x, a)(jd.State(0, b))
+    ntk = lambda p: kernels.empirical.ntk(net.apply, p, x, trace=False)
+    seen = observables.kernel_change(ntk, a)(jd.State(0, b))
     k, k0 = kernel(b), kernel(a)
-    np.testing.assert_allclose(seen["ntk_distance"], np.linalg.norm(k - k0) / np.linalg.norm(k0), rtol=1e-12)
+    np.testing.assert_allclose(seen["kernel_distance"], np.linalg.norm(k - k0) / np.linalg.norm(k0), rtol=1e-12)
     np.testing.assert_allclose(
-        seen["ntk_alignment"], np.sum(k * k0) / np.linalg.norm(k) / np.linalg.norm(k0), rtol=1e-12
+        seen["kernel_alignment"], np.sum(k * k0) / np.linalg.norm(k) / np.linalg.norm(k0), rtol=1e-12
     )
+
+
+@pytest.mark.usefixtures("x64")
+def test_alignment_with_targets_is_centred():
+    y = batch(6)[1]
+    align = lambda k, y: observables.kernel_target_alignment(lambda p: k, y)(jd.State(0, ()))["kernel_target_alignment"]
+    # Neither a shift of the targets nor one common to all entries of the kernel counts.
+    np.testing.assert_allclose(align(3 * y @ y.T + 7, y + 5), 1, rtol=1e-12)
+    h = np.eye(6) - 1 / 6
+    k = np.diag(np.arange(6.0))
+    expected = np.sum(h @ k @ h * (h @ y @ y.T @ h)) / np.linalg.norm(h @ k @ h) / np.linalg.norm(h @ y @ y.T @ h)
+    np.testing.assert_allclose(align(jnp.asarray(k), y), expected, rtol=1e-12)
+    np.testing.assert_allclose(align(jnp.asarray(k), y[:, 0]), align(jnp.asarray(k), y[:, :1]), rtol=1e-12)
+    with pytest.raises(ValueError, match=r"\(6, 6, 2, 2\)"):
+        align(jnp.ones((6, 6, 2, 2)), y)
 
 
 @pytest.mark.usefixtures("x64")

@@ -59,59 +59,64 @@ def gram(
 @functools.partial(jax.jit, static_argnames=("layer", "names", "batch", "mesh"))
 def _gram(layer, x1, x2, names, batch, mesh):
     level, block = _infer(layer, x1)
-    n, rows = len(x1), jnp.arange(len(x1))
+    fill = functools.partial(_matrices, layer, level, names, batch or block)
     if mesh is None:
-        columns = rows if x2 is None else n + jnp.arange(len(x2))
-        return _matrices(layer, level, x1, rows, x1 if x2 is None else x2, columns, names, batch or block, x2 is None)
-    devices = math.prod(mesh.shape.values())
-    missing = -n % devices
-    columns = rows if x2 is None else n + jnp.arange(len(x2))
-    others = x1 if x2 is None else x2
+        return fill(x1, 0 if x2 is None else -len(x1), x2)
+    others, devices = x1 if x2 is None else x2, math.prod(mesh.shape.values())
     part, whole = PartitionSpec(mesh.axis_names), PartitionSpec()
-    share = jax.shard_map(
-        lambda x, r, others, c: _matrices(layer, level, x, r, others, c, names, batch or block, False),
-        mesh=mesh,
-        in_specs=(part, part, whole, whole),
-        out_specs=part,
-        check_vma=False,
-    )
-    padded = jnp.pad(x1, [(0, missing)] + [(0, 0)] * (x1.ndim - 1), mode="edge")
-    matrices = share(padded, jnp.arange(n + missing), others, columns)
-    return {name: matrix[:n] for name, matrix in matrices.items()}
+    padded = _pad_rows(x1, -len(x1) % devices)
+    rows = len(padded) // devices
+
+    def share(x, others):
+        first = jax.lax.axis_index(mesh.axis_names) * rows
+        return fill(x, first if x2 is None else -rows, others)
+
+    spread = jax.shard_map(share, mesh=mesh, in_specs=(part, whole), out_specs=part, check_vma=False)
+    return {name: matrix[: len(x1)] for name, matrix in spread(padded, others).items()}
 
 
-def _matrices(layer, level, x1, rows, x2, columns, names, batch, symmetric):
-    """Fill the matrices block by block; the last blocks of a row or column overlap where sizes are no multiples."""
-    n, m = len(x1), len(x2)
-    edges = min(batch, n), min(batch, m)
-    starts = [np.minimum(np.arange(0, size, edge), size - edge) for size, edge in zip((n, m), edges, strict=True)]
-    corners = np.stack(np.meshgrid(*starts, indexing="ij"), -1).reshape(-1, 2)
-    corners = corners[corners[:, 0] <= corners[:, 1]] if symmetric else corners
+def _matrices(layer, level, names, batch, x1, first, x2):
+    """Fill the matrices block by block; example i of `x1` is example first + i of `x2`, None: x1 itself."""
+    symmetric, x2 = x2 is None, x1 if x2 is None else x2
+    sizes, counts = (len(x1), len(x2)), [-(-len(x) // batch) for x in (x1, x2)]
+    edges = [-(-size // count) for size, count in zip(sizes, counts, strict=True)]
+    x1, x2 = (_pad_rows(x, e * c - len(x)) for x, e, c in zip((x1, x2), edges, counts, strict=True))
+    corners = np.array([(i, j) for i in range(counts[0]) for j in range(i if symmetric else 0, counts[1])]) * edges
 
     def block(corner):
-        cut = lambda v, axis: jax.lax.dynamic_slice_in_dim(v, corner[axis], edges[axis])
-        k = layer.kernel(_pair(cut(x1, 0), cut(rows, 0), cut(x2, 1), cut(columns, 1), level))
+        one, two = (jax.lax.dynamic_slice_in_dim(x, *cut) for x, *cut in zip((x1, x2), corner, edges, strict=True))
+        rows, columns = first + corner[0] + jnp.arange(edges[0]), corner[1] + jnp.arange(edges[1])
+        k = layer.kernel(_pair(one, two, rows[:, None] == columns[None], level))
         return {name: k.cov if name == "nngp" else k.ntk for name in names}
 
-    if len(corners) == 1:
+    def place(matrices, values, corner):
+        return {name: jax.lax.dynamic_update_slice(matrices[name], v, tuple(corner)) for name, v in values.items()}
+
+    def mirror(matrices, corner):
+        values = {name: jax.lax.dynamic_slice(m, tuple(corner), edges) for name, m in matrices.items()}
+        upper = corner[0] + jnp.arange(edges[0])[:, None] <= corner[1] + jnp.arange(edges[1])[None]
+        values = {name: jnp.where(upper, v, v.T) for name, v in values.items()}
+        transposed = {name: v.T for name, v in values.items()}
+        return place(place(matrices, values, corner), transposed, corner[::-1]), None
+
+    if len(corners) == 1 and not symmetric:
         return block(corners[0])
-
-    def fill(matrices, corner):
-        place = lambda matrix, values: jax.lax.dynamic_update_slice(matrix, values, tuple(corner))
-        return jax.tree.map(place, matrices, block(corner)), None
-
-    matrices = {name: jnp.zeros((n, m), x1.dtype) for name in names}
-    matrices, _ = jax.lax.scan(fill, matrices, jnp.asarray(corners))
-    if not symmetric:
-        return matrices
-    upper = rows[:, None] <= columns[None]
-    return {name: jnp.where(upper, matrix, matrix.T) for name, matrix in matrices.items()}
+    corners = jnp.asarray(corners)
+    matrices = {name: jnp.zeros((len(x1), len(x2)), x1.dtype) for name in names}
+    matrices, _ = jax.lax.scan(lambda m, corner: (place(m, block(corner), corner), None), matrices, corners)
+    # In a loop of its own: fused with a transposition, XLA computes the layers anew, unvectorised.
+    matrices = jax.lax.scan(mirror, matrices, corners)[0] if symmetric else matrices
+    return {name: matrix[: sizes[0], : sizes[1]] for name, matrix in matrices.items()}
 
 
-def _pair(x1, rows, x2, columns, level):
+def _pad_rows(x, count):
+    return jnp.pad(x, [(0, count)] + [(0, 0)] * (x.ndim - 1), mode="edge")
+
+
+def _pair(x1, x2, same, level):
     """Return the kernel of the inputs themselves, for all pairs of a block."""
     one, two = x1[:, None], x2[None]
-    k = _input_kernel(one, two, level != "positions", rows[:, None] == columns[None])
+    k = _input_kernel(one, two, level != "positions", same)
     if level != "selves":
         return k
     own = lambda x: replace(_input_kernel(x, x, True, jnp.ones(x.shape[:2], bool)), own=True)
@@ -154,10 +159,10 @@ def _products(x1, x2):
 def _infer(layer, x):
     """Find the least that the layer needs to know of a pair, and the block whose arrays are `BLOCK_BYTES`."""
     one = jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype)
-    index = jax.ShapeDtypeStruct((1,), int)
+    same = jax.ShapeDtypeStruct((1, 1), bool)
     for level in ("positions", "full", "selves"):
         try:
-            k = jax.eval_shape(lambda x, i, level=level: layer.kernel(_pair(x, i, x, i, level)), one, index)
+            k = jax.eval_shape(lambda x, same, level=level: layer.kernel(_pair(x, x, same, level)), one, same)
         except Need:
             continue
         if k.spatial:

@@ -2,7 +2,7 @@
 
 from jaxdyn.observables.curvature import sharpness
 from jaxdyn.observables.gradients import gradient_norm, loss
-from jaxdyn.observables.kernels import ntk_change
+from jaxdyn.observables.kernels import kernel_change, kernel_target_alignment
 from jaxdyn.observables.records import combine, prefixed
 from jaxdyn.observables.weights import alignment, leakage, mode_strengths, singular_values, weight_distance
 
@@ -10,10 +10,11 @@ __all__ = [
     "alignment",
     "combine",
     "gradient_norm",
+    "kernel_change",
+    "kernel_target_alignment",
     "leakage",
     "loss",
     "mode_strengths",
-    "ntk_change",
     "prefixed",
     "sharpness",
     "singular_values",

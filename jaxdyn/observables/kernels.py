@@ -1,34 +1,51 @@
-"""Observables of the empirical neural tangent kernel."""
+"""Observables of a kernel of the parameters, such as the empirical neural tangent kernel."""
 
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, Float
 
 from jaxdyn.types import Observe, Params
 
+Kernel = Callable[[Params], Float[Array, "..."]]
 
-def ntk_change(apply: Callable[..., Array], x: PyTree[Array], reference: Params) -> Observe:
-    """Observe how far the empirical neural tangent kernel K of `apply` on `x` is from K_0, that at `reference`.
 
-    `ntk_distance` is `|K - K_0|_F / |K_0|_F`, `ntk_alignment` the cosine `<K, K_0> / (|K|_F |K_0|_F)`.  The kernel is
-    K = J J^T, J the Jacobian of all outputs on all of `x` (n_x * n_outputs, n_params): it is held in full.
+def kernel_change(kernel: Kernel, reference: Params) -> Observe:
+    """Observe how far `kernel(params)` is from K_0, the one at the parameters `reference`.
+
+    `kernel_distance` is `|K - K_0|_F / |K_0|_F`, `kernel_alignment` the cosine `<K, K_0> / (|K|_F |K_0|_F)`, over all
+    entries of K, of any shape: `lambda p: kernels.empirical.ntk(apply, p, x)`, or a product of hidden activities.
     """
-
-    def kernel(params):
-        jacobian = jax.jacrev(lambda p: apply(p, x).reshape(-1))(params)
-        rows = [j.reshape(j.shape[0], -1) for j in jax.tree.leaves(jacobian)]
-        return sum(j @ j.T for j in rows)
-
     initial = kernel(reference)
 
     def observe(state):
         now = kernel(state.params)
-        norm, norm_now = jnp.linalg.norm(initial), jnp.linalg.norm(now)
+        norm = jnp.sqrt(jnp.sum(initial**2))
         return {
-            "ntk_distance": jnp.linalg.norm(now - initial) / norm,
-            "ntk_alignment": jnp.sum(now * initial) / (norm_now * norm),
+            "kernel_distance": jnp.sqrt(jnp.sum((now - initial) ** 2)) / norm,
+            "kernel_alignment": jnp.sum(now * initial) / (jnp.sqrt(jnp.sum(now**2)) * norm),
         }
+
+    return observe
+
+
+def kernel_target_alignment(kernel: Kernel, targets: Float[Array, " n"] | Float[Array, "n k"]) -> Observe:
+    """Observe the centred alignment of `kernel(params)` (n, n) with the targets (Cortes, Mohri & Rostamizadeh 2012).
+
+    `kernel_target_alignment` is `<K_c, Y_c> / (|K_c|_F |Y_c|_F)`, Y = y y^T, A_c = H A H with H = I - 1 1^T / n; it is
+    1 where the centred kernel is that of the targets.  Raises ValueError for a kernel that is not (n, n).
+    """
+    n = len(targets)
+    targets = targets.reshape(n, -1)
+    targets = targets - jnp.mean(targets, 0, keepdims=True)
+    ideal = targets @ targets.T
+
+    def observe(state):
+        k = kernel(state.params)
+        if k.shape != (n, n):
+            raise ValueError(f"kernel: shape {k.shape} for {n} targets; pass one of shape {(n, n)}, such as trace=True")
+        k = k - jnp.mean(k, 0, keepdims=True)
+        k = k - jnp.mean(k, 1, keepdims=True)
+        return {"kernel_target_alignment": jnp.sum(k * ideal) / (jnp.linalg.norm(k) * jnp.linalg.norm(ideal))}
 
     return observe

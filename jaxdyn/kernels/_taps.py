@@ -1,0 +1,339 @@
+"""Derivatives of one sample's outputs in factors: where a parameter enters through one dense layer, convolution or
+embedding, its Jacobian is a sum of outer products of what enters the layer and the derivative by what leaves it.
+
+The traced equations of the function are searched for such layers; at their outputs h zeros ("taps") are added, and one
+backward pass gives the derivatives by all taps and by all other parameters.
+"""
+
+import functools
+import itertools
+import math
+from collections import defaultdict
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.extend import core
+from jax.extend.core import primitives as prim
+
+REINDEXED = {
+    prim.reshape_p,
+    prim.transpose_p,
+    prim.squeeze_p,
+    prim.broadcast_in_dim_p,
+    prim.convert_element_type_p,
+    prim.copy_p,
+    prim.rev_p,
+    prim.neg_p,
+}
+
+
+class Layer(NamedTuple):
+    """A layer `h = weight (*) a + bias` applied at `sites` S places of a sample: a is (S, C), h is (S, F)."""
+
+    weight: int
+    bias: int | None
+    entering: Any
+    fold: Any
+    indices: bool
+    scales: list
+    bias_scales: list
+    leaving: Any
+    unfold: Any
+    sites: int
+    fan_in: int
+    fan_out: int
+
+
+class Factors(NamedTuple):
+    """One layer's Jacobian, sum_s entering_s (x) leaving_s: entering (S, C), or indices (S,); leaving (k, S, F)."""
+
+    entering: Any
+    leaving: Any
+
+
+class Plan(NamedTuple):
+    """What was found: `derive(leaves, x) -> ([Factors], [Jacobian (n, k, P)])`, layers, untapped sizes, FLOP of f."""
+
+    derive: Any
+    layers: list[Layer]
+    rest: list[int]
+    flops: int
+
+
+def plan(f, params, x, *, taps: bool) -> Plan:
+    """Plan the derivatives by the floating leaves of `params` of `f(params, x) -> (k,)` at single samples like `x`."""
+    leaves, treedef = jax.tree.flatten(params)
+    inputs, in_tree = jax.tree.flatten(x)
+    flat = lambda *atoms: f(treedef.unflatten(atoms[: len(leaves)]), in_tree.unflatten(atoms[len(leaves) :]))
+    closed = jax.make_jaxpr(flat)(*leaves, *inputs)
+    eqns, consts, outvars = _inlined(closed)
+    trained = [i for i, leaf in enumerate(leaves) if _real(jnp.result_type(leaf))]
+    layers = _layers(eqns, closed.jaxpr.invars, outvars, trained) if taps else []
+    points = list(dict.fromkeys(layer.leaving for layer in layers))
+    zeros = [core.Var(point.aval) for point in points]
+    aux = [[layer.entering, *(s for _, s in layer.scales + layer.bias_scales)] for layer in layers]
+    jaxpr = closed.jaxpr.replace(
+        constvars=[],
+        invars=[*consts, *closed.jaxpr.invars, *zeros],
+        outvars=[*outvars, *itertools.chain(*aux)],
+        eqns=_tapped(eqns, dict(zip(points, zeros, strict=True))),
+    )
+    evaluate = core.jaxpr_as_fun(core.ClosedJaxpr(jaxpr, []))
+    owned = {i for layer in layers for i in (layer.weight, layer.bias)}
+    rest = [i for i in trained if i not in owned]
+
+    def outputs(taps, others, leaves, x):
+        leaves = list(leaves)
+        for i, leaf in zip(rest, others, strict=True):
+            leaves[i] = leaf
+        out, *seen = evaluate(*consts.values(), *leaves, *x, *taps)
+        return out, seen
+
+    def derive(params, x):
+        leaves, x = jax.tree.leaves(params), jax.tree.leaves(x)
+        start = [jnp.zeros(v.aval.shape, v.aval.dtype) for v in zeros]
+
+        def one(x):
+            jacobian = jax.jacrev(outputs, argnums=(0, 1), has_aux=True)
+            (by_tap, by_leaf), seen = jacobian(start, [leaves[i] for i in rest], leaves, x)
+            by_point, seen = dict(zip(points, by_tap, strict=True)), iter(seen)
+            factors = [
+                _factors(
+                    layer, [next(seen) for _ in atoms], by_point[layer.leaving], jnp.result_type(leaves[layer.weight])
+                )
+                for layer, atoms in zip(layers, aux, strict=True)
+            ]
+            return factors, [j.reshape(len(j), -1) for j in by_leaf]
+
+        return jax.vmap(one)(x)
+
+    return Plan(derive, layers, [math.prod(jnp.shape(leaves[i])) for i in rest], _flops(closed.jaxpr))
+
+
+def _factors(layer, seen, by_tap, dtype):
+    entering, *scales = seen
+    product = lambda some, values: functools.reduce(
+        lambda a, s: a / s[1] if s[0] else a * s[1], zip([d for d, _ in some], values, strict=True), jnp.ones((), dtype)
+    )
+    scale = product(layer.scales, [s.reshape(()).astype(dtype) for s in scales[: len(layer.scales)]])
+    leaving = jax.vmap(layer.unfold)(by_tap).astype(dtype)
+    if layer.indices:
+        return Factors(layer.fold(entering), scale * leaving)
+    entering = scale * layer.fold(entering).astype(dtype)
+    if layer.bias is not None:
+        one = product(layer.bias_scales, [s.reshape(()).astype(dtype) for s in scales[len(layer.scales) :]])
+        entering = jnp.concatenate([entering, jnp.full((layer.sites, 1), one)], axis=1)
+    return Factors(entering, leaving)
+
+
+def _inlined(closed):
+    """Return the equations with the bodies of jitted functions in their place, the constants, and the outputs."""
+    eqns, consts = [], {}
+
+    def visit(jaxpr, values, inputs):
+        env = dict(zip(jaxpr.invars, inputs, strict=True))
+        for var, value in zip(jaxpr.constvars, values, strict=True):
+            env[var] = core.Var(var.aval)
+            consts[env[var]] = value
+        read = lambda atom: atom if isinstance(atom, core.Literal) else env[atom]
+        for eqn in jaxpr.eqns:
+            arguments = [read(a) for a in eqn.invars]
+            if eqn.primitive is prim.jit_p:
+                body = eqn.params["jaxpr"]
+                results = visit(body.jaxpr, body.consts, arguments)
+            else:
+                results = [core.Var(v.aval) for v in eqn.outvars]
+                eqns.append(eqn.replace(invars=arguments, outvars=results))
+            env.update(zip(eqn.outvars, results, strict=True))
+        return [read(a) for a in jaxpr.outvars]
+
+    return eqns, consts, visit(closed.jaxpr, closed.consts, closed.jaxpr.invars)
+
+
+def _tapped(eqns, zeros):
+    """Add zeros to the variables that have them."""
+    result = []
+    for eqn in eqns:
+        before = {v: core.Var(v.aval) for v in eqn.outvars if v in zeros}
+        result.append(eqn.replace(outvars=[before.get(v, v) for v in eqn.outvars]))
+        for v, plain in before.items():
+            result.append(core.new_jaxpr_eqn([plain, zeros[v]], [v], prim.add_p, {}, eqn.effects))
+    return result
+
+
+def _layers(eqns, invars, outvars, trained):
+    uses, made = defaultdict(list), {}
+    for eqn in eqns:
+        made.update(dict.fromkeys(eqn.outvars, eqn))
+        for position, atom in enumerate(eqn.invars):
+            if not isinstance(atom, core.Literal):
+                uses[atom].append((eqn, position))
+    for atom in outvars:
+        if not isinstance(atom, core.Literal):
+            uses[atom].append((None, 0))
+    along = functools.partial(_along, uses, made)
+    biases = dict(filter(None, (_bias(i, invars[i], along) for i in trained)))
+    layers = [_layer(i, invars[i], along, biases) for i in trained]
+    return [layer for layer in layers if layer is not None]
+
+
+def _along(uses, made, var, reindex=True):
+    """Follow a variable used once through changes of shape and scalar factors: (equation, position, name, factors)."""
+    scales = []
+    while len(uses[var]) == 1 and uses[var][0][0] is not None:
+        eqn, position = uses[var][0]
+        out = eqn.outvars[0]
+        same = _real(out.aval.dtype) and out.aval.size == var.aval.size
+        if eqn.primitive in REINDEXED and same and (reindex or out.aval.shape == var.aval.shape):
+            var = out
+        elif same and (eqn.primitive is prim.mul_p or (eqn.primitive is prim.div_p and position == 0)):
+            other = eqn.invars[1 - position]
+            if not isinstance(other, core.Literal) and other in made:
+                source = made[other]
+                other = source.invars[0] if source.primitive is prim.broadcast_in_dim_p else other
+            if other.aval.size != 1 or out.aval.shape != var.aval.shape:
+                return eqn, position, var, scales
+            scales.append((eqn.primitive is prim.div_p, other))
+            var = out
+        else:
+            return eqn, position, var, scales
+    return None, 0, var, scales
+
+
+class _Bias(NamedTuple):
+    """A leaf that is only added: its size, the axes of the sum that it varies along, its scalar factors."""
+
+    leaf: int
+    size: int
+    axes: list[int]
+    scales: list
+
+
+def _bias(leaf, var, along):
+    """Return the sum (equation, position) that a leaf enters, and the leaf as a bias, or None."""
+    size = var.aval.size
+    eqn, position, var, scales = along(var)
+    axes = [i for i, n in enumerate(var.aval.shape) if n > 1]
+    if eqn is not None and eqn.primitive is prim.broadcast_in_dim_p:
+        axes = [eqn.params["broadcast_dimensions"][i] for i in axes]
+        eqn, position, _, more = along(eqn.outvars[0], reindex=False)
+        scales = scales + more
+    if eqn is None or eqn.primitive is not prim.add_p:
+        return None
+    return (id(eqn), position), _Bias(leaf, size, axes, scales)
+
+
+def _layer(leaf, var, along, biases):
+    size = var.aval.size
+    eqn, position, var, scales = along(var)
+    found = None if eqn is None else RECOGNISED.get(eqn.primitive, lambda *_: None)(eqn, position, var)
+    if found is None:
+        return None
+    fold, axes, fan_in, entering = found
+    leaving = eqn.outvars[0]
+    fan_out = size // fan_in
+    sites = leaving.aval.size // fan_out
+    indices = eqn.primitive is prim.gather_p
+    unfold = functools.partial(_fold, last=axes)
+    bias, bias_scales = None, []
+    end, position, _, more = (None, 0, None, []) if indices else along(leaving, reindex=sites == 1)
+    added = None if end is None else biases.get((id(end), 1 - position))
+    if added is not None and added.size == fan_out and end.outvars[0].aval.size == leaving.aval.size:
+        wide = [i for i in axes if leaving.aval.shape[i] > 1]
+        if sites == 1 or sorted(added.axes) == sorted(wide):
+            # Once: two leaves of one product may share their sum.
+            del biases[id(end), 1 - position]
+            bias, bias_scales, scales, leaving = added.leaf, added.scales, scales + more, end.outvars[0]
+            unfold = unfold if sites > 1 else lambda h: h.reshape(1, -1)
+    return Layer(leaf, bias, entering, fold, indices, scales, bias_scales, leaving, unfold, sites, fan_in, fan_out)
+
+
+def _fold(array, last):
+    """Bring the axes `last` to the end, and flatten them, and those before them."""
+    others = [i for i in range(array.ndim) if i not in last]
+    columns = math.prod(array.shape[i] for i in last)
+    return array.transpose(*others, *last).reshape(-1, columns)
+
+
+def _dense(eqn, position, var):
+    contracted, batch = eqn.params["dimension_numbers"]
+    if math.prod(var.aval.shape[i] for i in batch[position]) != 1:
+        return None
+    free = var.aval.ndim - len(contracted[position]) - len(batch[position])
+    rank = eqn.outvars[0].aval.ndim
+    axes = range(rank - free, rank) if position == 1 else range(len(batch[0]), len(batch[0]) + free)
+    fan_in = math.prod(var.aval.shape[i] for i in contracted[position])
+    return functools.partial(_fold, last=contracted[1 - position]), tuple(axes), fan_in, eqn.invars[1 - position]
+
+
+def _convolution(eqn, position, var):
+    p = eqn.params
+    if position != 1 or p["feature_group_count"] != 1 or p["batch_group_count"] != 1:
+        return None
+    left, right, out = p["dimension_numbers"]
+    kernel = [var.aval.shape[i] for i in right[2:]]
+    sizes = [eqn.outvars[0].aval.shape[i] for i in out[2:]]
+
+    def windows(a):
+        a = a.transpose(left[0], *left[2:], left[1])
+        edges = [(low, high, d - 1) for (low, high), d in zip(p["padding"], p["lhs_dilation"], strict=True)]
+        a = lax.pad(a, jnp.zeros((), a.dtype), [(0, 0, 0), *edges, (0, 0, 0)])
+        steps = p["window_strides"]
+
+        def shifted(offsets):
+            first = [o * d for o, d in zip(offsets, p["rhs_dilation"], strict=True)]
+            last = [f + (n - 1) * s + 1 for f, n, s in zip(first, sizes, steps, strict=True)]
+            return lax.slice(a, [0, *first, 0], [len(a), *last, a.shape[-1]], [1, *steps, 1])
+
+        shifts = [shifted(offsets) for offsets in itertools.product(*map(range, kernel))]
+        return jnp.concatenate(shifts, axis=-1).reshape(-1, len(shifts) * a.shape[-1])
+
+    # The sites of the output are read in the order (batch, space) as well.
+    axes = (out[1],)
+    if sorted((out[0], *out[2:])) != [out[0], *out[2:]]:
+        return None
+    return windows, axes, math.prod(kernel) * var.aval.shape[right[1]], eqn.invars[0]
+
+
+def _embedding(eqn, position, var):
+    p, rows, mode = eqn.params, var.aval.shape[0] if var.aval.ndim else 1, lax.GatherScatterMode
+    numbers = p["dimension_numbers"]
+    whole = p["slice_sizes"] == (1, *var.aval.shape[1:])
+    simple = (numbers.collapsed_slice_dims, numbers.start_index_map) == ((0,), (0,))
+    if position != 0 or not whole or not simple or numbers.operand_batching_dims:
+        return None
+
+    def indices(found):
+        found = found.reshape(-1)
+        return jnp.clip(found, 0, rows - 1) if p["mode"] == mode.CLIP else found
+
+    return indices, tuple(numbers.offset_dims), rows, eqn.invars[1]
+
+
+RECOGNISED = {
+    prim.dot_general_p: _dense,
+    prim.conv_general_dilated_p: _convolution,
+    prim.gather_p: _embedding,
+}
+
+
+def _flops(jaxpr):
+    """Count the operations of matrix products and convolutions, also inside calls and scans."""
+    total = 0
+    for eqn in jaxpr.eqns:
+        out = eqn.outvars[0].aval.size if eqn.outvars and hasattr(eqn.outvars[0].aval, "size") else 0
+        if eqn.primitive is prim.dot_general_p:
+            contracted = eqn.params["dimension_numbers"][0][0]
+            total += 2 * out * math.prod(eqn.invars[0].aval.shape[i] for i in contracted)
+        elif eqn.primitive is prim.conv_general_dilated_p:
+            features = eqn.params["dimension_numbers"].rhs_spec[0]
+            total += 2 * out * eqn.invars[1].aval.size // eqn.invars[1].aval.shape[features]
+        else:
+            total += eqn.params.get("length", 1) * sum(map(_flops, core.jaxprs_in_params(eqn.params)))
+    return total
+
+
+def _real(dtype):
+    return jnp.issubdtype(dtype, jnp.floating)
