@@ -30,7 +30,7 @@ CONFIGURATIONS = {
     ),
     "giapitzakis2025": (
         {"bits": 5, "width": 512, "seeds": 200, "steps": (1, 20), "learning_rate": 10.0, "risk": 0.1, "draws": 1000},
-        {"bits": 7, "width": 256, "seeds": 100, "steps": (30,), "members": (2, 10), "dense_bits": (9,), "draws": 2000},
+        {"bits": 7, "width": 256, "seeds": 100, "steps": (30,), "members": (2, 10), "draws": 2000},
     ),
     "liu2020": (
         {"samples": 300, "ratio": 1.2, "flipped": 0.1, "sigmas": (0.4,), "noisy_sigma": 0.2, "decays": (0.8,)},

@@ -12,11 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.scipy.special import gammaln, log_ndtr, logsumexp
+from jax.scipy.special import gammaln, log_ndtr, logsumexp, ndtri
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Real
 
 from jaxdyn.theory._modes import floats
+from jaxdyn.types import Key
 
 B = 1 / (2 * np.pi)
 A = 1 - B
@@ -75,16 +76,7 @@ def log_failures(
     any of the 2^k inputs is wrong, sharp where that is small.  `largest` >= k is the static number of weights + 1.
     """
     k, members = floats(bits, members)
-    m = jnp.arange(2, largest + 1, dtype=k.dtype)
-    there = m <= k
-    inside = jnp.where(there, m, k)
-    on, off, variance = votes(k, inside)
-    r = jnp.sqrt(members / variance)
-    zeros = k - inside
-    inputs = gammaln(k + 1) - gammaln(inside + 1) - gammaln(zeros + 1)
-    missing = jnp.where(zeros > 0, jnp.log(jnp.maximum(zeros, 1)) + log_ndtr(off * r), -jnp.inf)
-    by_weight = jnp.where(there, inputs + jnp.logaddexp(jnp.log(inside) + log_ndtr(-on * r), missing), -jnp.inf)
-    return logsumexp(by_weight), by_weight
+    return _log_failures(_terms(k, largest), members)
 
 
 def ensemble_size(bits: NUMBER, weight: NUMBER, risk: NUMBER = 0.05) -> Float[Array, "..."]:
@@ -98,8 +90,52 @@ def ensemble_size_all(
 ) -> Float[Array, " sizes"]:
     """Return how many networks get all 2^k inputs right with probability 1 - risk, by `log_failures`."""
     bits, risk = floats(bits, risk)
-    one = lambda k: _smallest(lambda members: log_failures(k, members, largest)[0], risk)
+
+    def one(k):
+        terms = _terms(k, largest)
+        return _smallest(lambda members: _log_failures(terms, members)[0], risk)
+
     return lax.map(one, bits)
+
+
+def weight_two_size(bits: NUMBER, tail: NUMBER) -> Float[Array, "..."]:
+    """Return how many networks make one output that should be zero wrong, at weight two, with the chance `tail`.
+
+    At risk / (k (k - 1) (k - 2) / 2), over all such outputs, this is `ensemble_size_all` until k of 10^4.
+    """
+    _, off, variance = votes(bits, 2.0)
+    return variance / off**2 * ndtri(jnp.asarray(tail)) ** 2
+
+
+def crude_size(bits: NUMBER, risk: NUMBER = 0.05) -> Float[Array, "..."]:
+    """Return the ensemble of order k^2 that gives all k 2^k outputs the risk of the worst, with a Gaussian's bound."""
+    k, risk = floats(bits, risk)
+    _, off, variance = votes(k, 2.0)
+    return 2 * variance / off**2 * (k * np.log(2) + jnp.log(k / risk))
+
+
+def all_right(
+    key: Key,
+    mean: Float[Array, "inputs bits"],
+    covariance: Float[Array, "inputs inputs"],
+    truth: Real[Array, "inputs bits"],
+    members: Float[Array, " sizes"],
+    draws: int = 4000,
+) -> Float[Array, " sizes"]:
+    """Return the probability that an ensemble has the sign of every output right, by `draws` of the Gaussian process.
+
+    Bits are independent, with one covariance between inputs: the product of their probabilities, whose standard error
+    is at most that of `draws` trials.
+    """
+    spread = jnp.linalg.cholesky(covariance + 1e-12 * jnp.eye(len(mean), dtype=mean.dtype))
+
+    def of_bit(bit):
+        key, mean, truth = bit
+        noise = jax.random.normal(key, (draws, len(mean)), jnp.float32).astype(mean.dtype) @ spread.T
+        right = lambda size: ((mean[None] + noise / jnp.sqrt(size)) > 0) == (truth > 0)[None]
+        return lax.map(lambda size: jnp.mean(jnp.all(right(size), 1)), members)
+
+    return jnp.prod(lax.map(of_bit, (jax.random.split(key, mean.shape[1]), mean.T, truth.T)), 0)
 
 
 def noise_ratio(weight: NUMBER) -> Float[Array, "..."]:
@@ -119,6 +155,28 @@ def noise_ratio(weight: NUMBER) -> Float[Array, "..."]:
 def near_full_coefficient() -> float:
     """Return C of C k^(3/2) ln k, the networks that inputs with few zeros need, more than others for k > 10^4."""
     return (0.5 - B) * A / 2
+
+
+def _terms(k, largest):
+    """For each weight, the log of how many outputs should be one and zero, and their means over their deviation."""
+    m = jnp.arange(2, largest + 1, dtype=k.dtype)
+    there = m <= k
+    m = jnp.where(there, m, k)
+    zeros = k - m
+    # Not minus infinity, whose derivative Newton's method would meet.
+    none = jnp.finfo(k.dtype).min / 8
+    inputs = jnp.where(there, gammaln(k + 1) - gammaln(m + 1) - gammaln(zeros + 1), none)
+    on, off, variance = votes(k, m)
+    scale = jnp.sqrt(variance)
+    log_zeros = jnp.where(zeros > 0, jnp.log(jnp.maximum(zeros, 1)), none)
+    return inputs + jnp.log(m), on / scale, inputs + log_zeros, -off / scale
+
+
+def _log_failures(terms, members):
+    ones, on, zeros, off = terms
+    r = jnp.sqrt(members)
+    by_weight = jnp.logaddexp(ones + log_ndtr(-on * r), zeros + log_ndtr(-off * r))
+    return logsumexp(by_weight), by_weight
 
 
 def _smallest(log_risk, risk):
