@@ -24,34 +24,34 @@ def images(n=3, size=4, channels=2):
     return jax.random.normal(jax.random.key(1), (n, size, size, channels), jnp.float32).astype(float)
 
 
-# Each takes a width, so that the finite network is the layer itself.
+# Each takes a width, so that the finite network is the layer itself; a readout follows.
 FLAT = {
-    "deep": lambda n: K.serial(K.dense(n, 1.4, 0.3), K.relu(), K.dense(n, 1.2, 0.1), K.erf(), K.dense(1, 1.1, 0.2)),
-    "residual": lambda n: K.serial(K.dense(n), K.residual(K.relu(), K.dense(n, 1.3)), K.gelu(), K.dense()),
+    "deep": lambda n: K.serial(K.dense(n, 1.4, 0.3), K.relu(), K.dense(n, 1.2, 0.1), K.erf()),
+    "residual": lambda n: K.serial(K.dense(n), K.residual(K.relu(), K.dense(n, 1.3)), K.gelu()),
     "sum of features": lambda n: K.serial(
-        K.parallel(K.serial(K.dense(n), K.relu()), K.serial(K.dense(n, 1.5), K.sin(1.0, 0.7, 0.3))), K.dense()
+        K.parallel(K.serial(K.dense(n), K.relu()), K.serial(K.dense(n, 1.5), K.sin(1.0, 0.7, 0.3)))
     ),
     "product": lambda n: K.serial(
-        K.parallel(K.serial(K.dense(n), K.relu()), K.serial(K.dense(n), K.cos()), combine="product"), K.dense()
+        K.parallel(K.serial(K.dense(n), K.relu()), K.serial(K.dense(n), K.cos()), combine="product")
     ),
     "concat": lambda n: K.serial(
-        K.parallel(K.serial(K.dense(n), K.abs_()), K.serial(K.dense(2 * n), K.sign()), combine="concat"), K.dense()
+        K.parallel(K.serial(K.dense(n), K.abs_()), K.serial(K.dense(2 * n), K.sign()), combine="concat")
     ),
-    "norm after relu": lambda n: K.serial(K.dense(n), K.relu(), K.layer_norm(), K.dense(n), K.rbf(0.5), K.dense()),
-    "norm of quadrature": lambda n: K.serial(K.dense(n), K.elementwise(jax.nn.silu), K.layer_norm(), K.dense()),
-    "rectified cube": lambda n: K.serial(K.dense(n, 0.8, 0.1), K.rectified_monomial(3), K.dense()),
-    "step": lambda n: K.serial(K.dense(n), K.rectified_monomial(0), K.dense()),
-    "leaky": lambda n: K.serial(K.dense(n), K.leaky_relu(0.2), K.layer_norm(), K.dense()),
-    "hermite": lambda n: K.serial(K.dense(n, 0.7), K.hermite(2), K.dense()),
-    "exp": lambda n: K.serial(K.dense(n, 0.5), K.exp(1.0, 0.5), K.dense()),
-    "gaussian": lambda n: K.serial(K.dense(n), K.gaussian(1.0, -0.5), K.dense()),
-    "polynomial": lambda n: K.serial(K.dense(n, 0.7), K.polynomial([0.1, 0.5, 0.2]), K.dense()),
-    "monomial": lambda n: K.serial(K.dense(n, 0.7), K.monomial(2), K.dense()),
-    "identity": lambda n: K.serial(K.identity(), K.repeat(K.dense(n), 2), K.dense()),
+    "norm after relu": lambda n: K.serial(K.dense(n), K.relu(), K.layer_norm(), K.dense(n), K.rbf(0.5)),
+    "norm of quadrature": lambda n: K.serial(K.dense(n), K.elementwise(jax.nn.silu), K.layer_norm()),
+    "rectified cube": lambda n: K.serial(K.dense(n, 0.8, 0.1), K.rectified_monomial(3)),
+    "step": lambda n: K.serial(K.dense(n), K.rectified_monomial(0)),
+    "leaky": lambda n: K.serial(K.dense(n), K.leaky_relu(0.2), K.layer_norm()),
+    "hermite": lambda n: K.serial(K.dense(n, 0.7), K.hermite(2)),
+    "exp": lambda n: K.serial(K.dense(n, 0.5), K.exp(1.0, 0.5)),
+    "gaussian": lambda n: K.serial(K.dense(n), K.gaussian(1.0, -0.5)),
+    "polynomial": lambda n: K.serial(K.dense(n, 0.7), K.polynomial([0.1, 0.5, 0.2])),
+    "monomial": lambda n: K.serial(K.dense(n, 0.7), K.monomial(2)),
+    "identity": lambda n: K.serial(K.identity(), K.repeat(K.dense(n), 2)),
 }
 SPATIAL = {
-    "flatten": lambda n: K.serial(K.conv(n, (3,), 1.3, 0.1), K.relu(), K.flatten(), K.dense()),
-    "global pool": lambda n: K.serial(K.conv(n, (2,), 1.3, 0.1, strides=(2,)), K.erf(), K.global_avg_pool(), K.dense()),
+    "flatten": lambda n: K.serial(K.conv(n, (3,), 1.3, 0.1), K.relu(), K.flatten()),
+    "global pool": lambda n: K.serial(K.conv(n, (2,), 1.3, 0.1, strides=(2,)), K.erf(), K.global_avg_pool()),
     "pool inside": lambda n: K.serial(
         K.conv(n, (3,), padding="VALID"),
         K.relu(),
@@ -67,26 +67,38 @@ SPATIAL = {
         K.flatten(),
         K.dense(),
     ),
-    "local": lambda n: K.serial(K.local(n, (3,), 1.2, 0.1), K.relu(), K.global_avg_pool(), K.dense()),
-    "dense on positions": lambda n: K.serial(K.dense(n), K.relu(), K.layer_norm("all"), K.global_avg_pool(), K.dense()),
-    "attention": lambda n: K.serial(K.attention(n, 8, logit_std=0.7), K.flatten(), K.dense()),
-    "softmax": lambda n: K.serial(K.attention(n, 8, kind="softmax", logit_std=1.2, b_std=0.1), K.flatten(), K.dense()),
+    "local": lambda n: K.serial(K.local(n, (3,), 1.2, 0.1), K.relu(), K.global_avg_pool()),
+    "dense on positions": lambda n: K.serial(K.dense(n), K.relu(), K.layer_norm("all"), K.global_avg_pool()),
+    "attention": lambda n: K.serial(K.attention(n, 8, logit_std=0.7), K.flatten()),
+    "softmax": lambda n: K.serial(K.attention(n, 8, kind="softmax", logit_std=1.2, b_std=0.1), K.flatten()),
 }
 NETS = {name: (net, vectors) for name, net in FLAT.items()} | {name: (net, signals) for name, net in SPATIAL.items()}
+
+
+QUICK = {"xla_backend_optimization_level": 0}
 
 
 @pytest.mark.parametrize("name", NETS)
 def test_kernels_are_those_of_wide_networks(name):
     """Means over networks of finite kernels, at a width where their bias, of order 1/width, is the smaller error."""
     net, inputs = NETS[name]
-    width, seeds = (128, 12) if name in FLAT else (64, 12)
-    x, layer = inputs(), net(width)
-    experiment = K.empirical.monte_carlo(lambda key: layer.init(key, x.shape[1:])[1], layer.apply, x, method="jacobian")
-    with jax.disable_jit("quadrature" not in name):  # operations are compiled once for all networks
-        exact = K.gram(net(1), x, get=("nngp", "ntk"))
-        drawn = [experiment(jd.run_key(seed)) for seed in range(seeds)]
+    width, seeds = (128, 16) if name in FLAT else (64, 16)
+    x = inputs()
+
+    @functools.partial(jax.jit, compiler_options=QUICK)
+    def drawn(key):
+        kernels = {}
+        for kernel, outputs in (("nngp", 32), ("ntk", 1)):
+            layer = K.serial(net(width), K.dense(outputs, 1.1, 0.2))
+            init = lambda key, layer=layer: layer.init(key, x.shape[1:])[1]
+            kernels |= K.empirical.monte_carlo(init, layer.apply, x, get=(kernel,), method="jacobian")(key)
+        return kernels
+
+    samples = [drawn(jd.run_key(seed)) for seed in range(seeds)]
+    layer = K.serial(net(1), K.dense(1, 1.1, 0.2))
+    exact = jax.jit(lambda x: K.gram(layer, x, get=("nngp", "ntk")), compiler_options=QUICK)(x)
     for kernel in ("nngp", "ntk"):
-        values, scale = np.stack([d[kernel] for d in drawn]), np.abs(exact[kernel]).max()
+        values, scale = np.stack([s[kernel] for s in samples]), np.abs(exact[kernel]).max()
         bound = 5 * values.std(0, ddof=1) / math.sqrt(seeds) + 6 / width * scale
         assert (np.abs(values.mean(0) - exact[kernel]) < bound).all()
         np.testing.assert_array_equal(exact[kernel], exact[kernel].T)

@@ -2,7 +2,6 @@
 
 import functools
 from dataclasses import replace
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +14,7 @@ def identity() -> Layer:
     return Layer(lambda key, shape: (shape, ()), lambda params, x, key=None: x, lambda k: k)
 
 
-def serial(*layers: Layer) -> Layer:
+def serial(*layers) -> Layer:
     """Return the layers one after the other; its parameters are the tuple of theirs.
 
     Raises TypeError for what is no layer.
@@ -47,7 +46,7 @@ def residual(*layers: Layer) -> Layer:
     return parallel(identity(), serial(*layers))
 
 
-def parallel(*layers: Layer, combine: Literal["sum", "product", "concat"] = "sum") -> Layer:
+def parallel(*layers, combine: str = "sum") -> Layer:
     """Return the layers side by side on the same input, their outputs added, multiplied or joined along the channels.
 
     All branches but one must have random weights of their own: branches without are functions of the same units, whose

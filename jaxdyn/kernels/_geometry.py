@@ -4,7 +4,6 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +11,6 @@ import numpy as np
 from jaxtyping import Array
 
 from jaxdyn.kernels._kernel import Kernel, Shape
-
-Padding = Literal["SAME", "VALID", "CIRCULAR"]
 
 
 def check_windows(name: str, window: Sequence[int], strides: Sequence[int] | None, padding: str) -> tuple[Shape, Shape]:

@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
-from jaxtyping import Array, Float
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Real
 
 from jaxdyn.kernels._geometry import equal_units
 from jaxdyn.kernels._kernel import Kernel, Layer, Need, snap
@@ -23,8 +24,8 @@ BLOCK_BYTES = 2**21  # of one array of a block: small enough for a CPU's cache, 
 
 def gram(
     layer: Layer,
-    x1: Float[Array, "n ..."],
-    x2: Float[Array, "m ..."] | None = None,
+    x1: Real[ArrayLike, "n ..."],
+    x2: Real[ArrayLike, "m ..."] | None = None,
     *,
     get: str | Sequence[str] = "ntk",
     batch: int | None = None,

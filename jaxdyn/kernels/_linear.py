@@ -3,14 +3,13 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxdyn.kernels._geometry import (
-    Padding,
     as_interleaved,
     as_matrix,
     check_positions,
@@ -25,12 +24,9 @@ from jaxdyn.kernels._geometry import (
 from jaxdyn.kernels._kernel import Layer, Need, lift, normal, snap
 
 Scalar = Float[Array, ""] | float
-Parametrization = Literal["ntk", "standard"]
 
 
-def dense(
-    n_out: int = 1, w_std: Scalar = 1.0, b_std: Scalar | None = 0.0, *, parametrization: Parametrization = "ntk"
-) -> Layer:
+def dense(n_out: int = 1, w_std: Scalar = 1.0, b_std: Scalar | None = 0.0, *, parametrization: str = "ntk") -> Layer:
     """Return `h = w_std / sqrt(n_in) x W + b_std b` over the last axis, all parameters N(0, 1) (Jacot et al. 2018).
 
     In the "standard" parametrisation h = x W + b with W ~ N(0, w_std^2 / n_in) and b ~ N(0, b_std^2): the same NNGP,
@@ -54,8 +50,8 @@ def conv(
     b_std: Scalar | None = 0.0,
     *,
     strides: Sequence[int] | None = None,
-    padding: Padding = "SAME",
-    parametrization: Parametrization = "ntk",
+    padding: str = "SAME",
+    parametrization: str = "ntk",
 ) -> Layer:
     """Return the convolution over all axes but the last, with weights as in `dense`.
 
@@ -89,8 +85,8 @@ def local(
     b_std: Scalar | None = 0.0,
     *,
     strides: Sequence[int] | None = None,
-    padding: Padding = "SAME",
-    parametrization: Parametrization = "ntk",
+    padding: str = "SAME",
+    parametrization: str = "ntk",
 ) -> Layer:
     """Return the locally connected layer: a convolution whose weights and biases differ from position to position."""
     weights = _weights("local", n_out, w_std, b_std, parametrization)
@@ -123,8 +119,8 @@ def attention(
     n_out: int,
     n_heads: int,
     *,
-    kind: Literal["identity", "softmax"] = "identity",
-    scaling: Literal["linear"] = "linear",
+    kind: str = "identity",
+    scaling: str = "linear",
     logit_std: Scalar = 1.0,
     value_std: Scalar = 1.0,
     out_std: Scalar = 1.0,

@@ -58,6 +58,25 @@ def abrelu(a: Scalar, b: Scalar) -> Layer:
     With the angle t of the two inputs, A = (a^2 + b^2)/2, B = (a - b)^2 and r = sqrt(q1 q2):
     d -> A d - B r (sin t - t cos t)/pi, and the NTK is multiplied by A - B t / (2 pi).  Neither cancels at t = 0.
     """
+    return _piecewise_linear("abrelu", a, b)
+
+
+def relu() -> Layer:
+    """Return max(x, 0)."""
+    return _piecewise_linear("relu", 0.0, 1.0)
+
+
+def leaky_relu(slope: Scalar = 0.01) -> Layer:
+    """Return x for x > 0 and slope x otherwise."""
+    return _piecewise_linear("leaky_relu", slope, 1.0)
+
+
+def abs_() -> Layer:
+    """Return |x|."""
+    return _piecewise_linear("abs_", -1.0, 1.0)
+
+
+def _piecewise_linear(name, a, b):
     even, odd = (a * a + b * b) / 2, (a - b) ** 2
 
     def rule(k):
@@ -74,22 +93,7 @@ def abrelu(a: Scalar, b: Scalar) -> Layer:
             ntk=k.ntk * (even - odd / (2 * math.pi) * theta),
         )
 
-    return _layer("abrelu", lambda x: a * jnp.minimum(x, 0) + b * jnp.maximum(x, 0), rule)
-
-
-def relu() -> Layer:
-    """Return max(x, 0)."""
-    return abrelu(0.0, 1.0)
-
-
-def leaky_relu(slope: Scalar = 0.01) -> Layer:
-    """Return x for x > 0 and slope x otherwise."""
-    return abrelu(slope, 1.0)
-
-
-def abs_() -> Layer:
-    """Return |x|."""
-    return abrelu(-1.0, 1.0)
+    return _layer(name, lambda x: a * jnp.minimum(x, 0) + b * jnp.maximum(x, 0), rule)
 
 
 def sign() -> Layer:

@@ -3,13 +3,11 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
 from jaxdyn.kernels._geometry import (
-    Padding,
     check_positions,
     check_windows,
     equal_positions,
@@ -21,12 +19,12 @@ from jaxdyn.kernels._geometry import (
 from jaxdyn.kernels._kernel import Layer, Need, lift, snap
 
 
-def avg_pool(window: Sequence[int], *, strides: Sequence[int] | None = None, padding: Padding = "VALID") -> Layer:
+def avg_pool(window: Sequence[int], *, strides: Sequence[int] | None = None, padding: str = "VALID") -> Layer:
     """Return the mean over windows, padded zeros included; `strides` are the window's sizes unless given."""
     return _pool("avg_pool", window, strides, padding, 1 / math.prod(window))
 
 
-def sum_pool(window: Sequence[int], *, strides: Sequence[int] | None = None, padding: Padding = "VALID") -> Layer:
+def sum_pool(window: Sequence[int], *, strides: Sequence[int] | None = None, padding: str = "VALID") -> Layer:
     """Return the sum over windows; `strides` are the window's sizes unless given."""
     return _pool("sum_pool", window, strides, padding, 1.0)
 
@@ -104,7 +102,7 @@ def _squeezed(k, value):
     return replace(k, **{name: value(getattr(k, name)) for name in names}, s=s, spatial=(), full=False)
 
 
-def layer_norm(axes: Literal["channels", "all"] = "channels", *, eps: float = 1e-12) -> Layer:
+def layer_norm(axes: str = "channels", *, eps: float = 1e-12) -> Layer:
     """Return (x - mean) / sqrt(variance + eps) over the channels, or over all positions and channels; without gain."""
     if axes not in ("channels", "all"):
         raise ValueError(f"axes: {axes!r} is not known; pass 'channels' or 'all'")
