@@ -104,8 +104,6 @@ def _matrices(layer, level, names, batch, x1, first, x2):
         transposed = {name: v.T for name, v in values.items()}
         return place(place(matrices, values, corner), transposed, corner[::-1]), None
 
-    if len(corners) == 1 and not symmetric:
-        return block(corners[0])
     corners = jnp.asarray(corners)
     matrices = {name: jnp.zeros((len(x1), len(x2)), x1.dtype) for name in names}
     matrices, _ = jax.lax.scan(lambda m, corner: (place(m, block(corner), corner), None), matrices, corners)
