@@ -1,5 +1,5 @@
 """Kernels of wide networks: the NNGP and NTK of an architecture, what they predict, and those of finite networks."""
 
-from jaxdyn.kernels import empirical, predict
+from jaxdyn.kernels import empirical, finite_width, predict
 
-__all__ = ["empirical", "predict"]
+__all__ = ["empirical", "finite_width", "predict"]
