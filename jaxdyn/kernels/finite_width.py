@@ -69,7 +69,7 @@ def one_hidden_layer(
     return Moments(b_std**2 + w_std**2 * (f + q * g), w_std**4 * spread / width)
 
 
-def rectifier_relative_variance(widths: Real[ArrayLike, "layers"] | Sequence[float]) -> Float[Array, ""]:
+def rectifier_relative_variance(widths: Real[ArrayLike, "layers"] | Sequence[int | float]) -> Float[Array, ""]:
     """Return Var K / (E K)^2 of the NTK K = K(x, x) of a rectifier network without biases, for hidden layers `widths`.
 
     K sums L + 1 terms, one a layer: the squared norms of its input and of its backpropagated output.  All have one
