@@ -1,0 +1,164 @@
+"""Networks out of layers: one after the other, side by side, around, again."""
+
+import functools
+from dataclasses import replace
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from jaxdyn.kernels._kernel import Kernel, Layer
+
+
+def identity() -> Layer:
+    """Return the layer that does nothing."""
+    return Layer(lambda key, shape: (shape, ()), lambda params, x, key=None: x, lambda k: k)
+
+
+def serial(*layers: Layer) -> Layer:
+    """Return the layers one after the other; its parameters are the tuple of theirs.
+
+    Raises TypeError for what is no layer.
+    """
+    _check("serial", layers)
+
+    def init(key, shape):
+        params = []
+        for layer_key, layer in zip(jax.random.split(key, max(len(layers), 1)), layers, strict=False):
+            shape, p = layer.init(layer_key, shape)
+            params.append(p)
+        return shape, tuple(params)
+
+    def apply(params, x, key=None):
+        for layer, p, k in zip(layers, params, _split(key, len(layers)), strict=True):
+            x = layer.apply(p, x, key=k)
+        return x
+
+    return Layer(init, apply, lambda k: functools.reduce(lambda k, layer: layer.kernel(k), layers, k))
+
+
+def repeat(layer: Layer, times: int) -> Layer:
+    """Return `layer` repeated `times` times, each with its own parameters."""
+    return serial(*[layer] * times)
+
+
+def residual(*layers: Layer) -> Layer:
+    """Return `x + f(x)`, f the layers in series."""
+    return parallel(identity(), serial(*layers))
+
+
+def parallel(*layers: Layer, combine: Literal["sum", "product", "concat"] = "sum") -> Layer:
+    """Return the layers side by side on the same input, their outputs added, multiplied or joined along the channels.
+
+    All branches but one must have random weights of their own: branches without are functions of the same units, whose
+    joint law their kernels do not tell.  Raises ValueError otherwise, where shapes differ, or for an unknown `combine`.
+    """
+    _check("parallel", layers)
+    if combine not in _COMBINE:
+        raise ValueError(f"combine: {combine!r} is not known; pass one of {sorted(_COMBINE)}")
+
+    def init(key, shape):
+        keys = jax.random.split(key, len(layers))
+        shapes, params = zip(*(f.init(k, shape) for k, f in zip(keys, layers, strict=True)), strict=True)
+        one = {(s[:-1] if combine == "concat" else s) for s in shapes}
+        if len(one) > 1:
+            raise ValueError(f"parallel: branches of shapes {shapes} cannot be combined by {combine!r}")
+        return (*shapes[0][:-1], sum(s[-1] for s in shapes)) if combine == "concat" else shapes[0], params
+
+    def apply(params, x, key=None):
+        outputs = [f.apply(p, x, key=k) for f, p, k in zip(layers, params, _split(key, len(layers)), strict=True)]
+        if combine == "concat":
+            return jnp.concatenate(outputs, -1)
+        return functools.reduce(jnp.add if combine == "sum" else jnp.multiply, outputs)
+
+    def kernel(k):
+        branches = [f.kernel(k) for f in layers]
+        if sum(b.fresh == k.fresh for b in branches) > 1:
+            raise ValueError(
+                "parallel: more than one branch has no dense or conv of its own, so they are not independent"
+            )
+        if len({b.spatial for b in branches}) > 1:
+            raise ValueError(
+                f"parallel: branches with positions {[b.spatial for b in branches]}; pad or pool them alike"
+            )
+        return _join(branches, _COMBINE[combine])
+
+    return Layer(init, apply, kernel)
+
+
+def _join(branches, combine):
+    selves = None
+    if branches[0].selves is not None:
+        selves = tuple(_join(pair, combine) for pair in zip(*(b.selves for b in branches), strict=True))
+    known, fresh = all(b.known for b in branches), max(b.fresh for b in branches)
+    return replace(combine(branches), selves=selves, known=known, fresh=fresh)
+
+
+def _sum(branches):
+    """Add independent units: what they have in common is the product of their means."""
+    total = branches[0]
+    for b in branches[1:]:
+        cross = 2 * (total.m1 - total.m2) * (b.m1 - b.m2), 2 * (total.m1 + total.m2) * (b.m1 + b.m2)
+        total = replace(
+            total,
+            q1=total.q1 + b.q1 + 2 * total.m1 * b.m1,
+            q2=total.q2 + b.q2 + 2 * total.m2 * b.m2,
+            m1=total.m1 + b.m1,
+            m2=total.m2 + b.m2,
+            d=total.d + b.d + cross[0],
+            s=total.plus + b.plus + cross[1],
+            ntk=total.ntk + b.ntk,
+            gaussian=total.gaussian and b.gaussian,
+        )
+    return total
+
+
+def _product(branches):
+    total = branches[0]
+    for b in branches[1:]:
+        # With sums A, B = (q1 + q2) / 2, E |u u' - v v'|^2 written in differences only.
+        gaps = (total.q1 - total.q2) * (b.q1 - b.q2) / 2
+        sums = (total.q1 + total.q2) / 2, (b.q1 + b.q2) / 2
+        total = replace(
+            total,
+            q1=total.q1 * b.q1,
+            q2=total.q2 * b.q2,
+            m1=total.m1 * b.m1,
+            m2=total.m2 * b.m2,
+            d=gaps + sums[0] * b.d + sums[1] * total.d - total.d * b.d / 2,
+            s=None,
+            ntk=total.ntk * b.cov + total.cov * b.ntk,
+            gaussian=False,
+        )
+    return total
+
+
+def _concat(branches: list[Kernel]) -> Kernel:
+    channels = sum(b.channels for b in branches)
+    mean = lambda value: sum(value(b) * (b.channels / channels) for b in branches)
+    return replace(
+        branches[0],
+        q1=mean(lambda b: b.q1),
+        q2=mean(lambda b: b.q2),
+        m1=mean(lambda b: b.m1),
+        m2=mean(lambda b: b.m2),
+        d=mean(lambda b: b.d),
+        s=mean(lambda b: b.plus),
+        ntk=mean(lambda b: b.ntk),
+        gaussian=False,
+        channels=channels,
+    )
+
+
+_COMBINE = {"sum": _sum, "product": _product, "concat": _concat}
+
+
+def _split(key, n):
+    return [None] * n if key is None else jax.random.split(key, n)
+
+
+def _check(name, layers):
+    for position, layer in enumerate(layers):
+        if not isinstance(layer, Layer):
+            hint = "; did you forget to call it?" if callable(layer) else ""
+            raise TypeError(f"{name}: argument {position} is {layer!r}, not a Layer{hint}")

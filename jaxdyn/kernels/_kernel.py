@@ -1,0 +1,106 @@
+"""What the layers of a wide network are made of: the covariance of its units, and the triple that transforms it."""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from jaxdyn.types import Key, Params
+
+Shape = tuple[int, ...]
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("q1", "q2", "m1", "m2", "d", "s", "ntk", "same", "selves"),
+    meta_fields=("spatial", "full", "gaussian", "known", "own", "channels", "fresh"),
+)
+@dataclass(frozen=True)
+class Kernel:
+    """Covariances of the units u, v that two inputs evoke in one layer of an infinitely wide network.
+
+    `q1 = E u^2`, `q2 = E v^2`, `m1 = E u`, `m2 = E v`, `d = E |u - v|^2`, `s = E |u + v|^2` (None: 2 (q1 + q2) - d) and
+    `ntk`.  Differences are carried instead of `cov`, because the angle of two nearly equal (d) or nearly opposite (s)
+    inputs cannot be had from `cov` without losing half the digits.
+
+    The leading axes are positions, S = `spatial`: (*S) where only equal positions of both inputs matter, and
+    (S_1, S_1', S_2, S_2', ...) if `full`, with the primed ones (`q1`) or the others (`q2`) of size 1.  All axes behind
+    belong to pairs of inputs and broadcast.  `same` marks pairs of an example with itself.  `gaussian`: the units are
+    Gaussian given the input; `known`: q1 and q2 are (a pool's need the pairs (x, x) and (x', x'), which are in `selves`
+    when asked for; `own` marks those); `fresh` counts the layers of random weights passed.
+    """
+
+    q1: Any
+    q2: Any
+    m1: Any
+    m2: Any
+    d: Any
+    s: Any
+    ntk: Any
+    same: Any
+    selves: Any = None
+    spatial: Shape = ()
+    full: bool = False
+    gaussian: bool = False
+    known: bool = True
+    own: bool = False
+    channels: int = 1
+    fresh: int = 0
+
+    @property
+    def plus(self) -> Array:
+        """E |u + v|^2."""
+        return 2 * (self.q1 + self.q2) - self.d if self.s is None else self.s
+
+    @property
+    def cov(self) -> Array:
+        """E u v."""
+        return (self.q1 + self.q2 - self.d) / 2 if self.s is None else (self.s - self.d) / 4
+
+    def axes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return the axes of the positions of the first and of the second input."""
+        n = len(self.spatial)
+        return (tuple(range(0, 2 * n, 2)), tuple(range(1, 2 * n, 2))) if self.full else (tuple(range(n)),) * 2
+
+
+class Layer(NamedTuple):
+    """Three functions: `init(key, in_shape) -> (out_shape, params)`, `apply(params, x, key=None)` and `kernel(k) -> k`.
+
+    Shapes are those of one example, positions first and channels last; `apply` takes examples (n, *in_shape), and a key
+    where the layer is random.  `kernel` is the same map in the limit of infinitely many channels.
+    """
+
+    init: Callable[[Key, Shape], tuple[Shape, Params]]
+    apply: Callable[..., Array]
+    kernel: Callable[[Kernel], Kernel]
+
+
+class Need(Exception):
+    """Raised by a layer's `kernel` that needs all pairs of positions ("full") or the pairs (x, x) too ("selves")."""
+
+
+def lift(rule: Callable[[Kernel], Kernel]) -> Callable[[Kernel], Kernel]:
+    """Return the `kernel` that applies `rule` to a pair after it was applied to its `selves`."""
+
+    def kernel(k: Kernel) -> Kernel:
+        return rule(k if k.selves is None else replace(k, selves=tuple(map(kernel, k.selves))))
+
+    return kernel
+
+
+def normal(key: Key, shape: Shape) -> Array:
+    """Draw standard normals in float32, so that float64 repeats the same network, in the default precision."""
+    return jax.random.normal(key, shape, jnp.float32).astype(float)
+
+
+def snap(distance: Array, scale: Array) -> Array:
+    """Set distances that are rounding errors of `scale` to 0; the derivative stays that of the identity.
+
+    An angle is the root of a distance: without this, equal inputs would be 1e-8 (float32: 3e-4) apart.
+    """
+    rounding = distance < 8 * jnp.finfo(distance.dtype).eps * scale
+    return distance - jax.lax.stop_gradient(jnp.where(rounding, distance, 0))

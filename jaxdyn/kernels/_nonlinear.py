@@ -1,0 +1,342 @@
+"""Elementwise nonlinearities in the limit of infinite width: closed forms, and quadrature for all others."""
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxdyn.kernels._kernel import Kernel, Layer, Need, lift, snap
+from jaxdyn.kernels._quadrature import expectation, expectation_at_angle, root, unit
+
+Scalar = Float[Array, ""] | float
+Covariance = Callable[[Array, Array, Array], Array]
+
+
+def elementwise(
+    fn: Callable[[Array], Array],
+    *,
+    kinks: Sequence[float] = (),
+    nodes: int = 96,
+    rule: Covariance | None = None,
+) -> Layer:
+    """Return the layer x -> fn(x), its kernel E fn(u) fn(v) by quadrature or by a closed form.
+
+    `rule(q1, q2, cov)` is the closed form of E fn(u) fn(v) for Gaussians of these variances and this covariance; the
+    NTK needs E fn'(u) fn'(v), which is its derivative in `cov` (Price 1958).  Without a `rule`, quadrature with `nodes`
+    points an axis for a smooth `fn`; `kinks` are the points where `fn` has a kink.  A jump has no NTK by quadrature.
+
+    >>> softplus = elementwise(jax.nn.softplus)
+    >>> hard_tanh = elementwise(lambda x: jnp.clip(x, -1, 1), kinks=(-1.0, 1.0))
+    """
+    name = getattr(fn, "__name__", "elementwise")
+    kinks = tuple(float(kink) for kink in kinks)
+    if nodes < 1:
+        raise ValueError(f"nodes: {nodes}; pass at least 1 point")
+    mean = lambda q: expectation(fn, root(q), kinks=kinks, nodes=nodes)
+    if rule is not None:
+        return _layer(name, fn, _from_covariance(rule, mean))
+    slope = jax.grad(lambda x: jnp.sum(fn(x)))
+
+    def quadrature(k):
+        g1, g2, z, _ = _angle_of(k)
+        both = lambda u, v: ((fn(u) - fn(v)) ** 2, slope(u) * slope(v))
+        d, factor = expectation_at_angle(both, g1, g2, z, kinks=kinks, nodes=nodes)
+        square = lambda g: expectation(lambda u: fn(u) ** 2, g, kinks=kinks, nodes=nodes)
+        return replace(k, q1=square(g1), q2=square(g2), m1=mean(k.q1), m2=mean(k.q2), d=d, s=None, ntk=k.ntk * factor)
+
+    return _layer(name, fn, quadrature)
+
+
+def abrelu(a: Scalar, b: Scalar) -> Layer:
+    """Return a min(x, 0) + b max(x, 0); its kernel is Cho and Saul's arc-cosine kernel (2009) in distance form.
+
+    With the angle t of the two inputs, A = (a^2 + b^2)/2, B = (a - b)^2 and r = sqrt(q1 q2):
+    d -> A d - B r (sin t - t cos t)/pi, and the NTK is multiplied by A - B t / (2 pi).  Neither cancels at t = 0.
+    """
+    even, odd = (a * a + b * b) / 2, (a - b) ** 2
+
+    def rule(k):
+        g1, g2, z, y = _angle_of(k)
+        theta = angle(z, y)
+        return replace(
+            k,
+            q1=even * k.q1,
+            q2=even * k.q2,
+            m1=(b - a) / math.sqrt(2 * math.pi) * g1,
+            m2=(b - a) / math.sqrt(2 * math.pi) * g2,
+            d=even * k.d - odd * g1 * g2 * lag(z, y, theta),
+            s=None,
+            ntk=k.ntk * (even - odd / (2 * math.pi) * theta),
+        )
+
+    return _layer("abrelu", lambda x: a * jnp.minimum(x, 0) + b * jnp.maximum(x, 0), rule)
+
+
+def relu() -> Layer:
+    """Return max(x, 0)."""
+    return abrelu(0.0, 1.0)
+
+
+def leaky_relu(slope: Scalar = 0.01) -> Layer:
+    """Return x for x > 0 and slope x otherwise."""
+    return abrelu(slope, 1.0)
+
+
+def abs_() -> Layer:
+    """Return |x|."""
+    return abrelu(-1.0, 1.0)
+
+
+def sign() -> Layer:
+    """Return the sign of x, whose kernel is 1 - 2 t / pi at the angle t; its derivative, and so its NTK, is 0."""
+
+    def rule(k):
+        _, _, z, y = _angle_of(k)
+        theta = angle(z, y)
+        one1, one2 = jnp.ones_like(k.q1), jnp.ones_like(k.q2)
+        d, zero = 4 / math.pi * theta, jnp.zeros_like(k.ntk)
+        return replace(k, q1=one1, q2=one2, m1=0 * one1, m2=0 * one2, d=d, s=4 - d, ntk=zero)
+
+    return _layer("sign", jnp.sign, rule)
+
+
+def rectified_monomial(degree: int) -> Layer:
+    """Return max(x, 0)^degree, with the arc-cosine kernel of that degree (Cho and Saul 2009); degree 0 is a step."""
+    if degree < 0:
+        raise ValueError(f"degree: {degree}; pass an int >= 0")
+    if degree == 1:
+        return relu()
+    fn = lambda x: jnp.where(x > 0, x, 0) ** degree if degree else jnp.where(x > 0, 1.0, 0.0)
+    moment = lambda q, power: q ** (power / 2) * _half_moment(power)
+
+    def rule(k):
+        g1, g2, z, y = _angle_of(k)
+        theta = angle(z, y)
+        cov = _rectified(degree, degree, g1, g2, z, y, theta)
+        slope = degree**2 * _rectified(degree - 1, degree - 1, g1, g2, z, y, theta) if degree else 0.0
+        q1, q2 = (moment(q, 2 * degree) for q in (k.q1, k.q2))
+        m1, m2 = (moment(q, degree) for q in (k.q1, k.q2))
+        return replace(k, q1=q1, q2=q2, m1=m1, m2=m2, d=_distance(k, q1, q2, cov), s=None, ntk=k.ntk * slope)
+
+    return _layer("rectified_monomial", fn, rule)
+
+
+def erf(a: Scalar = 1.0, b: Scalar = 1.0, c: Scalar = 0.0) -> Layer:
+    """Return a erf(b x) + c (kernel: Williams 1997)."""
+
+    def cov(q1, q2, k12):
+        p1, p2, p12 = 2 * b**2 * q1, 2 * b**2 * q2, 2 * b**2 * k12
+        # (1 + p1)(1 + p2) - p12^2 is a sum of positive terms in exact arithmetic.
+        rest = jnp.maximum(1 + p1 + p2 + (p1 * p2 - p12**2), 1)
+        return a**2 * (2 / math.pi) * jnp.arctan2(p12, jnp.sqrt(rest)) + c**2
+
+    fn = lambda x: a * jax.scipy.special.erf(b * x) + c
+    return _layer("erf", fn, _from_covariance(cov, lambda q: jnp.full_like(q, c), odd=_is_zero(c)))
+
+
+def gelu() -> Layer:
+    """Return x Phi(x), Phi the normal distribution function (not its tanh approximation)."""
+
+    def cov(q1, q2, k12):
+        norm = (1 + q1) * (1 + q2)
+        det = jnp.maximum(1 + q1 + q2 + (q1 * q2 - k12**2), 1)
+        density = 1 / (2 * math.pi * jnp.sqrt(det))
+        both = 1 / 4 + jnp.arctan2(k12, jnp.sqrt(det)) / (2 * math.pi)
+        return k12 * both + density * (q1 * q2 - k12**2 + k12**2 * (2 + q1 + q2) / norm)
+
+    mean = lambda q: q / jnp.sqrt(2 * math.pi * (1 + q))
+    return _layer("gelu", functools.partial(jax.nn.gelu, approximate=False), _from_covariance(cov, mean))
+
+
+def sin(a: Scalar = 1.0, b: Scalar = 1.0, c: Scalar = 0.0) -> Layer:
+    """Return a sin(b x + c)."""
+
+    def cov(q1, q2, k12):
+        minus, plus = (jnp.exp(-(b**2) / 2 * (q1 + q2 + sign * 2 * k12)) for sign in (-1, 1))
+        return a**2 / 2 * (minus - jnp.cos(2 * c) * plus)
+
+    mean = lambda q: a * jnp.sin(c) * jnp.exp(-(b**2) / 2 * q)
+    return _layer("sin", lambda x: a * jnp.sin(b * x + c), _from_covariance(cov, mean, odd=_is_zero(c)))
+
+
+def cos(a: Scalar = 1.0, b: Scalar = 1.0, c: Scalar = 0.0) -> Layer:
+    """Return a cos(b x + c)."""
+    return sin(a, b, c + math.pi / 2)
+
+
+def rbf(gamma: Scalar = 1.0) -> Layer:
+    """Return sqrt(2) sin(sqrt(2 gamma) x + pi/4), whose kernel is exp(-gamma |u - v|^2) (Rahimi and Recht 2007)."""
+    return sin(math.sqrt(2), jnp.sqrt(2 * gamma), math.pi / 4)
+
+
+def gaussian(a: Scalar = 1.0, b: Scalar = -1.0) -> Layer:
+    """Return a exp(b x^2), b < 0 (or small enough that 1 > 4 b q at all variances q)."""
+
+    def cov(q1, q2, k12):
+        return a**2 / jnp.sqrt((1 - 2 * b * q1) * (1 - 2 * b * q2) - (2 * b * k12) ** 2)
+
+    mean = lambda q: a / jnp.sqrt(1 - 2 * b * q)
+    return _layer("gaussian", lambda x: a * jnp.exp(b * x**2), _from_covariance(cov, mean))
+
+
+def exp(a: Scalar = 1.0, b: Scalar = 1.0) -> Layer:
+    """Return a exp(b x)."""
+    cov = lambda q1, q2, k12: a**2 * jnp.exp(b**2 / 2 * (q1 + q2 + 2 * k12))
+    mean = lambda q: a * jnp.exp(b**2 / 2 * q)
+    return _layer("exp", lambda x: a * jnp.exp(b * x), _from_covariance(cov, mean))
+
+
+def polynomial(coefficients: Sequence[float]) -> Layer:
+    """Return sum_i coefficients[i] x^i; its kernel sums E u^i v^j (Isserlis 1918)."""
+    terms = [(i, a) for i, a in enumerate(coefficients) if not _is_zero(a)]
+
+    def cov(q1, q2, k12):
+        pairs = [(a * b * w, i, j, power) for i, a in terms for j, b in terms for w, power in _moments(i, j)]
+        powers = (w * q1 ** ((i - p) // 2) * q2 ** ((j - p) // 2) * k12**p for w, i, j, p in pairs)
+        return sum(powers, jnp.zeros_like(q1 * q2 * k12))
+
+    mean = lambda q: sum((a * math.prod(range(1, i, 2)) * q ** (i // 2) for i, a in terms if i % 2 == 0), 0 * q)
+    fn = lambda x: sum((a * x**i for i, a in terms), jnp.zeros_like(x))
+    return _layer("polynomial", fn, _from_covariance(cov, mean, odd=all(i % 2 for i, _ in terms)))
+
+
+def monomial(degree: int) -> Layer:
+    """Return x^degree."""
+    if degree < 0:
+        raise ValueError(f"degree: {degree}; pass an int >= 0")
+    return polynomial([0.0] * degree + [1.0])
+
+
+def hermite(degree: int) -> Layer:
+    """Return He_degree(x) / sqrt(degree!), the probabilists' Hermite polynomial of unit norm at unit variance."""
+    if degree < 0:
+        raise ValueError(f"degree: {degree}; pass an int >= 0")
+    coefficients = np.polynomial.hermite_e.herme2poly([0.0] * degree + [1.0]) / math.sqrt(math.factorial(degree))
+    return polynomial([float(a) for a in coefficients])
+
+
+def _layer(name: str, fn: Callable[[Array], Array], rule: Callable[[Kernel], Kernel]) -> Layer:
+    def kernel(k):
+        if not k.gaussian:
+            raise ValueError(
+                f"{name}: its input is not Gaussian, so that no kernel is known; put a dense or conv layer before it"
+            )
+        if not k.known:
+            raise Need("selves")
+        return replace(rule(k), gaussian=False)
+
+    return Layer(lambda key, shape: (shape, ()), lambda params, x, key=None: fn(x), lift(kernel))
+
+
+def _from_covariance(cov: Covariance, mean: Callable[[Array], Array], *, odd: bool = False):
+    """Return the rule of a function with this E fn(u) fn(v); `odd`: opposite inputs stay exactly opposite."""
+
+    def rule(k):
+        value, slope = jax.jvp(lambda c: cov(k.q1, k.q2, c), (k.cov,), (jnp.ones_like(k.d),))
+        q1, q2 = cov(k.q1, k.q1, k.q1), cov(k.q2, k.q2, k.q2)
+        s = _snap(q1 + q2 + 2 * value, k.s) if odd and k.s is not None else None
+        d = _distance(k, q1, q2, value)
+        return replace(k, q1=q1, q2=q2, m1=mean(k.q1), m2=mean(k.q2), d=d, s=s, ntk=k.ntk * slope)
+
+    return rule
+
+
+def _distance(k, q1, q2, cov):
+    return _snap(q1 + q2 - 2 * cov, k.d)
+
+
+def _snap(distance, before):
+    """Make a distance at least 0, and exactly 0 where it was 0 before; its derivatives stay as they are."""
+    return distance - jax.lax.stop_gradient(jnp.where(before == 0, distance, jnp.minimum(distance, 0)))
+
+
+def _angle_of(k: Kernel) -> tuple[Array, Array, Array, Array]:
+    """Return the standard deviations and sin^2, cos^2 of half the angle of the two inputs."""
+    g1, g2 = root(k.q1), root(k.q2)
+    gap, four = (g1 - g2) ** 2, 4 * g1 * g2
+    four = jnp.where(four > 0, four, 1)
+    # What is left of collinear inputs of different length is rounding of that difference.
+    part = lambda distance: unit(snap(distance - gap, jnp.abs(k.q1 - k.q2)) / four)
+    z = part(k.d)
+    return g1, g2, z, 1 - z if k.s is None else part(k.s)
+
+
+def _half_angle_series(degree):
+    """Coefficients of asin(sqrt z) / sqrt z in 4 z - 1, 0 <= z <= 1/2."""
+    z = (1 - np.cos(np.pi * (np.arange(200) + 0.5) / 200)) / 4
+    chebyshev = np.polynomial.chebyshev
+    return chebyshev.cheb2poly(chebyshev.chebfit(4 * z - 1, np.arcsin(np.sqrt(z)) / np.sqrt(z), degree))
+
+
+_HALF_ANGLE = {4: _half_angle_series(8), 8: _half_angle_series(21)}
+
+
+@jax.custom_jvp
+def angle(z: Float[Array, "..."], y: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Return the angle t with sin^2(t/2) = z and cos^2(t/2) = y = 1 - z, accurate at both ends, without a libm call.
+
+    Its derivative in z, 1/sqrt(z y), is taken to be 0 at the ends: the kernel's cusp.
+    """
+    low = jnp.minimum(z, y)
+    u, series = 4 * low - 1, jnp.zeros_like(z)
+    for c in _HALF_ANGLE[z.dtype.itemsize][::-1]:
+        series = series * u + jnp.asarray(c, z.dtype)
+    half = jnp.sqrt(low) * series
+    return jnp.where(z > y, math.pi - 2 * half, 2 * half)
+
+
+@angle.defjvp
+def _(primals, tangents):
+    z, y = primals
+    sine = jnp.sqrt(z * y)
+    return angle(z, y), jnp.where(sine > 0, tangents[0] / jnp.where(sine > 0, sine, 1), 0)
+
+
+@jax.custom_jvp
+def lag(z: Float[Array, "..."], y: Float[Array, "..."], theta: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Return (sin t - t cos t) / pi at the angle t of `angle(z, y)`; its derivative in z is 2 t / pi."""
+    return (2 * jnp.sqrt(z * y) - theta * (y - z)) / math.pi
+
+
+@lag.defjvp
+def _(primals, tangents):
+    return lag(*primals), tangents[0] * (2 / math.pi) * primals[2]
+
+
+def _rectified(i, j, g1, g2, z, y, theta):
+    """E u_+^i v_+^j by integration by parts, down to the quadrant's probability (pi - t) / 2 pi."""
+    cov = g1 * g2 * (1 - 2 * z)
+    below = lambda i, j: _rectified(i, j, g1, g2, z, y, theta)
+    sine = 2 * root(z * y)
+    if i == 0 and j == 0:
+        return (math.pi - theta) / (2 * math.pi)
+    if i == 0:
+        first = (j - 1) * g2**2 * below(0, j - 2) if j > 1 else g2 / math.sqrt(8 * math.pi)
+        given = (g2 * sine) ** (j - 1) * _half_moment(j - 1)
+        return first + (1 - 2 * z) * g2 / math.sqrt(2 * math.pi) * given
+    if i == 1:
+        given = (g2 * sine) ** j * _half_moment(j)
+        return g1 / math.sqrt(2 * math.pi) * given + (j * cov * below(0, j - 1) if j else 0)
+    return (i - 1) * g1**2 * below(i - 2, j) + (j * cov * below(i - 1, j - 1) if j else 0)
+
+
+def _half_moment(power):
+    """E t_+^power of a standard normal t."""
+    return 2 ** (power / 2 - 1) * math.gamma((power + 1) / 2) / math.sqrt(math.pi)
+
+
+def _moments(i, j):
+    """Yield (weight, p) with E u^i v^j = sum weight q1^((i-p)/2) q2^((j-p)/2) cov^p."""
+    for p in range(i % 2, min(i, j) + 1, 2) if i % 2 == j % 2 else ():
+        halves = (i - p) // 2, (j - p) // 2
+        ways = math.factorial(i) * math.factorial(j) / math.factorial(p)
+        yield ways / math.prod(2**h * math.factorial(h) for h in halves), p
+
+
+def _is_zero(a):
+    return isinstance(a, int | float) and a == 0

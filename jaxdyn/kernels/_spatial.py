@@ -1,0 +1,156 @@
+"""Layers without weights that act on positions or on all units: pools, flatten, normalisation, dropout."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from jaxdyn.kernels._geometry import (
+    Padding,
+    check_positions,
+    check_windows,
+    equal_positions,
+    equal_units,
+    out_sizes,
+    own_variances,
+    pad_array,
+    pad_kernel,
+    sum_windows,
+)
+from jaxdyn.kernels._kernel import Layer, Need, lift, snap
+
+
+def avg_pool(window: Sequence[int], *, strides: Sequence[int] | None = None, padding: Padding = "VALID") -> Layer:
+    """Return the mean over windows, padded zeros included; `strides` are the window's sizes unless given."""
+    return _pool("avg_pool", window, strides, padding, 1 / math.prod(window))
+
+
+def sum_pool(window: Sequence[int], *, strides: Sequence[int] | None = None, padding: Padding = "VALID") -> Layer:
+    """Return the sum over windows; `strides` are the window's sizes unless given."""
+    return _pool("sum_pool", window, strides, padding, 1.0)
+
+
+def _pool(name, window, strides, padding, scale):
+    window, strides = check_windows(name, window, window if strides is None else strides, padding)
+
+    def init(key, shape):
+        check_positions(name, shape[:-1], window, padding)
+        return (*out_sizes(shape[:-1], window, strides, padding), shape[-1]), ()
+
+    def apply(params, x, key=None):
+        x = pad_array(x, window, strides, padding)
+        axes = [(axis,) for axis in range(1, x.ndim - 1)]
+        return scale * sum_windows(x, axes, window, strides)
+
+    def rule(k):
+        check_positions(name, k.spatial, window, padding)
+        sizes = out_sizes(k.spatial, window, strides, padding)
+        over = lambda v, axes: scale * sum_windows(v, [(axis,) for axis in axes], window, strides)
+        return _pooled(pad_kernel(k, window, strides, padding), sizes, over)
+
+    return Layer(init, apply, lift(rule))
+
+
+def global_avg_pool() -> Layer:
+    """Return the mean over all positions."""
+
+    def rule(k):
+        if not k.spatial:
+            raise ValueError("global_avg_pool: its input has no positions; put it before flatten, or leave it out")
+        k = _pooled(k, (1,) * len(k.spatial), lambda v, axes: jnp.mean(v, axes, keepdims=True))
+        return _squeezed(k, lambda v: v.reshape(v.shape[2 * len(k.spatial) :]))
+
+    apply = lambda params, x, key=None: jnp.mean(x, tuple(range(1, x.ndim - 1)))
+    return Layer(lambda key, shape: ((shape[-1],), ()), apply, lift(rule))
+
+
+def _pooled(k, sizes, over):
+    """Pool by `over(v, axes)`: variances come from the covariances of each input with itself."""
+    if not k.full:
+        raise Need("full")
+    first, second = k.axes()
+    two = lambda v: over(over(v, first), second)
+    cov, ntk, m1, m2 = two(k.cov), two(k.ntk), over(k.m1, first), over(k.m2, second)
+    k = replace(k, spatial=sizes, ntk=ntk, m1=m1, m2=m2)
+    if k.own or k.selves is not None:
+        q1, q2 = own_variances(k, cov) if k.own else (k.selves[0].q1, k.selves[1].q2)
+        return replace(k, q1=q1, q2=q2, d=snap(q1 + q2 - 2 * cov, q1 + q2), s=snap(q1 + q2 + 2 * cov, q1 + q2))
+    return replace(k, q1=jnp.zeros_like(m1), q2=jnp.zeros_like(m2), d=-2 * cov, s=2 * cov, known=False)
+
+
+def flatten() -> Layer:
+    """Return all positions and channels as one axis of channels."""
+
+    def rule(k):
+        if not k.spatial:
+            return k
+
+        def mean(v):
+            axes = tuple(range(len(k.spatial) * (2 if k.full else 1)))
+            if k.full and v.shape[: len(axes)] == k.d.shape[: len(axes)]:
+                return jnp.sum(jnp.where(equal_positions(k), v, 0), axes) / math.prod(k.spatial)
+            return jnp.mean(v, axes)
+
+        k = replace(k, channels=k.channels * math.prod(k.spatial), gaussian=False)
+        return _squeezed(k, mean)
+
+    apply = lambda params, x, key=None: x.reshape(x.shape[0], -1)
+    return Layer(lambda key, shape: ((math.prod(shape),), ()), apply, lift(rule))
+
+
+def _squeezed(k, value):
+    names = ("q1", "q2", "m1", "m2", "d", "ntk")
+    s = None if k.s is None else value(k.s)
+    return replace(k, **{name: value(getattr(k, name)) for name in names}, s=s, spatial=(), full=False)
+
+
+def layer_norm(axes: Literal["channels", "all"] = "channels", *, eps: float = 1e-12) -> Layer:
+    """Return (x - mean) / sqrt(variance + eps) over the channels, or over all positions and channels; without gain."""
+    if axes not in ("channels", "all"):
+        raise ValueError(f"axes: {axes!r} is not known; pass 'channels' or 'all'")
+    mean = lambda v, positions: jnp.mean(v, positions, keepdims=True) if axes == "all" and positions else v
+
+    def apply(params, x, key=None):
+        over = -1 if axes == "channels" else tuple(range(1, x.ndim))
+        return (x - jnp.mean(x, over, keepdims=True)) * jax.lax.rsqrt(jnp.var(x, over, keepdims=True) + eps)
+
+    def rule(k):
+        if not k.known:
+            raise Need("selves")
+        first, second = k.axes()
+        mu1, mu2 = mean(k.m1, first), mean(k.m2, second)
+        q1, q2 = k.q1 - 2 * k.m1 * mu1 + mu1**2, k.q2 - 2 * k.m2 * mu2 + mu2**2
+        a1, a2 = (jax.lax.rsqrt(mean(q, positions) + eps) for q, positions in ((q1, first), (q2, second)))
+        # E |a1 u - a2 v|^2 = a1 a2 E |u - v|^2 + (a1 - a2) (a1 E u^2 - a2 E v^2), and the same for sums.
+        gap = (a1 - a2) * (a1 * q1 - a2 * q2)
+        d = k.d - 2 * (k.m1 - k.m2) * (mu1 - mu2) + (mu1 - mu2) ** 2
+        s = k.plus - 2 * (k.m1 + k.m2) * (mu1 + mu2) + (mu1 + mu2) ** 2
+        scaled = dict(q1=a1**2 * q1, q2=a2**2 * q2, m1=a1 * (k.m1 - mu1), m2=a2 * (k.m2 - mu2))
+        return replace(k, **scaled, d=a1 * a2 * d + gap, s=a1 * a2 * s + gap, ntk=a1 * a2 * k.ntk)
+
+    return Layer(lambda key, shape: (shape, ()), apply, lift(rule))
+
+
+def dropout(rate: float) -> Layer:
+    """Return dropout of each unit with probability `rate`, the others divided by 1 - rate; without a key, the identity.
+
+    Its kernel is that in training, where two examples, also equal ones, meet independent masks; only the pairs of an
+    example with itself (the diagonal of `gram(layer, x)`) share theirs.
+    """
+    if not 0 <= rate < 1:
+        raise ValueError(f"rate: {rate} is no probability of dropping a unit; pass 0 <= rate < 1")
+    keep = 1 - rate
+
+    def apply(params, x, key=None):
+        return x if key is None else jnp.where(jax.random.bernoulli(key, keep, x.shape), x / keep, 0)
+
+    def rule(k):
+        same, noise = equal_units(k), rate / keep * (k.q1 + k.q2)
+        d, s = jnp.where(same, k.d / keep, k.d + noise), jnp.where(same, k.plus / keep, k.plus + noise)
+        ntk = jnp.where(same, k.ntk / keep, k.ntk)
+        return replace(k, q1=k.q1 / keep, q2=k.q2 / keep, d=d, s=s, ntk=ntk, gaussian=False)
+
+    return Layer(lambda key, shape: (shape, ()), apply, lift(rule))

@@ -1,0 +1,123 @@
+"""Every kernel of the reference arrays: neural-tangents in float64, and 50 digits where there are such."""
+
+import functools
+import json
+import math
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxdyn import kernels as K
+
+GOLDEN = Path(__file__).parent / "golden"
+ARRAYS = np.load(GOLDEN / "golden.npz")
+INDEX = json.loads((GOLDEN / "golden.json").read_text())["arrays"]
+DIGITS = np.load(GOLDEN / "hp.npz")
+KERNELS = [
+    k
+    for k, v in INDEX.items()
+    if v["kind"] == "output" and v.get("what") in ("ntk", "nngp") and "x1" in v and not k.startswith("pred")
+]
+
+normalised = K.elementwise(  # exp(gamma (cos - 1)) of the angle, for inputs on the sphere of radius sqrt(dimension)
+    lambda x: x, rule=lambda q1, q2, cov: jnp.exp(0.5 * (cov / jnp.sqrt(q1 * q2) - 1.0))
+)
+LIKE_SIGMOID = (0.5, 1 / 2.4020563531719796, 0.5)
+PHI = {
+    "erf": K.erf,
+    "relu": K.relu,
+    "leaky_relu_0p1": lambda: K.leaky_relu(0.1),
+    "abrelu_m0p3_1p2": lambda: K.abrelu(-0.3, 1.2),
+    "abs": K.abs_,
+    "gelu": K.gelu,
+    "sin": lambda: K.sin(1.1, 0.7, 0.3),
+    "rbf": lambda: K.rbf(0.6),
+    "gaussian": K.gaussian,
+    "expnorm": lambda: normalised,
+    "erf_affine": lambda: K.erf(0.5, 1.2, 0.3),
+    "sigmoid_like": lambda: K.erf(*LIKE_SIGMOID),
+    "gabor": lambda: K.elementwise(lambda x: jnp.exp(-(x**2)) * jnp.sin(x)),
+    "hermite3": lambda: K.hermite(3),
+    "monomial3": lambda: K.monomial(3),
+    "poly": lambda: K.polynomial([0.2, 1.0, -0.3, 0.1]),
+    "sign": K.sign,
+}
+
+
+def fully_connected(phi, depth, w, b):
+    return K.serial(*[K.dense(1, w, b), phi] * depth, K.dense(1, w, b))
+
+
+def architecture(name, meta):
+    w, b = meta["W_std"], meta["b_std"]
+    dense, relu, erf = K.dense(1, w, b), K.relu(), K.erf()
+    if name.startswith(("conv", "attn")):
+        return spatial(name, w, b)
+    if name.startswith("fc_resnet"):
+        phi = erf if "erf" in name else relu
+        depth = int(name.split("_")[-1].removesuffix("_td")) if name[-1].isdigit() else 2
+        block = K.residual(*([relu, dense, relu, dense] if "relu" in name else [erf, dense]))
+        return K.serial(dense, K.repeat(block, depth), phi, dense)
+    if name.startswith("linear"):
+        return K.repeat(dense, int(meta["arch"].split()[2]))
+    if name.startswith("fc_relu_standard"):
+        standard = K.dense(1, w, b, parametrization="standard")
+        return K.serial(standard, relu, standard, relu, standard)
+    if name.startswith("fc_layernorm"):
+        return K.serial(dense, K.layer_norm(), relu, dense, K.layer_norm(), relu, dense)
+    if name.startswith("fc_dropout"):
+        return K.serial(dense, relu, K.dropout(0.2), dense)
+    if name.startswith("fc_gated"):
+        branches = K.serial(dense, erf), K.serial(dense, K.erf(*LIKE_SIGMOID))
+        return K.serial(dense, relu, K.parallel(*branches, combine="product"), dense)
+    phi, depth = name.removeprefix("fc_").split("_d")[0].removesuffix("_edge"), int(name.split("_d")[1].split("_")[0])
+    return fully_connected(PHI[phi](), depth, w, b)
+
+
+def spatial(name, w, b):
+    window = (3,) * (2 if "2d" in name else 1)
+    conv = functools.partial(K.conv, 1, window, w, b)
+    end = (K.global_avg_pool() if "gap" in name or "layernorm" in name else K.flatten(), K.dense(1, w, b))
+    if "layernorm" in name:
+        return K.serial(conv(), K.layer_norm("all"), K.relu(), *end)
+    if "strided" in name:
+        return K.serial(conv(strides=(2,) * len(window)), K.erf(), conv(), K.erf(), *end)
+    if "attn" in name:
+        return K.serial(conv(), K.relu(), attention("softmax" in name), *end)
+    padding = name.split("_")[1].upper()
+    return K.serial(*[conv(padding=padding), K.relu()] * 2, *end)
+
+
+def attention(softmax):
+    logit = 1.2 if softmax else math.sqrt(1.2 * 0.9)
+    return K.attention(
+        1, 1, kind="softmax" if softmax else "identity", logit_std=logit, value_std=1.3, out_std=1.1, b_std=0.1
+    )
+
+
+def kernel(key, dtype=float):
+    meta = INDEX[key]
+    x1, x2 = (jnp.asarray(ARRAYS[meta[name]], dtype) for name in ("x1", "x2"))
+    layer = architecture(key.split("/")[0], meta)
+    return np.asarray(K.gram(layer, x1, None if meta["x1"] == meta["x2"] else x2, get=meta["what"]))
+
+
+@pytest.mark.parametrize("key", KERNELS)
+def test_golden(key):
+    with jax.enable_x64(True):
+        ours = kernel(key)
+    rectified = any(word in key for word in ("relu", "abs", "sign", "layernorm", "gated", "dropout", "attn"))
+    loose = "sign" in key or (rectified and key.endswith("ntk"))
+    np.testing.assert_allclose(ours, ARRAYS[key], rtol=0, atol=(3e-8 if loose else 1e-10) * np.abs(ARRAYS[key]).max())
+
+
+@pytest.mark.parametrize("key", [k for k in DIGITS.files if k in INDEX])
+def test_fifty_digits(key):
+    with jax.enable_x64(True):
+        ours = kernel(key)
+    # Rounding of the inputs' own squared distance parts inputs 1e-6 apart by 1e-16 / 1e-6 in angle.
+    bound = 2e-11 if "edge" in key else 1e-12
+    np.testing.assert_allclose(ours, DIGITS[key], rtol=0, atol=bound * np.abs(DIGITS[key]).max())
