@@ -1,4 +1,4 @@
-"""The neural tangent kernel of random networks of finite width: exact means and variances, at any width.
+"""Networks of finite width: exact means and variances of their neural tangent kernel, and one program for any width.
 
 Networks are those of `kernels.dense` in the NTK parametrisation, with all parameters N(0, 1) and one output; L hidden
 layers have the widths n_1 ... n_L.
@@ -13,7 +13,11 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Real
 
+from jaxdyn.kernels._compose import serial
+from jaxdyn.kernels._kernel import Layer
+from jaxdyn.kernels._linear import dense
 from jaxdyn.kernels._quadrature import expectation_at_angle, root, unit
+from jaxdyn.types import Key, Params
 
 
 class Moments(NamedTuple):
@@ -98,6 +102,53 @@ def rectifier_relative_variance(widths: Real[ArrayLike, "layers"] | Sequence[int
     same, crossed = jnp.log1p(5 / n), jnp.log1p(-1 / n)
     products = jnp.expm1(jnp.sum(jnp.where(between, crossed[None, None], same[None, None]), -1))
     return (jnp.expm1(jnp.sum(same)) + 2 * jnp.mean(products)) / 3
+
+
+def network(
+    fn: Callable[[Array], Array],
+    width: Real[ArrayLike, ""],
+    depth: Real[ArrayLike, ""] = 1,
+    *,
+    most: tuple[int, int],
+    w_std: Real[ArrayLike, ""] = 1.0,
+    b_std: Real[ArrayLike, ""] = 0.0,
+) -> Layer:
+    """Return the network of `depth` hidden layers of `width` units and one output, both of which may be traced.
+
+    Of `most` = (depth, width) units those beyond `width` are off, and hidden layers beyond `depth` pass on what they
+    get; both have no gradient.  So outputs, kernels and training are those of the smaller network, in one program for
+    any.  Its parameters are those of the largest, at infinite width it has no kernel.
+    """
+    deepest, widest = most
+    on = jnp.where(jnp.arange(widest) < width, jnp.sqrt(widest / width), 0.0)
+    hidden, last = dense(widest, w_std, b_std), dense(1, w_std, b_std)
+    whole = serial(*[hidden] * deepest, last)
+
+    def apply(params, x, key=None):
+        for place, own in enumerate(params[:-1]):
+            h = hidden.apply(own, x)
+            h = fn(h) * jnp.broadcast_to(on.astype(h.dtype), h.shape)
+            x = h if place == 0 else jnp.where(place < depth, h, x)
+        return last.apply(params[-1], x)
+
+    return whole._replace(apply=apply, kernel=_no_kernel)
+
+
+def draw(key: Key, layer: Layer, in_shape: tuple[int, ...], more: int = 0) -> tuple[Params, Float[Array, "more"]]:
+    """Return parameters N(0, 1) for a layer in the NTK parametrisation, and `more` such numbers.
+
+    Drawn all at once: `layer.init` has the same distribution, but a draw for each array, which takes long to compile.
+    """
+    leaves, tree = jax.tree.flatten(jax.eval_shape(lambda k: layer.init(k, in_shape)[1], key))
+    ends = np.cumsum([leaf.size for leaf in leaves])
+    numbers = jax.random.normal(key, (int(ends[-1]) + more,), jnp.float32).astype(float)
+    # Else the draw would be repeated wherever one of its pieces is used.
+    *parts, rest = jnp.split(jax.lax.optimization_barrier(numbers), ends)
+    return tree.unflatten(part.reshape(leaf.shape) for part, leaf in zip(parts, leaves, strict=True)), rest
+
+
+def _no_kernel(k):
+    raise ValueError("kernel: a network of given width has none in the limit; build it from kernels.dense")
 
 
 def _check_widths(name, widths):
