@@ -30,6 +30,16 @@ PAPER = {"initial_widths": (32, 256), "initial_seeds": 4000, "depths": (1, 2, 3,
 SIZES = {"quick": QUICK, "paper": QUICK | PAPER}
 FN = {"relu": jax.nn.relu, "erf": jax.scipy.special.erf, "tanh": jnp.tanh}
 SCALE = {"relu": dict(w_std=1.0, b_std=0.1), "erf": dict(w_std=1.5**0.5, b_std=0.1**0.5)}
+INITIAL = {"ntk": ("activation", "row", "column"), "deep": "depth"}
+KNOWN = {"mean": INITIAL["ntk"], "variance": INITIAL["ntk"], "law": "depth", "quadrature": "rule",
+         "pairs": ("net", "value"), "square": ("layers", "eigenvalue")}  # fmt: skip
+TRAINED = {"labels": "example", "outputs": ("step", "point"), "ntk": ("when", "point", "other")}
+LIMIT = {
+    "row": "other",
+    "expected": ("step", "point"),
+    "covariance": ("step", "point", "other"),
+    "risk": ("step", "part"),
+}
 FOUR = np.array([0.4, 1.3, 2.5, 4.1])  # angles of the examples on the circle
 
 
@@ -81,37 +91,34 @@ def measured(runs, rate, steps):
     return runs.drop_vars("ntk").isel(point=slice(P, None)).assign(row=row)
 
 
-def limit(act, depth, *, w_std, b_std):
+def limit(act, depth, w_std=1.0, b_std=0.1):
     """The network at infinite width."""
     return kernels.serial(*(kernels.dense(1, w_std, b_std), act) * depth, kernels.dense(1, w_std, b_std))
 
 
-@partial(jax.jit, static_argnums=0)
-def gaussian(layer, x, points, y, target, times, rate, noise):
+def gaussian(*, layer, x, points, target, times, rate, noise):
     """At infinite width: the kernel, mean and covariance of outputs over weights and labels, parts of the risk."""
-    P = len(x)
+    P, y = len(x), target(x)
     nngp, ntk = kernels.gram(layer, jnp.concatenate([x, points]), get=("nngp", "ntk")).values()
     tests = dict(ntk_test=ntk[P:, :P], nngp_test=nngp[P:, :P], nngp_test_test=nngp[P:, P:])
     learned = early_stopping.response(ntk[:P, :P], nngp[:P, :P], y, times, **tests, learning_rate=rate)
     covariance = learned.covariance + noise**2 * learned.gain @ jnp.swapaxes(learned.gain, 1, 2)
-    risk = jnp.stack(early_stopping.risk(learned, target, noise**2), -1)
+    risk = jnp.stack(early_stopping.risk(learned, target(points), noise**2), -1)
     return {"row": ntk[P, P:], "expected": learned.mean, "covariance": covariance, "risk": risk}
 
 
-@partial(jax.jit, static_argnums=(3, 4))
-def known(rows, pairs, cloud, depths, deep_width):
+def known(*, rows, pairs, cloud, depths, deep_width):
     """Moments at finite width, closed forms against quadrature, kernels on antipodes, and those of a square."""
-    on = lambda x, act, depth, w_std=1.0, b_std=0.1: kernels.gram(limit(act, depth, w_std=w_std, b_std=b_std), x)
-    moments = lambda name, *kinks: finite_width.one_hidden_layer(FN[name], 1, rows, kinks=kinks, **SCALE["relu"])
+    on = lambda x, *net: kernels.gram(limit(*net), jnp.asarray(x))
+    moments = lambda name, *kinks: finite_width.one_hidden_layer(FN[name], 1, jnp.asarray(rows), b_std=0.1, kinks=kinks)
     relu, erf, one = kernels.relu(), kernels.erf(), [moments("relu", 0.0), moments("erf"), moments("tanh")]
-    rules = (relu, one[0]), (erf, one[1]), (relu, moments("relu"))
-    nets = [(relu, 1, 2**0.5), (erf, 1, 2**0.5), (erf, 3, 2**0.5), (relu, 2, 2**0.5)]
-    parts = {"mean": [m.mean for m in one], "variance": [m.variance for m in one],
-             "law": [finite_width.rectifier_relative_variance([deep_width] * depth) for depth in depths],
-             "quadrature": [jnp.max(jnp.abs(on(rows, act, 1) - m.mean)) for act, m in rules],
-             "pairs": [on(pairs, *net, b_std) for b_std in (0.0, 0.1) for net in nets],
-             "square": [on(cloud, kernels.monomial(2), depth) for depth in (1, 2)]}  # fmt: skip
-    return {name: jnp.stack(part) for name, part in parts.items()}
+    rules, nets = ((relu, one[0]), (erf, one[1]), (relu, moments("relu"))), ((relu, 1), (erf, 1), (erf, 3), (relu, 2))
+    spectra = lambda kernels: jnp.linalg.eigvalsh(jnp.stack(kernels))
+    return {"mean": jnp.stack([m.mean for m in one]), "variance": jnp.stack([m.variance for m in one]),
+            "law": jnp.stack([finite_width.rectifier_relative_variance([deep_width] * depth) for depth in depths]),
+            "quadrature": jnp.stack([jnp.max(jnp.abs(on(rows, act, 1) - m.mean)) for act, m in rules]),
+            "pairs": spectra([on(pairs, *net, 2**0.5, b_std) for b_std in (0.0, 0.1) for net in nets]),
+            "square": spectra([on(cloud, kernels.monomial(2), depth) for depth in (1, 2)])}  # fmt: skip
 
 
 def sphere(seed, rows, dimension):
@@ -123,41 +130,30 @@ def sphere(seed, rows, dimension):
 def run(*, sweep=sweep, initial_widths, initial_seeds, depths, deep_width, widths, seeds, examples, noise, rate, last,
         circle_widths, circle_seeds, circle_rate, circle_last):  # fmt: skip
     """Draw networks, train some on the sphere and some on the circle; return the limit beside them."""
-    import xarray as xr
-
     rows, half, ring = sphere(0, 6, 8), sphere(3, 8, 3), 2 * np.pi * np.arange(24) / 24
-    with jax.enable_x64(True):
-        exact = known(rows, np.concatenate([half, -half]), sphere(4, 30, 3), depths, deep_width)
-        exact = {name: np.asarray(part) for name, part in exact.items()}
     fields = partial(initial, most=max(initial_widths), x=np.float32(rows), depths=depths, deep_width=deep_width)
-    names = {"ntk": ("activation", "row", "column"), "deep": "depth"}
-    start = sweep(fields, {"width": np.array(initial_widths, float)}, seeds=initial_seeds, dims=names)
-    start = start.assign_coords(activation=list(FN), depth=list(depths))
-    exact |= {name: np.linalg.eigvalsh(exact[name]) for name in ("pairs", "square")}
-    names = {"mean": names["ntk"], "variance": names["ntk"], "law": "depth", "quadrature": "case"}
-    names |= {"pairs": ("net", "eigenvalue"), "square": ("layers", "value")}
-    results = {"initial": start.assign({name: (names[name], part) for name, part in exact.items()})}
+    start = sweep(fields, {"width": np.array(initial_widths, float)}, seeds=initial_seeds, dims=INITIAL)
+    with jax.enable_x64(True):
+        cases = dict(pairs=np.concatenate([half, -half]), cloud=sphere(4, 30, 3), depths=depths, deep_width=deep_width)
+        exact = sweep(partial(known, rows=rows, **cases), dims=KNOWN)
+    results = {"initial": start.assign(exact.data_vars).assign_coords(activation=list(FN), depth=list(depths))}
     circle = lambda angle: np.stack([np.cos(angle), np.sin(angle)], 1)
-    wave, saddle = lambda x: np.sin(2 * x[:, 0]) + x[:, 1], lambda x: x[:, 0] * x[:, 1]
-    tasks = {"sphere": (sphere(1, examples, 3), sphere(2, 24, 3), wave, rate, noise, last, 6, "erf", 1, widths, seeds),
-             "circle": (circle(FOUR), circle(ring), saddle, circle_rate, 0.0, circle_last, 4, "relu", 3, circle_widths,
-                        circle_seeds)}  # fmt: skip
-    kinds, names = [(name == "erf", *SCALE[name].values()) for name in SCALE], {"labels": "example"}
-    names |= {"outputs": ("step", "point"), "ntk": ("when", "point", "other")}
-    for task, (x, points, target, lr, sigma, end, records, kind, depth, n, count) in tasks.items():
-        steps, data = log_times(end, records), dict(x=np.float32(x), points=np.float32(points), y=np.float32(target(x)))
-        experiment = partial(trained, **data, depth=depth, most=max(n), steps=steps, rate=lr, noise=sigma)
-        axes = {"width": np.array(n, float), ("smooth", "w_std", "b_std"): np.array(kinds, float)}
-        runs = measured(sweep(experiment, axes, seeds=count, dims=names, chunk=32), lr, steps)
-        results[task] = runs.assign(target=("point", target(points)), angle=("other", ring))
+    wave, saddle = lambda x: jnp.sin(2 * x[:, 0]) + x[:, 1], lambda x: x[:, 0] * x[:, 1]
+    tasks = {"sphere": (sphere(1, examples, 3), sphere(2, 24, 3), wave, rate, noise, log_times(last, 6),
+                        kernels.erf(), SCALE["erf"], 1, widths, seeds),
+             "circle": (circle(FOUR), circle(ring), saddle, circle_rate, 0.0, log_times(circle_last, 4),
+                        kernels.relu(), SCALE["relu"], 3, circle_widths, circle_seeds)}  # fmt: skip
+    kinds = np.array([(name == "erf", *SCALE[name].values()) for name in SCALE], float)
+    for task, (x, points, target, lr, sigma, steps, act, scale, depth, n, count) in tasks.items():
+        experiment = partial(trained, x=np.float32(x), y=np.float32(target(x)), points=np.float32(points), steps=steps,
+                             depth=depth, most=max(n), rate=lr, noise=sigma)  # fmt: skip
+        axes, times = {"width": np.array(n, float), ("smooth", "w_std", "b_std"): kinds}, np.r_[steps, 10**6]
+        runs = measured(sweep(experiment, axes, seeds=count, dims=TRAINED, chunk=32), lr, steps)
+        results[task] = runs.assign(target=("point", np.array(target(points))), angle=("other", ring))
         with jax.enable_x64(True):
-            act = {"erf": kernels.erf(), "relu": kernels.relu()}[kind]
-            times, data = np.r_[steps, 10**6], (x, points, target(x), target(points))
-            found = gaussian(limit(act, depth, **SCALE[kind]), *data, times, lr, sigma)
-        later = {"row": ("other",), "expected": ("step", "point"), "risk": ("step", "part")}
-        later |= {"covariance": ("step", "point", "other")}
-        found = {name: (later[name], np.asarray(part)) for name, part in found.items()}
-        results[f"{task}_limit"] = xr.Dataset(found, {"step": times})
+            theory = partial(gaussian, layer=limit(act, depth, **scale), x=x, points=points, target=target, times=times)
+            theory = sweep(partial(theory, rate=lr, noise=sigma), dims=LIMIT)
+        results[f"{task}_limit"] = theory.assign_coords(step=times)
     return results
 
 
@@ -168,7 +164,7 @@ def _z(values, expected):
 
 
 def _power(runs, name, kind):
-    """The power of the width in a quantity, and how far it may be off: three standard errors, 0.1 for the next order."""
+    """The power of the width in a quantity, and its error: three standard errors, 0.1 for the next order."""
     y = runs[name].sel(kind=kind).transpose("seed", "width").values
     fit = power_law(np.broadcast_to(runs.width, y.shape).ravel(), y.ravel(), confidence=0.9973)
     return fit.exponent, (fit.high - fit.low) / 2 + 0.1
@@ -177,10 +173,6 @@ def _power(runs, name, kind):
 def _off(runs, name, kind, power):
     found, allowed = _power(runs, name, kind)
     return abs(found - power) / allowed
-
-
-def _least(runs, name):
-    return sum(_power(runs, name, "relu")) - 0.1
 
 
 def _grown(r):
@@ -215,21 +207,21 @@ def _risk(r):
 CLAIMS = (
     Claim("quadrature meets the closed forms of rectifiers, split at their kink, and of erf",
           lambda r: r["initial"].quadrature[:2].max(skipna=False), 1e-12),
-    Claim("96 Gauss-Hermite nodes do for rectifiers too, to 1e-3", lambda r: r["initial"].quadrature[2], 1e-3, holds=False),
+    Claim("96 Gauss-Hermite nodes do so for rectifiers", lambda r: r["initial"].quadrature[2], 1e-3, holds=False),
     Claim("with one hidden layer of any width the mean kernel is that of infinite width, to 4.5 standard errors",
           lambda r: _z(r["initial"].ntk, r["initial"]["mean"]), 4.5),
     Claim("its variance is the exact one",
-          lambda r: _z((r["initial"].ntk - r["initial"]["mean"]) ** 2, r["initial"].variance / r["initial"].width), 4.5),
+          lambda r: _z((r["initial"].ntk - r["initial"]["mean"])**2, r["initial"].variance / r["initial"].width), 4.5),
     Claim("deep rectifiers' follows the law of depth", lambda r: _z(r["initial"].deep**2, 1 + r["initial"].law), 4.5),
     Claim("training moves the kernel by 1/sqrt(width), as in the proof",
           lambda r: _off(r["sphere"], "drift", "erf", -0.5), 1, holds=False),
     Claim("smooth networks' kernels move by 1/width",
           lambda r: max(_off(r[task], "drift", "erf", -1) for task in ("sphere", "circle")), 1),
-    Claim("rectifiers' move faster than 1/sqrt(width)", lambda r: _least(r["sphere"], "drift") + 0.5, 0),
+    Claim("rectifiers' move faster than 1/sqrt(width)", lambda r: sum(_power(r["sphere"], "drift", "relu")), -0.4),
     Claim("weights of the last layer move by 1/sqrt(width)",
           lambda r: max(_off(r["sphere"], "moved", kind, -0.5) for kind in SCALE), 1),
     Claim("smooth networks leave linear descent by 1/width", lambda r: _off(r["sphere"], "apart", "erf", -1), 1),
-    Claim("rectifiers leave it less the wider they are", lambda r: _least(r["sphere"], "apart"), 0),
+    Claim("rectifiers leave it less the wider they are", lambda r: sum(_power(r["sphere"], "apart", "relu")), 0.1),
     Claim("training makes the kernel on the circle larger, less so the widest networks'",
           lambda r: max(-_grown(r).min(), _grown(r)[-1] / _grown(r)[0] - 1), 0),
     Claim("wide networks are the Gaussian process at all steps, in mean and variance, to 4.5 standard errors",
@@ -254,28 +246,26 @@ def plot(results, axes):
     """Draw the kernel on the circle; inset, variance of deep kernels, what they do to functions, and the test error."""
     from jaxdyn.plot import COLOURS
 
-    runs, limit = results["circle"].sel(kind="relu"), results["circle_limit"]
-    for colour, place in zip(COLOURS, (0, -1), strict=False):
-        row = runs.row.isel(width=place)
-        for when, style in ((0, "--"), (1, "-")):
+    runs, theory, start = results["circle"].sel(kind="relu"), results["circle_limit"], results["initial"]
+    for colour, place in ((COLOURS[0], 0), (COLOURS[1], -1)):
+        for when, style in enumerate(("--", "-")):
             label = f"n = {runs.width.values[place]:.0f}, {('before', 'after')[when]}"
-            axes.plot(runs.angle, row.isel(when=when).mean("seed"), style, color=colour, label=label)
-    axes.plot(runs.angle, limit.row, color="black", linewidth=2, label="limit")
-    axes.set(xlabel="angle on the circle", ylabel="kernel K(0, angle), 3 hidden layers")
+            row = runs.row.isel(width=place, when=when).mean("seed")
+            axes.plot(runs.angle, row, style, color=colour, label=label)
+    axes.plot(runs.angle, theory.row, color="black", label="limit")
+    axes.set(xlabel="angle on the circle", ylabel="kernel K(0, angle)")
     axes.legend(fontsize="x-small")
-    function, deep, error = (axes.inset_axes(place) for place in ([1.3, 0, 1, 1], [0, -1.35, 1, 1], [1.3, -1.35, 1, 1]))
-    mean, spread = limit.expected.isel(step=-2), np.sqrt(np.diagonal(limit.covariance.isel(step=-2)))
-    function.plot(runs.angle, runs.outputs.isel(width=-1, step=-1).T, color=COLOURS[1], linewidth=0.3)
-    function.fill_between(runs.angle, mean - 2 * spread, mean + 2 * spread, color="0.8")
-    function.plot(runs.angle, mean, color="black")
+    places = [1.3, 0, 1, 1], [0, -1.35, 1, 1], [1.3, -1.35, 1, 1]
+    (function, deep, error), (risk, expected) = map(axes.inset_axes, places), _risk(results)
+    mean, spread = theory.expected[-2], 2 * np.sqrt(np.diagonal(theory.covariance[-2]))
+    function.fill_between(runs.angle, mean - spread, mean + spread, color="0.8")
+    function.plot(runs.angle, runs.outputs.isel(width=-1, step=-1).T, color=COLOURS[1], linewidth=0.4)
     function.plot(FOUR, np.cos(FOUR) * np.sin(FOUR), "ko")
-    function.set(xlabel="angle on the circle", ylabel="output after training")
-    start = results["initial"]
-    deep.errorbar(start.depth, (start.deep**2).mean(("seed", "width")) - 1, fmt="o")
+    function.set(xlabel="angle on the circle", ylabel="trained outputs")
+    deep.plot(start.depth, (start.deep**2).mean(("seed", "width")) - 1, "o")
     deep.plot(start.depth, start.law, color="black")
     deep.set(xlabel="hidden layers", ylabel="Var K / (E K)$^2$")
-    risk, expected = _risk(results)
     error.errorbar(risk.step, risk.mean("seed"), risk.std("seed") / risk.sizes["seed"] ** 0.5, fmt="o")
     error.plot(risk.step, expected[:-1], color="black")
-    error.set(xlabel="steps of descent", ylabel="test error, noisy labels", xscale="symlog")
+    error.set(xlabel="steps of descent", ylabel="test error", xscale="symlog")
     return axes
