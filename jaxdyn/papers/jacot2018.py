@@ -15,7 +15,7 @@ import numpy as np
 import optax
 
 from jaxdyn import Claim, kernels, log_times, power_law, sweep, train
-from jaxdyn.kernels import early_stopping, empirical, finite_width
+from jaxdyn.kernels import early_stopping, empirical, finite_width, predict
 from jaxdyn.papers import Reference
 from jaxdyn.rules.losses import squared_error
 
@@ -33,7 +33,12 @@ SCALE = {"relu": dict(w_std=1.0, b_std=0.1), "erf": dict(w_std=1.5**0.5, b_std=0
 INITIAL = {"ntk": ("activation", "row", "column"), "deep": "depth"}
 KNOWN = {"mean": INITIAL["ntk"], "variance": INITIAL["ntk"], "law": "depth", "quadrature": "rule",
          "pairs": ("net", "value"), "square": ("layers", "eigenvalue")}  # fmt: skip
-TRAINED = {"labels": "example", "outputs": ("step", "point"), "ntk": ("when", "point", "other")}
+TRAINED = {
+    "outputs": ("step", "point"),
+    "component": ("step", "mode"),
+    "linear": ("step", "mode"),
+    "row": ("when", "other"),
+}
 LIMIT = {
     "row": "other",
     "expected": ("step", "point"),
@@ -70,25 +75,15 @@ def trained(key, width, smooth, w_std, b_std, *, depth, most, x, y, points, step
     observe = lambda state: {"outputs": layer.apply(state.params, inputs)[:, 0]}
     run = train(field, optax.sgd(rate), stream, start, times=steps, observe=observe)
     both = jax.tree.map(lambda *a: jnp.stack(a), start, run.final.params)
-    ntk = jax.vmap(lambda p: empirical.ntk(layer.apply, p, inputs, inputs))(both)
     moved = jnp.sqrt(jnp.sum((both[-1]["weights"][1] - both[-1]["weights"][0]) ** 2) / width)
-    return {"outputs": run.observed["outputs"], "ntk": ntk, "moved": moved, "labels": labels}
-
-
-def measured(runs, rate, steps):
-    """How far kernels moved, and how far residuals are from linear descent, by components of the kernel at first."""
-    runs = runs.rename(smooth_w_std_b_std="kind").assign_coords(kind=list(SCALE), step=steps)
-    runs = runs.transpose("seed", "width", "kind", "step", "when", "point", "other", "example")
-    before, after = np.moveaxis(runs.ntk.values, 3, 0).astype(float)
-    P, size = runs.sizes["example"], lambda K: np.sum(K**2, (-1, -2)) ** 0.5
-    values, vectors = np.linalg.eigh(before[..., :P, :P])
-    seen = (runs.outputs.values[..., :P] - runs.labels.values[..., None, :]) @ vectors
-    linear = seen[..., :1, :] * (1 - rate / P * values[..., None, :]) ** steps[:, None]
-    parts = {"component": seen, "linear": linear, "drift": size(after - before) / size(before)}
-    parts["apart"] = np.mean((seen - linear) ** 2, -1).max(-1) ** 0.5
-    dims, row = ("seed", "width", "kind", "step", "mode"), runs.ntk.isel(point=P, other=slice(P, None))
-    runs = runs.assign({name: (dims[: part.ndim], part) for name, part in parts.items()})
-    return runs.drop_vars("ntk").isel(point=slice(P, None)).assign(row=row)
+    ntk = jax.vmap(lambda p: empirical.ntk(layer.apply, p, inputs, inputs))(both)
+    P, outputs, drift = len(x), run.observed["outputs"], jnp.linalg.norm(ntk[1] - ntk[0]) / jnp.linalg.norm(ntk[0])
+    own = predict.modes(ntk[0, :P, :P])
+    linear = predict.descent(own, labels, steps, rate, start=outputs[0, :P]).train - labels[None]
+    seen = outputs[:, :P] - labels[None]
+    apart = jnp.sqrt(jnp.max(jnp.mean((seen - linear) ** 2, 1)))
+    parts = {"component": seen @ own.vectors, "linear": linear @ own.vectors, "outputs": outputs[:, P:]}
+    return parts | {"moved": moved, "drift": drift, "apart": apart, "row": ntk[:, P, P:]}
 
 
 def limit(act, depth, w_std=1.0, b_std=0.1):
@@ -148,8 +143,9 @@ def run(*, sweep=sweep, initial_widths, initial_seeds, depths, deep_width, width
         experiment = partial(trained, x=np.float32(x), y=np.float32(target(x)), points=np.float32(points), steps=steps,
                              depth=depth, most=max(n), rate=lr, noise=sigma)  # fmt: skip
         axes, times = {"width": np.array(n, float), ("smooth", "w_std", "b_std"): kinds}, np.r_[steps, 10**6]
-        runs = measured(sweep(experiment, axes, seeds=count, dims=TRAINED, chunk=32), lr, steps)
-        results[task] = runs.assign(target=("point", np.array(target(points))), angle=("other", ring))
+        runs = sweep(experiment, axes, seeds=count, dims=TRAINED, chunk=32).rename(smooth_w_std_b_std="kind")
+        runs = runs.assign(target=("point", np.array(target(points))), angle=("other", ring))
+        results[task] = runs.assign_coords(kind=list(SCALE), step=steps)
         with jax.enable_x64(True):
             theory = partial(gaussian, layer=limit(act, depth, **scale), x=x, points=points, target=target, times=times)
             theory = sweep(partial(theory, rate=lr, noise=sigma), dims=LIMIT)
@@ -249,13 +245,14 @@ def plot(results, axes):
     runs, theory, start = results["circle"].sel(kind="relu"), results["circle_limit"], results["initial"]
     for colour, place in ((COLOURS[0], 0), (COLOURS[1], -1)):
         for when, style in enumerate(("--", "-")):
-            label = f"n = {runs.width.values[place]:.0f}, {('before', 'after')[when]}"
-            row = runs.row.isel(width=place, when=when).mean("seed")
-            axes.plot(runs.angle, row, style, color=colour, label=label)
+            row, label = runs.row.isel(width=place, when=when).mean("seed"), ("n = {:.0f}, before", "after")[when]
+            axes.plot(runs.angle, row, style, color=colour, label=label.format(runs.width.values[place]))
     axes.plot(runs.angle, theory.row, color="black", label="limit")
     axes.set(xlabel="angle on the circle", ylabel="kernel K(0, angle)")
     axes.legend(fontsize="x-small")
-    places = [1.3, 0, 1, 1], [0, -1.35, 1, 1], [1.3, -1.35, 1, 1]
+    axes.figure.set_layout_engine("none")
+    axes.set_position([0.1, 0.6, 0.37, 0.37])
+    places = [1.35, 0, 1, 1], [0, -1.35, 1, 1], [1.35, -1.35, 1, 1]
     (function, deep, error), (risk, expected) = map(axes.inset_axes, places), _risk(results)
     mean, spread = theory.expected[-2], 2 * np.sqrt(np.diagonal(theory.covariance[-2]))
     function.fill_between(runs.angle, mean - spread, mean + spread, color="0.8")
