@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdyn.kernels import finite_width
+from jaxdyn import kernels
+from jaxdyn.kernels import early_stopping, finite_width
 
 ROWS = np.array([[1.0, 0.5, -0.3], [0.2, -1.0, 0.4], [2.0, 1.0, -0.6], [-1.0, -0.5, 0.3]])
 W, B = 1.3, 0.4
@@ -169,3 +170,39 @@ def test_bad_input():
         finite_width.one_hidden_layer(jnp.tanh, 0, x)
     with pytest.raises(ValueError, match="widths"):
         finite_width.rectifier_relative_variance([4.0, -1.0])
+
+
+def test_one_program_has_networks_of_any_width_and_depth(x64):
+    relu, x = jax.nn.relu, jnp.asarray(ROWS)
+    params, more = finite_width.draw(jax.random.key(0), finite_width.network(relu, 3, most=(3, 5)), (3,), 2)
+    assert more.shape == (2,)
+    apply = lambda params, width, depth: finite_width.network(relu, width, depth, most=(3, 5), w_std=W, b_std=B).apply(
+        params, x
+    )
+    small = kernels.serial(*[kernels.dense(3, W, B), kernels.relu()] * 2, kernels.dense(1, W, B))
+    cut = lambda layer, n_in, n_out: {"weights": layer["weights"][:n_in, :n_out], "bias": layer["bias"][:n_out]}
+    own = [cut(params[0], 3, 3), (), cut(params[1], 3, 3), (), cut(params[3], 3, 1)]
+    np.testing.assert_allclose(jax.jit(apply)(params, 3.0, 2), small.apply(own, x), rtol=1e-12)
+    jacobian = lambda apply, params: jax.tree.leaves(jax.jacrev(lambda p: apply(p)[:, 0])(params))
+    ntk = lambda rows: sum(row.reshape(4, -1) @ row.reshape(4, -1).T for row in rows)
+    large = ntk(jacobian(lambda p: apply(p, 3.0, 2), params))
+    np.testing.assert_allclose(large, ntk(jacobian(lambda p: small.apply(p, x), own)), rtol=1e-12)
+    with pytest.raises(ValueError, match="kernels.dense"):
+        kernels.gram(finite_width.network(relu, 3, most=(3, 5)), x)
+
+
+def test_risk_is_that_of_sampled_processes(x64):
+    x, rng = jnp.asarray(np.random.default_rng(0).standard_normal((9, 3))), np.random.default_rng(1)
+    layer = kernels.serial(kernels.dense(1, W, B), kernels.erf(), kernels.dense(1, W, B))
+    nngp, ntk = kernels.gram(layer, x, get=("nngp", "ntk")).values()
+    target, steps, noise, n = np.sin(np.asarray(x[:, 0])), np.array([0, 3, 40]), 0.3, 5
+    tests = dict(ntk_test=ntk[n:, :n], nngp_test=nngp[n:, :n], nngp_test_test=nngp[n:, n:], learning_rate=0.4)
+    learned = early_stopping.response(ntk[:n, :n], nngp[:n, :n], target[:n], steps, **tests)
+    exact = np.sum(early_stopping.risk(learned, target[n:], noise**2), 0)
+    f = rng.multivariate_normal(np.zeros(9), nngp, 20_000, method="eigh")
+    y, errors = target[:n] + noise * rng.standard_normal((20_000, n)), []
+    for step in range(steps[-1] + 1):
+        if step in steps:
+            errors.append(np.mean((f[:, n:] - target[n:]) ** 2, 1))
+        f = f - 0.4 / n * (f[:, :n] - y) @ np.asarray(ntk)[:n]
+    assert np.abs(sampled_z(np.stack(errors, 1), exact)).max() < 4

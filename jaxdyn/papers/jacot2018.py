@@ -142,7 +142,10 @@ def run(*, sweep=sweep, initial_widths, initial_seeds, depths, deep_width, width
     for task, (x, points, target, lr, sigma, steps, act, scale, depth, n, count) in tasks.items():
         experiment = partial(trained, x=np.float32(x), y=np.float32(target(x)), points=np.float32(points), steps=steps,
                              depth=depth, most=max(n), rate=lr, noise=sigma)  # fmt: skip
-        axes, times = {"width": np.array(n, float), ("smooth", "w_std", "b_std"): kinds}, np.r_[steps, 10**6]
+        axes, times = (
+            {"width": np.array(n, float), ("smooth", "w_std", "b_std"): kinds},
+            np.r_[steps, steps[-1] * 10 ** np.arange(1, 5)],
+        )
         runs = sweep(experiment, axes, seeds=count, dims=TRAINED, chunk=32).rename(smooth_w_std_b_std="kind")
         runs = runs.assign(target=("point", np.array(target(points))), angle=("other", ring))
         results[task] = runs.assign_coords(kind=list(SCALE), step=steps)
@@ -178,7 +181,10 @@ def _grown(r):
 
 def _process(r, task, kind, width):
     """Outputs of networks of one width against the limit's Gaussian process: z of all means, and of variances."""
-    runs, limit = r[task].sel(kind=kind).isel(width=width), r[f"{task}_limit"].isel(step=slice(1, -1))
+    runs, limit = (
+        r[task].sel(kind=kind).isel(width=width),
+        r[f"{task}_limit"].isel(step=slice(1, r[task].sizes["step"])),
+    )
     f, C = runs.outputs.isel(step=slice(1, None)).transpose("seed", "step", "point").values, limit.covariance.values
     variances = np.diagonal(C, axis1=1, axis2=2)
     mean = abs(f.mean(0) - limit.expected.values) / (variances / len(f)) ** 0.5
@@ -197,7 +203,7 @@ def _rates(runs):
 def _risk(r):
     """Test errors of the widest networks, and those of the limit, in the end too."""
     runs = r["sphere"].sel(kind="erf").isel(width=-1)
-    return ((runs.outputs - runs.target) ** 2).mean("point"), r["sphere_limit"].risk.sum("part").values
+    return ((runs.outputs - runs.target) ** 2).mean("point"), r["sphere_limit"].risk.sum("part")
 
 
 CLAIMS = (
@@ -227,7 +233,7 @@ CLAIMS = (
           lambda r: _process(r, "circle", "relu", -1)[0] / _process(r, "circle", "relu", 0)[0], 1),
     Claim("components decay at their rates -log(1 - lr lambda), to 4.5 standard errors and the kernel's move",
           lambda r: _rates(r["sphere"].sel(kind="erf").isel(width=-1)), 1),
-    Claim("test errors with noisy labels are the expected ones", lambda r: _z(_risk(r)[0], _risk(r)[1][:-1]), 4.5),
+    Claim("test errors with noisy labels are the expected ones", lambda r: _z(*_risk(r)), 4.5),
     Claim("the expected error is lowest before the end", lambda r: _risk(r)[1].min() / _risk(r)[1][-1], 1),
     Claim("kernels of one hidden layer, or odd activations, are singular on antipodes without biases",
           lambda r: abs(r["initial"].pairs[:3, 0]).max(skipna=False), 1e-13),
@@ -242,7 +248,8 @@ def plot(results, axes):
     """Draw the kernel on the circle; inset, variance of deep kernels, what they do to functions, and the test error."""
     from jaxdyn.plot import COLOURS
 
-    runs, theory, start = results["circle"].sel(kind="relu"), results["circle_limit"], results["initial"]
+    runs, start = results["circle"].sel(kind="relu"), results["initial"]
+    theory = results["circle_limit"].isel(step=runs.sizes["step"] - 1)
     for colour, place in ((COLOURS[0], 0), (COLOURS[1], -1)):
         for when, style in enumerate(("--", "-")):
             row, label = runs.row.isel(width=place, when=when).mean("seed"), ("n = {:.0f}, before", "after")[when]
@@ -254,15 +261,16 @@ def plot(results, axes):
     axes.set_position([0.1, 0.6, 0.37, 0.37])
     places = [1.35, 0, 1, 1], [0, -1.35, 1, 1], [1.35, -1.35, 1, 1]
     (function, deep, error), (risk, expected) = map(axes.inset_axes, places), _risk(results)
-    mean, spread = theory.expected[-2], 2 * np.sqrt(np.diagonal(theory.covariance[-2]))
+    mean, spread = theory.expected, 2 * np.sqrt(np.diagonal(theory.covariance))
     function.fill_between(runs.angle, mean - spread, mean + spread, color="0.8")
     function.plot(runs.angle, runs.outputs.isel(width=-1, step=-1).T, color=COLOURS[1], linewidth=0.4)
     function.plot(FOUR, np.cos(FOUR) * np.sin(FOUR), "ko")
     function.set(xlabel="angle on the circle", ylabel="trained outputs")
-    deep.plot(start.depth, (start.deep**2).mean(("seed", "width")) - 1, "o")
+    square = start.deep.isel(width=0) ** 2
+    deep.errorbar(start.depth, square.mean("seed") - 1, square.std("seed") / square.sizes["seed"] ** 0.5, fmt="o")
     deep.plot(start.depth, start.law, color="black")
     deep.set(xlabel="hidden layers", ylabel="Var K / (E K)$^2$")
     error.errorbar(risk.step, risk.mean("seed"), risk.std("seed") / risk.sizes["seed"] ** 0.5, fmt="o")
-    error.plot(risk.step, expected[:-1], color="black")
+    error.plot(expected.step, expected, color="black")
     error.set(xlabel="steps of descent", ylabel="test error", xscale="symlog")
     return axes
