@@ -22,10 +22,10 @@ def pair_expectation(
 ) -> PyTree[Array]:
     """Return E fn(u, v) for centred Gaussians with variances `q1`, `q2` and covariance `cov`, by quadrature.
 
-    The arrays broadcast; `fn` acts elementwise and may return a pytree.  Without kinks the trapezoidal rule with `nodes`
-    points an axis, whose error falls as exp(-2 pi a / h) for functions analytic in a strip of half-width a standard
-    deviations, h = 19 / nodes (Gauss-Hermite rules need many more points for tanh).  Where `fn` is only piecewise
-    smooth in u and in v, at `kinks`, Gauss-Legendre panels of `nodes` points end there, graded towards them.
+    The arrays broadcast; `fn` acts elementwise and may return a pytree.  Without kinks the trapezoidal rule with
+    `nodes` points an axis: its error falls as exp(-2 pi a / h) for functions analytic in a strip of half-width a, in
+    standard deviations, h = 19 / nodes (Gauss-Hermite rules need many more points for tanh).  Where `fn` is only
+    piecewise smooth in u and in v, at `kinks`, Gauss-Legendre panels of `nodes` points end there, graded towards them.
     """
     g1, g2 = jnp.sqrt(q1), jnp.sqrt(q2)
     r = g1 * g2
