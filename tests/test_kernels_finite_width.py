@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxdyn import kernels
-from jaxdyn.kernels import early_stopping, finite_width
+from jaxdyn.kernels import finite_width
 
 ROWS = np.array([[1.0, 0.5, -0.3], [0.2, -1.0, 0.4], [2.0, 1.0, -0.6], [-1.0, -0.5, 0.3]])
 W, B = 1.3, 0.4
@@ -189,20 +189,3 @@ def test_one_program_has_networks_of_any_width_and_depth(x64):
     np.testing.assert_allclose(large, ntk(jacobian(lambda p: small.apply(p, x), own)), rtol=1e-12)
     with pytest.raises(ValueError, match="in the limit"):
         kernels.gram(finite_width.network(relu, 3, most=(3, 5)), x)
-
-
-def test_risk_is_that_of_sampled_processes(x64):
-    x, rng = jnp.asarray(np.random.default_rng(0).standard_normal((9, 3))), np.random.default_rng(1)
-    layer = kernels.serial(kernels.dense(1, W, B), kernels.erf(), kernels.dense(1, W, B))
-    nngp, ntk = kernels.gram(layer, x, get=("nngp", "ntk")).values()
-    target, steps, noise, n = np.sin(np.asarray(x[:, 0])), np.array([0, 3, 40]), 0.3, 5
-    tests = dict(ntk_test=ntk[n:, :n], nngp_test=nngp[n:, :n], nngp_test_test=nngp[n:, n:], learning_rate=0.4)
-    learned = early_stopping.response(ntk[:n, :n], nngp[:n, :n], target[:n], steps, **tests)
-    exact = np.sum(early_stopping.risk(learned, target[n:], noise**2), 0)
-    f = rng.multivariate_normal(np.zeros(9), nngp, 20_000, method="eigh")
-    y, errors = target[:n] + noise * rng.standard_normal((20_000, n)), []
-    for step in range(steps[-1] + 1):
-        if step in steps:
-            errors.append(np.mean((f[:, n:] - target[n:]) ** 2, 1))
-        f = f - 0.4 / n * (f[:, :n] - y) @ np.asarray(ntk)[:n]
-    assert np.abs(sampled_z(np.stack(errors, 1), exact)).max() < 4
