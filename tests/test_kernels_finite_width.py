@@ -47,7 +47,8 @@ CLOSED = {
 @pytest.mark.parametrize("name", CLOSED)
 def test_smooth_closed_forms(name, precision):
     fn, closed = CLOSED[name]
-    x = ROWS * (0.5 if name == "exp" else 1)
+    # Quadrature ends at finite points, beyond which exp must not matter.
+    x = ROWS * (0.2 if name == "exp" else 1)
     moments = finite_width.one_hidden_layer(fn, 50, jnp.asarray(x, precision), w_std=W, b_std=B)
     mean, variance = closed(*covariances(x))
     assert moments.mean.dtype == moments.variance.dtype == precision
