@@ -1,6 +1,6 @@
 """Kernels of wide networks: the NNGP and NTK of an architecture, what they predict, and those of finite networks."""
 
-from jaxdyn.kernels import empirical, predict
+from jaxdyn.kernels import empirical, finite_width, predict
 from jaxdyn.kernels._compose import identity, parallel, repeat, residual, serial
 from jaxdyn.kernels._gram import gram
 from jaxdyn.kernels._kernel import Kernel, Layer
@@ -41,6 +41,7 @@ __all__ = [
     "empirical",
     "erf",
     "exp",
+    "finite_width",
     "flatten",
     "gaussian",
     "gelu",
