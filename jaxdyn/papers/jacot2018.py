@@ -21,20 +21,17 @@ from jaxdyn.rules.losses import squared_error
 
 TITLE = "Neural tangent kernel: convergence and generalization in neural networks"
 REFERENCE = Reference(TITLE, "Jacot, Gabriel, Hongler", 2018, "1806.07572", "kernels")
-QUICK = dict(initial_widths=(8, 32), initial_seeds=600, depths=(1, 2, 3, 4), deep_width=32, widths=(64, 128, 256),
-             seeds=48, examples=12, noise=0.7, rate=0.5, last=100, circle_widths=(20, 40, 80), circle_seeds=24,
-             circle_rate=1.0, circle_last=150)  # fmt: skip
-PAPER = dict(initial_widths=(32, 256), initial_seeds=4000, depths=(1, 2, 3, 4, 8), deep_width=64, examples=40,
-             widths=(128, 512, 2048), seeds=100, last=200, circle_widths=(50, 150, 450), circle_seeds=60,
-             circle_last=200)  # fmt: skip
+QUICK = dict(initial_widths=(8, 32), initial_seeds=600, depths=(1, 2, 3, 4), deep_width=32, widths=(32, 64, 128),
+             seeds=32, examples=8, noise=0.5, rate=1.0, last=100)  # fmt: skip
+PAPER = dict(initial_widths=(16, 64), initial_seeds=4000, depths=(1, 2, 3, 4, 8), deep_width=64, examples=12,
+             widths=(64, 160, 400), seeds=100, last=200)  # fmt: skip
 SIZES = {"quick": QUICK, "paper": QUICK | PAPER}
-KINDS = {"relu": dict(w_std=1.0, b_std=0.1), "erf": dict(w_std=1.5**0.5, b_std=0.1**0.5)}
-LAYER = {"relu": kernels.relu(), "erf": kernels.erf()}
+# Of the trained networks: activation, hidden layers and scales.
+KINDS = {"erf": (kernels.erf(), 1, 1.5**0.5, 0.1**0.5), "relu": (kernels.relu(), 3, 1.0, 0.1)}
 BIAS = 0.5  # b_std of the networks of one hidden layer that are not trained
-FOUR, RING = np.array([0.4, 1.3, 2.5, 4.1]), 2 * np.pi * np.arange(24) / 24  # angles of examples and others
-NTK = ("kind", "row", "column")
-DIMS = {"ntk": NTK, "deep": "depth"}
-TRAINED = {"outputs": ("step", "point"), "residual": ("step", "example"), "row": ("when", "point")}
+ANGLES = 2 * np.pi * np.arange(24) / 24
+LATER = 10 ** np.arange(1, 5)  # times the last step of simulations
+NTK, DIMS = ("kind", "row", "column"), {"ntk": ("kind", "row", "column"), "deep": "depth"}
 KNOWN = {
     "ntk_theory": NTK,
     "variance": NTK,
@@ -42,48 +39,50 @@ KNOWN = {
     "error": (),
     "antipodes": ("kind", "bias", "value"),
 }
+TRAINED = {"outputs": ("step", "point"), "residual": ("step", "example"), "row": ("when", "point")}
 LIMIT = {"row_theory": "point", "outputs_theory": ("step", "point"), "covariance": ("step", "point", "other"),
-         "error_theory": "step", "error_later": "later", "decay": ("step", "mode"), "vectors": ("example", "mode")}  # fmt: skip
-LATER = 10 ** np.arange(1, 5)  # times the last step of simulations
+         "decay": ("step", "mode"), "vectors": ("example", "mode"), "error_theory": "step", "later": "time"}  # fmt: skip
+
+
+def network(smooth, width, depth, *scales, most):
+    """A network of rectifiers or, if smooth, error functions."""
+    act = lambda z: jnp.where(smooth, jax.scipy.special.erf(z), jax.nn.relu(z))
+    return finite_width.network(act, width, depth, most=most, w_std=scales[0], b_std=scales[1])
 
 
 def initial(key, width, *, most, x, depths, deep_width):
-    """Kernels of networks with one hidden layer on `x`, and of deep rectifier networks at its first row."""
+    """Kernels of networks of one hidden layer, and those of deep networks at the first row, over the squared scale."""
 
-    def kernel(smooth, x, *sizes, **options):
-        layer = finite_width.network(either(smooth), *sizes, **options)
+    def kernel(smooth, *sizes):
+        layer = network(smooth, *sizes, most=(max(depths), most))
         return empirical.ntk(layer.apply, finite_width.draw(key, layer, x.shape[1:])[0], x)
 
-    deepest = dict(most=(max(depths), deep_width), w_std=2**0.5)
+    n, one = len(depths), jnp.ones(len(depths))
+    cases = jnp.r_[1, 0, 0 * one], jnp.r_[width, width, deep_width * one], jnp.r_[1, 1, jnp.array(depths)]
+    found = jax.vmap(kernel)(*cases, jnp.r_[1, 1, 2**0.5 * one], jnp.r_[BIAS, BIAS, 0 * one])
     # Each layer of weights contributes the same mean.
-    deep = lambda depth: kernel(False, x[:1], deep_width, depth, **deepest)[0, 0] / (2 * depth + 2)
-    shallow = lambda smooth: kernel(smooth, x, width, most=(1, most), b_std=BIAS)
-    return {"ntk": jax.vmap(shallow)(jnp.arange(2)), "deep": jax.vmap(deep)(jnp.array(depths))}
+    return {"ntk": found[:2], "deep": found[2:, 0, 0] / (2 * jnp.array(depths) + 2)}
 
 
-def either(smooth):
-    """The error function, or else the rectifier."""
-    return lambda z: jnp.where(smooth, jax.scipy.special.erf(z), jax.nn.relu(z))
-
-
-def limit(kind, depth, w_std=1.0, b_std=0.0):
+def limit(act, depth, w_std=1.0, b_std=0.0):
     """The network at infinite width."""
-    return kernels.serial(*(kernels.dense(1, w_std, b_std), LAYER[kind]) * depth, kernels.dense(1, w_std, b_std))
+    return kernels.serial(*(kernels.dense(1, w_std, b_std), act) * depth, kernels.dense(1, w_std, b_std))
 
 
 def known(x, *, depths, deep_width):
     """Exact moments at finite width, the error of quadrature, eigenvalues of kernels on `x` without and with biases."""
     moments = lambda fn, *kinks: finite_width.one_hidden_layer(fn, 1, x, b_std=BIAS, kinks=kinks)
-    mean, variance = map(jnp.stack, zip(moments(jax.nn.relu, 0.0), moments(jax.scipy.special.erf), strict=True))
-    grams = jnp.array([[kernels.gram(limit(kind, 1, b_std=b_std), x) for b_std in (0.0, BIAS)] for kind in KINDS])
+    mean, variance = map(jnp.stack, zip(moments(jax.scipy.special.erf), moments(jax.nn.relu, 0.0), strict=True))
+    gram = lambda act: jax.vmap(lambda b_std: kernels.gram(limit(act, 1, 1.0, b_std), x))(jnp.array([0.0, BIAS]))
+    grams = jnp.stack([gram(act) for act, *_ in KINDS.values()])
     law = jnp.array([finite_width.rectifier_relative_variance([deep_width] * depth) for depth in depths])
     error, values = jnp.max(jnp.abs(grams[:, 1] - mean)), jnp.linalg.eigvalsh(grams)
     return {"ntk_theory": mean, "variance": variance, "deep_theory": law, "error": error, "antipodes": values}
 
 
-def trained(key, width, smooth, w_std, b_std, *, depth, most, x, y, points, steps, rate, noise):
+def trained(key, width, smooth, depth, w_std, b_std, noise, *, most, x, y, points, steps, rate):
     """Descend on labels with noise; outputs at `points`, residuals on the examples, and what moves."""
-    layer = finite_width.network(either(smooth), width, depth, most=(depth, most), w_std=w_std, b_std=b_std)
+    layer = network(smooth, width, depth, w_std, b_std, most=most)
     start, draw = finite_width.draw(key, layer, x.shape[1:], len(x))
     P, inputs, labels = len(x), jnp.concatenate([x, points]), y + noise * draw
     field, stream = jax.grad(squared_error(layer.apply)), lambda key, step: (x, labels[:, None])
@@ -96,57 +95,48 @@ def trained(key, width, smooth, w_std, b_std, *, depth, most, x, y, points, step
             "moved": jnp.linalg.norm(last[1] - last[0]) / width**0.5}  # fmt: skip
 
 
-def gaussian(x, points, y, target, steps, *, layer, rate, noise):
+def gaussian(x, points, steps, noises, *, rate):
     """At infinite width: the kernel, its modes, mean and covariance over weights and labels, expected error."""
-    P, n = len(x), len(steps)
-    nngp, ntk = kernels.gram(layer, jnp.concatenate([x, points]), get=("nngp", "ntk")).values()
-    tests, own = dict(ntk_test=ntk[P:, :P], nngp_test=nngp[P:, :P], nngp_test_test=nngp[P:, P:]), ntk[:P, :P]
-    times, modes = jnp.concatenate([steps, steps[-1] * LATER]), predict.modes(own)
-    learned = early_stopping.response(modes, nngp[:P, :P], y, times, **tests, learning_rate=rate)
-    covariance = learned.covariance + noise**2 * learned.gain @ jnp.swapaxes(learned.gain, 1, 2)
-    error, decay = sum(early_stopping.risk(learned, target, noise**2)), (1 - rate * modes.values / P) ** steps[:, None]
-    return {"row_theory": ntk[P, P:], "outputs_theory": learned.mean[:n], "covariance": covariance[:n], "decay": decay,
-            "vectors": modes.vectors, "error_theory": error[:n], "error_later": error[n:]}  # fmt: skip
+    P, n, found, times = len(x), len(steps), [], jnp.concatenate([steps, steps[-1] * LATER])
+    for net, noise in zip(KINDS.values(), noises, strict=True):
+        nngp, ntk = kernels.gram(limit(*net), jnp.concatenate([x, points]), get=("nngp", "ntk")).values()
+        tests, own = dict(ntk_test=ntk[P:, :P], nngp_test=nngp[P:, :P], nngp_test_test=nngp[P:, P:]), ntk[:P, :P]
+        modes = predict.modes(own)
+        learned = early_stopping.response(modes, nngp[:P, :P], target(x), times, **tests, learning_rate=rate)
+        covariance = learned.covariance + noise**2 * learned.gain @ jnp.swapaxes(learned.gain, 1, 2)
+        error, decay = sum(early_stopping.risk(learned, target(points), noise**2)), 1 - rate * modes.values / P
+        found.append((ntk[P, P:], learned.mean[:n], covariance[:n], decay ** steps[:, None], modes.vectors,
+                      error[:n], error[n:]))  # fmt: skip
+    return dict(zip(LIMIT, map(jnp.stack, zip(*found, strict=True)), strict=True))
 
 
-def theory(dims, fn, *arrays, **options):
-    """Variables of a Dataset from a function of arrays, in float64."""
-    with jax.enable_x64(True):
-        found = jax.jit(partial(fn, **options))(*arrays)
-        return {name: (dims[name], np.asarray(value)) for name, value in found.items()}
+def target(x):
+    """The function to learn on the circle."""
+    return 2 * x[:, 0] * x[:, 1]
 
 
-def sphere(seed, rows):
-    """Random rows on the sphere of radius sqrt(3)."""
-    x = np.random.default_rng(seed).standard_normal((rows, 3))
-    return x * 3**0.5 / np.linalg.norm(x, axis=1, keepdims=True)
-
-
-def run(*, sweep=sweep, initial_widths, initial_seeds, depths, deep_width, widths, seeds, examples, noise, rate, last,
-        circle_widths, circle_seeds, circle_rate, circle_last):  # fmt: skip
-    """Draw networks on antipodal pairs, train some on the sphere and some on the circle; theory is beside them."""
-    half, sizes = sphere(0, 4), dict(depths=depths, deep_width=deep_width)
-    fields = partial(initial, most=max(initial_widths), x=np.float32(np.r_[half, -half]), **sizes)
+def run(*, sweep=sweep, initial_widths, initial_seeds, depths, deep_width, widths, seeds, examples, noise, rate, last):
+    """Draw networks on antipodal pairs on a sphere, train others on a part of the circle; theory is beside them."""
+    half, sizes = np.random.default_rng(0).standard_normal((4, 3)), dict(depths=depths, deep_width=deep_width)
+    half = half * 3**0.5 / np.linalg.norm(half, axis=1, keepdims=True)
+    fields = partial(initial, most=max(*initial_widths, deep_width), x=np.float32(np.r_[half, -half]), **sizes)
     start = sweep(fields, {"width": np.array(initial_widths, float)}, seeds=initial_seeds, dims=DIMS)
-    start = start.assign(theory(KNOWN, known, np.r_[half, -half], **sizes))
-    results = {"initial": start.assign_coords(kind=list(KINDS), depth=list(depths))}
-    circle = lambda angle: np.stack([np.cos(angle), np.sin(angle)], 1)
-    wave, saddle = lambda x: np.sin(2 * x[:, 0]) + x[:, 1], lambda x: x[:, 0] * x[:, 1]
-    tasks = {"sphere": (sphere(1, examples), sphere(2, 24), wave, rate, noise, log_times(last, 6), "erf", 1, widths),
-             "circle": (circle(FOUR), circle(RING), saddle, circle_rate, 0.0, log_times(circle_last, 4), "relu", 3,
-                        circle_widths)}  # fmt: skip
-    kinds = {("smooth", "w_std", "b_std"): np.array([(n == "erf", *s.values()) for n, s in KINDS.items()], float)}
-    for task, (x, points, target, lr, sigma, steps, kind, depth, n) in tasks.items():
-        arrays = x, points, target(x)
-        fixed = dict(zip(("x", "points", "y"), map(np.float32, arrays), strict=True))
-        experiment = partial(trained, **fixed, depth=depth, most=max(n), steps=steps, rate=lr, noise=sigma)
-        count = seeds if task == "sphere" else circle_seeds
-        runs = sweep(experiment, {"width": np.array(n, float)} | kinds, seeds=count, dims=TRAINED, chunk=32)
-        options = dict(layer=limit(kind, depth, **KINDS[kind]), rate=lr, noise=sigma)
-        runs = runs.assign(theory(LIMIT, gaussian, *arrays, target(points), steps, **options))
-        runs = runs.assign(error=((runs.outputs - target(points)) ** 2).mean("point")).rename(smooth_w_std_b_std="kind")
-        results[task] = runs.assign_coords(kind=list(KINDS), step=steps)
-    return results
+    circle, steps = lambda angle: np.stack([np.cos(angle), np.sin(angle)], 1), log_times(last, 6)
+    x, points, noises = circle(np.linspace(0.4, 4.1, examples)), circle(ANGLES), (noise, 0.0)
+    arrays = dict(zip(("x", "y", "points"), map(np.float32, (x, target(x), points)), strict=True))
+    experiment = partial(trained, **arrays, most=(3, max(widths)), steps=steps, rate=rate)
+    kinds = np.array([(act is KINDS["erf"][0], *net, s) for (act, *net), s in zip(KINDS.values(), noises, strict=True)])
+    axes = {"width": np.array(widths, float), ("smooth", "depth", "w_std", "b_std", "noise"): kinds}
+    runs = sweep(experiment, axes, seeds=seeds, dims=TRAINED, chunk=32).rename(smooth_depth_w_std_b_std_noise="kind")
+    runs = runs.assign(error=((runs.outputs - target(points)) ** 2).mean("point"))
+    with jax.enable_x64(True):
+        exact = jax.jit(partial(known, **sizes))(np.r_[half, -half])
+        theory = jax.jit(partial(gaussian, rate=rate))(x, points, steps, np.array(noises))
+    start = start.assign({name: (dims, np.asarray(exact[name])) for name, dims in KNOWN.items()})
+    behind = lambda dims: ("kind", *((dims,) if isinstance(dims, str) else dims))
+    runs = runs.assign({name: (behind(dims), np.asarray(theory[name])) for name, dims in LIMIT.items()})
+    runs = runs.assign_coords(kind=list(KINDS), step=steps, time=steps[-1] * LATER)
+    return {"initial": start.assign_coords(kind=list(KINDS), depth=list(depths)), "trained": runs}
 
 
 def _z(values, expected=0.0):
@@ -180,9 +170,9 @@ def _rates(runs):
     return (abs(off.mean("seed")) / allowed).max(skipna=False)
 
 
-_erf = lambda r, task="sphere", width=slice(None): r[task].sel(kind="erf").isel(width=width)
-_relu = lambda r, task="sphere", width=slice(None): r[task].sel(kind="relu").isel(width=width)
-_grown = lambda r, width=slice(None): _relu(r, "circle", width).row[{"point": 0}].diff("when")
+_erf = lambda r, width=slice(None): r["trained"].sel(kind="erf").isel(width=width)
+_relu = lambda r, width=slice(None): r["trained"].sel(kind="relu").isel(width=width)
+_grown = lambda r, width=slice(None): _relu(r, width).row[{"point": 0}].diff("when")
 
 CLAIMS = (
     Claim("quadrature meets the closed forms of rectifiers and erf", lambda r: r["initial"].error, 1e-12),
@@ -195,23 +185,20 @@ CLAIMS = (
           lambda r: abs(_z(r["initial"].deep ** 2, 1 + r["initial"].deep_theory)).max(skipna=False), 4.5),
     Claim("training moves the kernel by 1/sqrt(width), as in the proof",
           lambda r: abs(_power(_erf(r), "drift", -0.5)), 1, holds=False),
-    Claim("smooth networks' kernels move by 1/width, with one hidden layer and with three",
-          lambda r: max(abs(_power(_erf(r, task), "drift", -1)) for task in ("sphere", "circle")), 1),
-    Claim("rectifiers' move faster than 1/sqrt(width)", lambda r: _power(_relu(r), "drift", -0.5), -1),
-    Claim("weights of the last layer move by 1/sqrt(width)",
-          lambda r: max(abs(_power(of(r), "moved", -0.5)) for of in (_erf, _relu)), 1),
-    Claim("training makes the kernel on the circle larger, less so the widest networks', by 3 standard errors",
+    Claim("smooth networks' kernels move by 1/width", lambda r: abs(_power(_erf(r), "drift", -1)), 1),
+    Claim("deep rectifiers' move faster than 1/sqrt(width)", lambda r: _power(_relu(r), "drift", -0.5), -1),
+    Claim("weights of the last layer move by 1/sqrt(width)", lambda r: abs(_power(_erf(r), "moved", -0.5)), 1),
+    Claim("training makes kernels on the circle larger, less so the widest networks', by 3 standard errors",
           lambda r: -min(_z(_grown(r)).min(), _z(_grown(r, 0) - _grown(r, -1))[0]), -3),
     Claim("wide networks are the Gaussian process at all steps, in mean and variance, to 4.5 standard errors",
-          lambda r: _process(_erf(r, width=-1)), 4.5),
-    Claim("so are narrow ones of three hidden layers", lambda r: _process(_relu(r, "circle", 0)), 4.5, holds=False),
-    Claim("the wider these, the closer",
-          lambda r: _process(_relu(r, "circle", -1)), lambda r: _process(_relu(r, "circle", 0))),
+          lambda r: _process(_erf(r, -1)), 4.5),
+    Claim("so are narrow ones of three hidden layers", lambda r: _process(_relu(r, 0)), 4.5, holds=False),
+    Claim("the wider these, the closer", lambda r: _process(_relu(r, -1)), lambda r: _process(_relu(r, 0))),
     Claim("components decay at their rates -log(1 - lr lambda/P), to 4.5 standard errors and the kernel's move",
-          lambda r: _rates(_erf(r, width=-1)), 1),
+          lambda r: _rates(_erf(r, -1)), 1),
     Claim("test errors with noisy labels are the expected ones, to 4.5 standard errors",
-          lambda r: abs(_z(_erf(r, width=-1).error, r["sphere"].error_theory)).max(skipna=False), 4.5),
-    Claim("the expected error is lowest before the end", lambda r: r["sphere"].error_theory.min(), lambda r: r["sphere"].error_later[-1]),
+          lambda r: abs(_z(_erf(r, -1).error, _erf(r).error_theory)).max(skipna=False), 4.5),
+    Claim("their expectation is lowest before the end", lambda r: _erf(r).error_theory.min(), lambda r: _erf(r).later[-1]),
     Claim("on antipodes kernels of one hidden layer are singular without biases",
           lambda r: abs(r["initial"].antipodes[:, 0, 0]).max(skipna=False), 1e-13),
     Claim("and positive definite with them", lambda r: -r["initial"].antipodes[:, 1, 0].min(skipna=False), -1e-10),
@@ -222,32 +209,26 @@ def plot(results, axes):
     """Draw the kernel on the circle; inset, what it does to functions, variances of deep kernels, and test errors."""
     from jaxdyn.plot import COLOURS
 
-    runs, start, sphere = (
-        _relu(results, "circle"),
-        results["initial"],
-        _erf(results, width=-1).isel(step=slice(1, None)),
-    )
+    runs, start, wide = _relu(results), results["initial"], _erf(results, -1).isel(step=slice(1, None))
     limit = runs.isel(step=-1)
     for colour, place in ((COLOURS[0], 0), (COLOURS[1], -1)):
         for when, style in enumerate(("--", "-")):
             row, label = runs.row.isel(width=place, when=when).mean("seed"), ("n = {:.0f}, before", "after")[when]
-            axes.plot(RING, row, style, color=colour, label=label.format(runs.width.values[place]))
-    axes.plot(RING, limit.row_theory, color="black", label="limit")
+            axes.plot(ANGLES, row, style, color=colour, label=label.format(runs.width.values[place]))
+    axes.plot(ANGLES, limit.row_theory, color="black", label="limit")
     axes.set(xlabel="angle on the circle", ylabel="kernel K(0, angle)")
     axes.legend(fontsize="x-small")
     axes.figure.set_layout_engine("none")
     axes.set_position([0.1, 0.6, 0.37, 0.37])
     function, deep, stop = map(axes.inset_axes, ([1.35, 0, 1, 1], [0, -1.35, 1, 1], [1.35, -1.35, 1, 1]))
-    spread = 2 * np.sqrt(np.diagonal(limit.covariance))
-    function.fill_between(RING, limit.outputs_theory - spread, limit.outputs_theory + spread, color="0.8")
-    function.plot(RING, runs.outputs.isel(width=-1, step=-1, seed=slice(10)).T, color=COLOURS[1], linewidth=0.4)
-    function.plot(FOUR, np.cos(FOUR) * np.sin(FOUR), "ko")
+    mean, spread = limit.outputs_theory, 2 * np.sqrt(np.diagonal(limit.covariance))
+    function.fill_between(ANGLES, mean - spread, mean + spread, color="0.8")
+    function.plot(ANGLES, limit.outputs.isel(width=-1, seed=slice(10)).T, color=COLOURS[1], linewidth=0.4)
     function.set(xlabel="angle on the circle", ylabel="trained outputs")
-    for panel, at, points in (deep, start.depth, start.deep[{"width": 0}] ** 2 - 1), (stop, sphere.step, sphere.error):
+    for panel, at, points in (deep, start.depth, start.deep[{"width": 0}] ** 2 - 1), (stop, wide.step, wide.error):
         panel.errorbar(at, points.mean("seed"), points.std("seed") / points.sizes["seed"] ** 0.5, fmt="o")
     deep.plot(start.depth, start.deep_theory, color="black")
-    times = np.r_[sphere.step, sphere.step.values[-1] * LATER]
-    stop.plot(times, np.r_[sphere.error_theory, sphere.error_later], color="black")
+    stop.plot(np.r_[wide.step, wide.time], np.r_[wide.error_theory, wide.later], color="black")
     deep.set(xlabel="hidden layers", ylabel="Var K / (E K)$^2$")
     stop.set(xlabel="steps of descent", ylabel="test error", xscale="log")
     return axes
