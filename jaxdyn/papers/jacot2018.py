@@ -22,8 +22,8 @@ from jaxdyn.rules.losses import squared_error
 TITLE = "Neural tangent kernel: convergence and generalization in neural networks"
 REFERENCE = Reference(TITLE, "Jacot, Gabriel, Hongler", 2018, "1806.07572", "kernels")
 QUICK = dict(initial_widths=(8, 32), initial_seeds=600, depths=(1, 2, 3, 4), deep_width=32, widths=(32, 64, 128),
-             seeds=32, examples=8, noise=0.5, rate=1.0, last=100)  # fmt: skip
-PAPER = dict(initial_widths=(16, 64), initial_seeds=4000, depths=(1, 2, 3, 4, 8), deep_width=64, examples=12,
+             seeds=32, examples=12, noise=0.5, rate=1.0, last=100)  # fmt: skip
+PAPER = dict(initial_widths=(16, 64), initial_seeds=4000, depths=(1, 2, 3, 4, 8), deep_width=64, examples=20,
              widths=(64, 160, 400), seeds=100, last=200)  # fmt: skip
 SIZES = {"quick": QUICK, "paper": QUICK | PAPER}
 # Of the trained networks: activation, hidden layers and scales.
@@ -31,17 +31,14 @@ KINDS = {"erf": (kernels.erf(), 1, 1.5**0.5, 0.1**0.5), "relu": (kernels.relu(),
 BIAS = 0.5  # b_std of the networks of one hidden layer that are not trained
 ANGLES = 2 * np.pi * np.arange(24) / 24
 LATER = 10 ** np.arange(1, 5)  # times the last step of simulations
-NTK, DIMS = ("kind", "row", "column"), {"ntk": ("kind", "row", "column"), "deep": "depth"}
-KNOWN = {
-    "ntk_theory": NTK,
-    "variance": NTK,
-    "deep_theory": "depth",
-    "error": (),
-    "antipodes": ("kind", "bias", "value"),
-}
+TARGET = lambda x: 2 * x[:, 0] * x[:, 1]  # on the circle
+NTK = ("kind", "row", "column")
+KNOWN = {"ntk_theory": NTK, "variance": NTK, "deep_theory": "depth", "error": (), "antipodes": ("kind", "b", "value")}
 TRAINED = {"outputs": ("step", "point"), "residual": ("step", "example"), "row": ("when", "point")}
 LIMIT = {"row_theory": "point", "outputs_theory": ("step", "point"), "covariance": ("step", "point", "other"),
-         "decay": ("step", "mode"), "vectors": ("example", "mode"), "error_theory": "step", "later": "time"}  # fmt: skip
+         "decay": ("step", "mode"), "modes": ("example", "mode"), "error_theory": "step", "later": "time"}  # fmt: skip
+# At infinite width.
+_limit = lambda act, depth, *of: kernels.serial(*(kernels.dense(1, *of), act) * depth, kernels.dense(1, *of))
 
 
 def network(smooth, width, depth, *scales, most):
@@ -57,23 +54,18 @@ def initial(key, width, *, most, x, depths, deep_width):
         layer = network(smooth, *sizes, most=(max(depths), most))
         return empirical.ntk(layer.apply, finite_width.draw(key, layer, x.shape[1:])[0], x)
 
-    n, one = len(depths), jnp.ones(len(depths))
+    one = jnp.ones(len(depths))
     cases = jnp.r_[1, 0, 0 * one], jnp.r_[width, width, deep_width * one], jnp.r_[1, 1, jnp.array(depths)]
     found = jax.vmap(kernel)(*cases, jnp.r_[1, 1, 2**0.5 * one], jnp.r_[BIAS, BIAS, 0 * one])
     # Each layer of weights contributes the same mean.
     return {"ntk": found[:2], "deep": found[2:, 0, 0] / (2 * jnp.array(depths) + 2)}
 
 
-def limit(act, depth, w_std=1.0, b_std=0.0):
-    """The network at infinite width."""
-    return kernels.serial(*(kernels.dense(1, w_std, b_std), act) * depth, kernels.dense(1, w_std, b_std))
-
-
 def known(x, *, depths, deep_width):
     """Exact moments at finite width, the error of quadrature, eigenvalues of kernels on `x` without and with biases."""
     moments = lambda fn, *kinks: finite_width.one_hidden_layer(fn, 1, x, b_std=BIAS, kinks=kinks)
     mean, variance = map(jnp.stack, zip(moments(jax.scipy.special.erf), moments(jax.nn.relu, 0.0), strict=True))
-    gram = lambda act: jax.vmap(lambda b_std: kernels.gram(limit(act, 1, 1.0, b_std), x))(jnp.array([0.0, BIAS]))
+    gram = lambda act: jax.vmap(lambda b_std: kernels.gram(_limit(act, 1, 1.0, b_std), x))(jnp.array([0.0, BIAS]))
     grams = jnp.stack([gram(act) for act, *_ in KINDS.values()])
     law = jnp.array([finite_width.rectifier_relative_variance([deep_width] * depth) for depth in depths])
     error, values = jnp.max(jnp.abs(grams[:, 1] - mean)), jnp.linalg.eigvalsh(grams)
@@ -99,20 +91,15 @@ def gaussian(x, points, steps, noises, *, rate):
     """At infinite width: the kernel, its modes, mean and covariance over weights and labels, expected error."""
     P, n, found, times = len(x), len(steps), [], jnp.concatenate([steps, steps[-1] * LATER])
     for net, noise in zip(KINDS.values(), noises, strict=True):
-        nngp, ntk = kernels.gram(limit(*net), jnp.concatenate([x, points]), get=("nngp", "ntk")).values()
+        nngp, ntk = kernels.gram(_limit(*net), jnp.concatenate([x, points]), get=("nngp", "ntk")).values()
         tests, own = dict(ntk_test=ntk[P:, :P], nngp_test=nngp[P:, :P], nngp_test_test=nngp[P:, P:]), ntk[:P, :P]
         modes = predict.modes(own)
-        learned = early_stopping.response(modes, nngp[:P, :P], target(x), times, **tests, learning_rate=rate)
+        learned = early_stopping.response(modes, nngp[:P, :P], TARGET(x), times, **tests, learning_rate=rate)
         covariance = learned.covariance + noise**2 * learned.gain @ jnp.swapaxes(learned.gain, 1, 2)
-        error, decay = sum(early_stopping.risk(learned, target(points), noise**2)), 1 - rate * modes.values / P
+        error, decay = sum(early_stopping.risk(learned, TARGET(points), noise**2)), 1 - rate * modes.values / P
         found.append((ntk[P, P:], learned.mean[:n], covariance[:n], decay ** steps[:, None], modes.vectors,
                       error[:n], error[n:]))  # fmt: skip
     return dict(zip(LIMIT, map(jnp.stack, zip(*found, strict=True)), strict=True))
-
-
-def target(x):
-    """The function to learn on the circle."""
-    return 2 * x[:, 0] * x[:, 1]
 
 
 def run(*, sweep=sweep, initial_widths, initial_seeds, depths, deep_width, widths, seeds, examples, noise, rate, last):
@@ -120,15 +107,17 @@ def run(*, sweep=sweep, initial_widths, initial_seeds, depths, deep_width, width
     half, sizes = np.random.default_rng(0).standard_normal((4, 3)), dict(depths=depths, deep_width=deep_width)
     half = half * 3**0.5 / np.linalg.norm(half, axis=1, keepdims=True)
     fields = partial(initial, most=max(*initial_widths, deep_width), x=np.float32(np.r_[half, -half]), **sizes)
-    start = sweep(fields, {"width": np.array(initial_widths, float)}, seeds=initial_seeds, dims=DIMS)
+    start = sweep(
+        fields, {"width": np.array(initial_widths, float)}, seeds=initial_seeds, dims={"ntk": NTK, "deep": "depth"}
+    )
     circle, steps = lambda angle: np.stack([np.cos(angle), np.sin(angle)], 1), log_times(last, 6)
-    x, points, noises = circle(np.linspace(0.4, 4.1, examples)), circle(ANGLES), (noise, 0.0)
-    arrays = dict(zip(("x", "y", "points"), map(np.float32, (x, target(x), points)), strict=True))
+    x, points, noises = circle(np.linspace(0.4, 5.4, examples)), circle(ANGLES), (noise, 0.0)
+    arrays = dict(zip(("x", "y", "points"), map(np.float32, (x, TARGET(x), points)), strict=True))
     experiment = partial(trained, **arrays, most=(3, max(widths)), steps=steps, rate=rate)
     kinds = np.array([(act is KINDS["erf"][0], *net, s) for (act, *net), s in zip(KINDS.values(), noises, strict=True)])
     axes = {"width": np.array(widths, float), ("smooth", "depth", "w_std", "b_std", "noise"): kinds}
     runs = sweep(experiment, axes, seeds=seeds, dims=TRAINED, chunk=32).rename(smooth_depth_w_std_b_std_noise="kind")
-    runs = runs.assign(error=((runs.outputs - target(points)) ** 2).mean("point"))
+    runs = runs.assign(error=((runs.outputs - TARGET(points)) ** 2).mean("point"))
     with jax.enable_x64(True):
         exact = jax.jit(partial(known, **sizes))(np.r_[half, -half])
         theory = jax.jit(partial(gaussian, rate=rate))(x, points, steps, np.array(noises))
@@ -163,7 +152,7 @@ def _process(runs):
 
 def _rates(runs):
     """How far the mean factor by which a component decays is off, of what seeds and the kernel's drift allow."""
-    component = runs.residual.dot(runs.vectors, "example")
+    component = runs.residual.dot(runs.modes, "example")
     start = component[{"step": 0}]
     off = (component - runs.decay * start) * start / (start**2).mean("seed")
     allowed = 4.5 * off.std("seed", ddof=1) / off.sizes["seed"] ** 0.5 + runs.drift.mean("seed") / np.e
@@ -198,7 +187,8 @@ CLAIMS = (
           lambda r: _rates(_erf(r, -1)), 1),
     Claim("test errors with noisy labels are the expected ones, to 4.5 standard errors",
           lambda r: abs(_z(_erf(r, -1).error, _erf(r).error_theory)).max(skipna=False), 4.5),
-    Claim("their expectation is lowest before the end", lambda r: _erf(r).error_theory.min(), lambda r: _erf(r).later[-1]),
+    Claim("their expectation is lowest before the end",
+          lambda r: _erf(r).error_theory.min(), lambda r: _erf(r).later[-1]),
     Claim("on antipodes kernels of one hidden layer are singular without biases",
           lambda r: abs(r["initial"].antipodes[:, 0, 0]).max(skipna=False), 1e-13),
     Claim("and positive definite with them", lambda r: -r["initial"].antipodes[:, 1, 0].min(skipna=False), -1e-10),
