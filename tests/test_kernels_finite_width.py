@@ -44,25 +44,26 @@ CLOSED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", CLOSED)
-def test_smooth_closed_forms(name, precision):
+@pytest.mark.parametrize(("name", "double"), [("identity", True), ("exp", True), ("square", True), ("square", False)])
+def test_smooth_closed_forms(name, double):
     fn, closed = CLOSED[name]
+    precision = jnp.float64 if double else jnp.float32
     # Quadrature ends at finite points, beyond which exp must not matter.
     x = ROWS * (0.2 if name == "exp" else 1)
-    moments = finite_width.one_hidden_layer(fn, 50, jnp.asarray(x, precision), w_std=W, b_std=B)
+    with jax.enable_x64(double):
+        of = jax.jit(lambda x: finite_width.one_hidden_layer(fn, 50, x, w_std=W, b_std=B))
+        moments = of(jnp.asarray(x, precision))
     mean, variance = closed(*covariances(x))
     assert moments.mean.dtype == moments.variance.dtype == precision
     rtol = 1e-12 if precision == jnp.float64 else 2e-4
     np.testing.assert_allclose(moments.mean, mean, rtol=rtol, atol=rtol)
-    np.testing.assert_allclose(50 * moments.variance, variance, rtol=rtol, atol=rtol * variance.max())
+    np.testing.assert_allclose(50 * np.asarray(moments.variance), variance, rtol=rtol, atol=rtol * variance.max())
 
 
 def test_rectifier_on_the_diagonal_and_two_lists_of_rows(x64):
     x = jnp.asarray(ROWS)
-    rectifier = lambda x1, x2=None: finite_width.one_hidden_layer(
-        jax.nn.relu, 7, x1, x2, w_std=W, b_std=B, kinks=(0.0,)
-    )
-    whole, part = rectifier(x), rectifier(x[:2], x[1:])
+    rectifier = lambda *x: finite_width.one_hidden_layer(jax.nn.relu, 7, *x, w_std=W, b_std=B, kinks=(0.0,))
+    whole, part = jax.jit(lambda x: (rectifier(x), rectifier(x[:2], x[1:])))(x)
     q = np.diagonal(covariances(ROWS)[2])
     np.testing.assert_allclose(jnp.diagonal(whole.mean), B**2 + W**2 * q, rtol=1e-10)
     np.testing.assert_allclose(jnp.diagonal(whole.variance), 3 * W**4 * q**2 / 7, rtol=1e-10)
@@ -91,23 +92,27 @@ def sampled_z(values, exact):
     return (values.mean(0) - exact) / values.std(0, ddof=1) * len(values) ** 0.5
 
 
+TANH = jax.jit(lambda n, x: finite_width.one_hidden_layer(jnp.tanh, n, x, w_std=W, b_std=B))
+LAW = jax.jit(finite_width.rectifier_relative_variance)
+
+
 @pytest.mark.parametrize("width", [1, 5])
 def test_moments_are_those_of_random_networks(width, x64):
     tanh = lambda z: (np.tanh(z), 1 / np.cosh(z) ** 2)
-    kernels = empirical(np.random.default_rng(0), tanh, (width,), ROWS, 40_000, W, B)
-    moments = finite_width.one_hidden_layer(jnp.tanh, width, jnp.asarray(ROWS), w_std=W, b_std=B)
+    kernels = empirical(np.random.default_rng(0), tanh, (width,), ROWS, 10_000, W, B)
+    moments = TANH(width, jnp.asarray(ROWS))
     mean, variance = map(np.asarray, moments)
     assert np.abs(sampled_z(kernels, mean)).max() < 4
     assert np.abs(sampled_z((kernels - mean) ** 2, variance)).max() < 4
 
 
-@pytest.mark.parametrize("widths", [(1,), (4, 4, 4), (4, 9, 6), (8,) * 5])
+@pytest.mark.parametrize("widths", [(1,), (4, 9, 6), (8,) * 5])
 def test_depth_law_is_that_of_random_networks(widths, x64):
     relu = lambda z: (np.maximum(z, 0), z > 0)
     rng, x = np.random.default_rng(1), ROWS[:1]
-    kernels = np.concatenate([empirical(rng, relu, widths, x, 20_000, 1.7, 0.0)[:, 0, 0] for _ in range(5)])
+    kernels = empirical(rng, relu, widths, x, 20_000, 1.7, 0.0)[:, 0, 0]
     mean = 1.7 ** (2 * len(widths) + 2) / 2 ** len(widths) * (len(widths) + 1) * np.sum(x**2) / 3
-    exact = 1 + finite_width.rectifier_relative_variance(np.array(widths, float))
+    exact = 1 + LAW(np.array(widths, float))
     assert abs(sampled_z((kernels / mean) ** 2, exact)) < 4
 
 
@@ -125,18 +130,18 @@ def product_by_steps(widths, low, high):
     return value * state[0]
 
 
-@pytest.mark.parametrize("widths", [(3,), (1, 2), (4, 4, 4, 4), (16, 8, 4, 2, 1), (1000,) * 12])
+@pytest.mark.parametrize("widths", [(3,), (16, 8, 4, 2, 1), (1000,) * 12])
 def test_depth_law_sums_the_products_of_terms(widths, precision):
     terms = range(len(widths) + 1)
     summed = np.mean([[product_by_steps(widths, min(a, b), max(a, b)) for a in terms] for b in terms]) - 1
-    law = finite_width.rectifier_relative_variance(jnp.asarray(widths, precision))
+    law = LAW(np.asarray(widths, precision))
     assert law.dtype == precision
     np.testing.assert_allclose(law, summed, rtol=1e-12 if precision == jnp.float64 else 1e-5)
 
 
-@pytest.mark.parametrize("depth", [1, 2, 3, 8])
+@pytest.mark.parametrize("depth", [1, 3, 8])
 def test_depth_law_at_large_width(depth, x64):
-    law = lambda n: n * finite_width.rectifier_relative_variance(jnp.full(depth, n))
+    law = lambda n: n * LAW(np.full(depth, n))
     leading = 5 * depth - 4 * depth * (depth + 2) / (3 * (depth + 1))
     errors = [abs(law(n) - leading) for n in (1e4, 2e4)]
     assert errors[0] < 13 * depth**2 / 1e4
@@ -147,20 +152,20 @@ def test_depth_law_at_large_width(depth, x64):
 
 def test_one_hidden_layer_agrees_with_the_depth_law(x64):
     x = jnp.asarray(ROWS[:1])
-    moments = finite_width.one_hidden_layer(jax.nn.relu, 12, x, w_std=W, kinks=(0.0,))
-    relative = (moments.variance / moments.mean**2)[0, 0]
-    np.testing.assert_allclose(relative, finite_width.rectifier_relative_variance([12.0]), rtol=1e-10)
+    moments = jax.jit(lambda x: finite_width.one_hidden_layer(jax.nn.relu, 12, x, w_std=W, kinks=(0.0,)))(x)
+    relative = moments.variance[0, 0] / moments.mean[0, 0] ** 2
+    np.testing.assert_allclose(relative, LAW(np.array([12.0])), rtol=1e-10)
 
 
 def test_transformations(x64):
-    x = jnp.asarray(ROWS)
+    x = jnp.asarray(ROWS[:2])
     variance = lambda w, n: finite_width.one_hidden_layer(jnp.tanh, n, x, w_std=w, b_std=B, nodes=32).variance
-    slope = jax.jit(jax.grad(lambda w: variance(w, 10.0).sum()))(W)
-    np.testing.assert_allclose(slope, (variance(W + 1e-5, 10) - variance(W - 1e-5, 10)).sum() / 2e-5, rtol=1e-6)
-    widths = jnp.array([5.0, 50.0])
-    np.testing.assert_allclose(jax.vmap(variance, (None, 0))(W, widths)[1], variance(W, 50), rtol=1e-12)
-    law = jax.vmap(lambda n: finite_width.rectifier_relative_variance(jnp.full(3, n)))(widths)
-    np.testing.assert_allclose(law[0], finite_width.rectifier_relative_variance([5.0] * 3), rtol=1e-12)
+    total = lambda w: jnp.sum(jax.vmap(variance, (None, 0))(w, jnp.array([5.0, 50.0])))
+    value, slope = jax.jit(jax.vmap(jax.value_and_grad(total)))(jnp.array([W - 1e-5, W, W + 1e-5]))
+    np.testing.assert_allclose(slope[1], (value[2] - value[0]) / 2e-5, rtol=1e-6)
+    np.testing.assert_allclose(value[1], 0.22 * TANH(1, x).variance.sum(), rtol=1e-6)
+    law = jax.jit(jax.vmap(finite_width.rectifier_relative_variance))(np.array([[5.0] * 3, [50.0] * 3]))
+    np.testing.assert_allclose(law[0], LAW(np.array([5.0] * 3)), rtol=1e-12)
 
 
 def test_bad_input():

@@ -77,7 +77,7 @@ def trained(key, width, smooth, depth, w_std, b_std, noise, *, most, x, y, point
     layer = network(smooth, width, depth, w_std, b_std, most=most)
     start, draw = finite_width.draw(key, layer, x.shape[1:], len(x))
     P, inputs, labels = len(x), jnp.concatenate([x, points]), y + noise * draw
-    field, stream = jax.grad(squared_error(layer.apply)), lambda key, step: (x, labels[:, None])
+    field, stream = jax.grad(squared_error(layer.apply)), lambda key, step: (inputs[:P], labels[:, None])
     observe = lambda state: {"outputs": layer.apply(state.params, inputs)[:, 0]}
     run = train(field, optax.sgd(rate), stream, start, times=steps, observe=observe)
     both, outputs = jax.tree.map(lambda *a: jnp.stack(a), start, run.final.params), run.observed["outputs"]
