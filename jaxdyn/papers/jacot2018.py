@@ -97,7 +97,7 @@ def gaussian(x, points, steps, noises, *, rate):
         learned = early_stopping.response(modes, nngp[:P, :P], TARGET(x), times, **tests, learning_rate=rate)
         covariance = learned.covariance + noise**2 * learned.gain @ jnp.swapaxes(learned.gain, 1, 2)
         error, decay = sum(early_stopping.risk(learned, TARGET(points), noise**2)), 1 - rate * modes.values / P
-        found.append((ntk[P, P:], learned.mean[:n], covariance[:n], decay ** steps[:, None], modes.vectors,
+        found.append((ntk[P, P:], learned.mean[:n], covariance[:n], decay[None] ** steps[:, None], modes.vectors,
                       error[:n], error[n:]))  # fmt: skip
     return dict(zip(LIMIT, map(jnp.stack, zip(*found, strict=True)), strict=True))
 
