@@ -152,10 +152,11 @@ def _process(runs):
 
 def _rates(runs):
     """How far the mean factor by which a component decays is off, of what seeds and the kernel's drift allow."""
-    component = runs.residual.dot(runs.modes, "example")
-    start = component[{"step": 0}]
+    start = (component := runs.residual.dot(runs.modes, "example"))[{"step": 0}]
     off = (component - runs.decay * start) * start / (start**2).mean("seed")
-    allowed = 4.5 * off.std("seed", ddof=1) / off.sizes["seed"] ** 0.5 + runs.drift.mean("seed") / np.e
+    # To first order the moving kernel feeds all components into this one, by at most max(t e^-t) of it.
+    fed = (start**2).sum("mode").mean("seed") / (start**2).mean("seed")
+    allowed = 4.5 * off.std("seed", ddof=1) / off.sizes["seed"] ** 0.5 + runs.drift.mean("seed") * fed**0.5 / np.e
     return (abs(off.mean("seed")) / allowed).max(skipna=False)
 
 
