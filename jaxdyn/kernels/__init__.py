@@ -1,6 +1,6 @@
 """Kernels of wide networks: the NNGP and NTK of an architecture, what they predict, and those of finite networks."""
 
-from jaxdyn.kernels import empirical, predict
+from jaxdyn.kernels import early_stopping, empirical, finite_width, predict
 from jaxdyn.kernels._compose import identity, parallel, repeat, residual, serial
 from jaxdyn.kernels._gram import gram
 from jaxdyn.kernels._kernel import Kernel, Layer
@@ -37,10 +37,12 @@ __all__ = [
     "cos",
     "dense",
     "dropout",
+    "early_stopping",
     "elementwise",
     "empirical",
     "erf",
     "exp",
+    "finite_width",
     "flatten",
     "gaussian",
     "gelu",

@@ -1,0 +1,204 @@
+"""Exact moments of the finite-width NTK: closed forms, and networks by the thousand."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxdyn import kernels
+from jaxdyn.kernels import finite_width
+
+ROWS = np.array([[1.0, 0.5, -0.3], [0.2, -1.0, 0.4], [2.0, 1.0, -0.6], [-1.0, -0.5, 0.3]])
+W, B = 1.3, 0.4
+
+
+def covariances(x):
+    q = W**2 * x @ x.T / x.shape[1] + B**2
+    return np.diag(q)[:, None], np.diag(q)[None], q
+
+
+def exponential(q1, q2, q):
+    """exp is its own derivative, and its products are log-normal."""
+    first, second = np.exp((q1 + q2) / 2 + q), np.exp(2 * (q1 + q2 + 2 * q))
+    bracket = (1 + 2 * q) * (second - first**2) + q**2 * (3 * second - first**2)
+    return B**2 + W**2 * first * (1 + q), W**4 * bracket
+
+
+CLOSED = {
+    "identity": (lambda z: z, lambda q1, q2, q: (B**2 + 2 * W**2 * q, W**4 * (q1 * q2 + 3 * q**2))),
+    "exp": (lambda z: jnp.exp(z / 2) * jnp.exp(z / 2), exponential),
+    # The square: moments of the pair to order eight by Isserlis' theorem, E u^4 v^4 among them.
+    "square": (
+        lambda z: z**2,
+        lambda q1, q2, q: (
+            B**2 + W**2 * (q1 * q2 + 6 * q**2),
+            W**4 * (
+                9 * q1**2 * q2**2 + 72 * q1 * q2 * q**2 + 24 * q**4 - (q1 * q2 + 2 * q**2) ** 2
+                + 8 * q * (9 * q1 * q2 * q + 6 * q**3 - (q1 * q2 + 2 * q**2) * q)
+                + 16 * q**2 * (3 * (q1 * q2 + 2 * q**2) - q**2)
+            ),
+        ),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "double"), [("identity", True), ("exp", True), ("square", True), ("square", False)])
+def test_smooth_closed_forms(name, double):
+    fn, closed = CLOSED[name]
+    precision = jnp.float64 if double else jnp.float32
+    # Quadrature ends at finite points, beyond which exp must not matter.
+    x = ROWS * (0.2 if name == "exp" else 1)
+    with jax.enable_x64(double):
+        of = jax.jit(lambda x: finite_width.one_hidden_layer(fn, 50, x, w_std=W, b_std=B))
+        moments = of(jnp.asarray(x, precision))
+    mean, variance = closed(*covariances(x))
+    assert moments.mean.dtype == moments.variance.dtype == precision
+    rtol = 1e-12 if precision == jnp.float64 else 2e-4
+    np.testing.assert_allclose(moments.mean, mean, rtol=rtol, atol=rtol)
+    np.testing.assert_allclose(50 * np.asarray(moments.variance), variance, rtol=rtol, atol=rtol * variance.max())
+
+
+def test_rectifier_on_the_diagonal_and_two_lists_of_rows(x64):
+    x = jnp.asarray(ROWS)
+    rectifier = lambda *x: finite_width.one_hidden_layer(jax.nn.relu, 7, *x, w_std=W, b_std=B, kinks=(0.0,))
+    moments = jax.jit(rectifier)(x[:3], x[1:])
+    q = np.diagonal(covariances(ROWS)[2])[1:3]
+    np.testing.assert_allclose(np.diagonal(moments.mean, -1), B**2 + W**2 * q, rtol=1e-10)
+    np.testing.assert_allclose(np.diagonal(moments.variance, -1), 3 * W**4 * q**2 / 7, rtol=1e-10)
+    for values in moments:
+        np.testing.assert_allclose(values[1, 1], values[2, 0], rtol=1e-12)
+        assert abs(values[0, 1] / values[2, 0] - 1) > 0.1
+
+
+def empirical(rng, fn, widths, x, samples, w_std, b_std):
+    """Empirical NTKs (samples, n, n) of random networks, as sums of layers' forward and backward products."""
+    sizes = (x.shape[1], *widths, 1)
+    h, kernels, passed = np.broadcast_to(x, (samples, *x.shape)), [], []
+    for n_in, n_out in itertools.pairwise(sizes):
+        w = rng.standard_normal((samples, n_out, n_in)) * w_std / n_in**0.5
+        kernels.append(w_std**2 / n_in * h @ h.transpose(0, 2, 1) + b_std**2)
+        z = h @ w.transpose(0, 2, 1) + b_std * rng.standard_normal((samples, 1, n_out))
+        h, slope = fn(z)
+        passed.append((w, slope))
+    delta, total = np.ones((samples, len(x), 1)), kernels[-1]
+    for layer in range(len(widths) - 1, -1, -1):
+        delta = delta @ passed[layer + 1][0] * passed[layer][1]
+        total = total + kernels[layer] * (delta @ delta.transpose(0, 2, 1))
+    return total
+
+
+def sampled_z(values, exact):
+    return (values.mean(0) - exact) / values.std(0, ddof=1) * len(values) ** 0.5
+
+
+TANH = jax.jit(lambda n, x: finite_width.one_hidden_layer(jnp.tanh, n, x, w_std=W, b_std=B))
+LAW = jax.jit(finite_width.rectifier_relative_variance)
+
+
+@pytest.mark.parametrize("width", [1, 5])
+def test_moments_are_those_of_random_networks(width, x64):
+    tanh = lambda z: (np.tanh(z), 1 / np.cosh(z) ** 2)
+    kernels = empirical(np.random.default_rng(0), tanh, (width,), ROWS, 10_000, W, B)
+    moments = TANH(width, jnp.asarray(ROWS))
+    mean, variance = map(np.asarray, moments)
+    assert np.abs(sampled_z(kernels, mean)).max() < 4
+    assert np.abs(sampled_z((kernels - mean) ** 2, variance)).max() < 4
+
+
+@pytest.mark.parametrize("widths", [(1,), (4, 9, 6), (8,) * 5])
+def test_depth_law_is_that_of_random_networks(widths, x64):
+    relu = lambda z: (np.maximum(z, 0), z > 0)
+    rng, x = np.random.default_rng(1), ROWS[:1]
+    kernels = empirical(rng, relu, widths, x, 20_000, 1.7, 0.0)[:, 0, 0]
+    mean = 1.7 ** (2 * len(widths) + 2) / 2 ** len(widths) * (len(widths) + 1) * np.sum(x**2) / 3
+    exact = 1 + LAW(np.array(widths, float))
+    assert abs(sampled_z((kernels / mean) ** 2, exact)) < 4
+
+
+def product_by_steps(widths, low, high):
+    """E of the product of two terms over the squared mean: matrices of the open units, one layer after the other.
+
+    For a product A of Gaussian matrices with A^T A = G, one more of m rows turns (tr G)^2 and tr G^2 into
+    m^2 (tr G)^2 + 2 m tr G^2 and m (tr G)^2 + m (m + 1) tr G^2; m is binomial.
+    """
+    value = np.prod([1 + 5 / n for k, n in enumerate(widths, 1) if not low < k <= high])
+    state = np.array([1.0, 0.0])
+    for n in widths[low:high]:
+        m, square = n / 2, n**2 / 4 + n / 4
+        state = np.array([[square, 2 * m], [m, square + m]]) @ state / (n / 2) ** 2
+    return value * state[0]
+
+
+@pytest.mark.parametrize("widths", [(3,), (16, 8, 4, 2, 1), (1000,) * 12])
+def test_depth_law_sums_the_products_of_terms(widths, precision):
+    terms = range(len(widths) + 1)
+    summed = np.mean([[product_by_steps(widths, min(a, b), max(a, b)) for a in terms] for b in terms]) - 1
+    law = LAW(np.asarray(widths, precision))
+    assert law.dtype == precision
+    np.testing.assert_allclose(law, summed, rtol=1e-12 if precision == jnp.float64 else 1e-5)
+
+
+@pytest.mark.parametrize("depth", [1, 3, 8])
+def test_depth_law_at_large_width(depth, x64):
+    law = lambda n: n * LAW(np.full(depth, n))
+    leading = 5 * depth - 4 * depth * (depth + 2) / (3 * (depth + 1))
+    errors = [abs(law(n) - leading) for n in (1e4, 2e4)]
+    assert errors[0] < 13 * depth**2 / 1e4
+    np.testing.assert_allclose(law(1e9), leading, rtol=1e-6)
+    if depth > 1:
+        np.testing.assert_allclose(errors[0] / errors[1], 2, rtol=0.01)
+
+
+def test_one_hidden_layer_agrees_with_the_depth_law(x64):
+    x = jnp.asarray(ROWS[:1])
+    moments = jax.jit(lambda x: finite_width.one_hidden_layer(jax.nn.relu, 12, x, w_std=W, kinks=(0.0,)))(x)
+    relative = moments.variance[0, 0] / moments.mean[0, 0] ** 2
+    np.testing.assert_allclose(relative, LAW(np.array([12.0])), rtol=1e-10)
+
+
+def test_transformations(x64):
+    x = jnp.asarray(ROWS[:2])
+    variance = lambda w, n: finite_width.one_hidden_layer(jnp.tanh, n, x, w_std=w, b_std=B, nodes=32).variance
+    total = lambda w, n: jnp.sum(variance(w, n))
+    scales, widths = np.array([W - 1e-5, W, W + 1e-5, W]), np.array([5.0, 5.0, 5.0, 50.0])
+    value, slope = jax.jit(jax.vmap(jax.value_and_grad(total)))(scales, widths)
+    np.testing.assert_allclose(slope[1], (value[2] - value[0]) / 2e-5, rtol=1e-6)
+    np.testing.assert_allclose(value[1], 10 * value[3], rtol=1e-12)
+    law = jax.jit(jax.vmap(finite_width.rectifier_relative_variance))(np.array([[5.0] * 3, [50.0] * 3]))
+    np.testing.assert_allclose(law[0], LAW(np.array([5.0] * 3)), rtol=1e-12)
+
+
+def test_bad_input():
+    x = jnp.ones((2, 3))
+    with pytest.raises(ValueError, match="rows of one length"):
+        finite_width.one_hidden_layer(jnp.tanh, 5, x, jnp.ones((2, 4)))
+    with pytest.raises(ValueError, match="width: 0"):
+        finite_width.one_hidden_layer(jnp.tanh, 0, x)
+    with pytest.raises(ValueError, match="widths"):
+        finite_width.rectifier_relative_variance([4.0, -1.0])
+
+
+def test_one_program_has_networks_of_any_width_and_depth(x64):
+    relu, x = jax.nn.relu, jnp.asarray(ROWS)
+    params, more = finite_width.draw(jax.random.key(0), finite_width.network(relu, 3, most=(3, 5), b_std=B), (3,), 2)
+    assert more.shape == (2,)
+    large = finite_width.network(relu, 3.0, 2, most=(3, 5), w_std=W, b_std=B)
+    small = kernels.serial(*[kernels.dense(3, W, B), kernels.relu()] * 2, kernels.dense(1, W, B))
+    cut = lambda layer, n_in, n_out: {"weights": layer["weights"][:n_in, :n_out], "bias": layer["bias"][:n_out]}
+    own = [cut(params[0], 3, 3), (), cut(params[1], 3, 3), (), cut(params[3], 3, 1)]
+
+    @jax.jit
+    def both(params, own):
+        jacobians = [
+            jax.jacrev(lambda p, net=net: net.apply(p, x)[:, 0])(p) for net, p in ((large, params), (small, own))
+        ]
+        ntk = lambda rows: sum(row.reshape(4, -1) @ row.reshape(4, -1).T for row in jax.tree.leaves(rows))
+        return large.apply(params, x), small.apply(own, x), *map(ntk, jacobians)
+
+    outputs, expected, ntk, expected_ntk = both(params, own)
+    np.testing.assert_allclose(outputs, expected, rtol=1e-12)
+    np.testing.assert_allclose(ntk, expected_ntk, rtol=1e-12)
+    with pytest.raises(ValueError, match="in the limit"):
+        kernels.gram(finite_width.network(relu, 3, most=(3, 5)), x)
