@@ -51,7 +51,7 @@ circle = jnp.stack([jnp.cos(angles), jnp.sin(angles)], 1)
 fig, axes = plt.subplots(figsize=(5, 3.2), layout="constrained")
 for depth in (1, 2, 4, 8):
     ntk = kernels.gram(network(1, depth), circle[48:49], circle)[0]
-    axes.plot(angles, ntk / ntk.max(), label=f"{depth} hidden layers")
+    axes.plot(angles, ntk / ntk.max(), label=depth)
 axes.set(xlabel="angle between the inputs (rad)", ylabel="NTK, relative to its maximum", xlim=(-np.pi, np.pi))
 axes.legend(frameon=False)
 # %% [markdown]
@@ -173,13 +173,14 @@ right.legend(frameon=False)
 # ## Your own model
 #
 # `empirical.ntk` takes any pure `apply(params, x)`, flax models too; `spectrum` gives the leading eigenvalues without
-# forming the matrix. Tanh networks need no closed form either: `elementwise` integrates.
+# forming the matrix. Its limit is the kernel of layers in the same ("standard") parametrisation; tanh has no closed
+# form, so `elementwise` integrates.
 
 # %%
 mine = models.mlp((2, 256, 256, 1))
 start = mine.init(jax.random.key(3))
 values, _ = kernels.empirical.spectrum(mine.apply, start, x, 5)
-print("leading eigenvalues:", np.round(values, 3))
-tanh = kernels.elementwise(jnp.tanh)
-limit = kernels.gram(kernels.serial(kernels.dense(), tanh, kernels.dense(), tanh, kernels.dense()), x)
-print("infinite width     :", np.round(np.linalg.eigvalsh(limit)[::-1][:5], 3))
+print("leading eigenvalues:", np.round(values, 1))
+layer, tanh = kernels.dense(256, parametrization="standard"), kernels.elementwise(jnp.tanh)
+limit = kernels.gram(kernels.serial(layer, tanh, layer, tanh, layer), x)
+print("infinite width     :", np.round(np.linalg.eigvalsh(limit)[::-1][:5], 1))
