@@ -7,6 +7,7 @@ tangent kernel ("ntk") has smoothness nu = 1/2, that of random features ("nngp",
 """
 
 import functools
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -60,17 +61,48 @@ def torus_spectrum(
     """
     if not all(size is None or (size >= 2 and size % 2 == 0) for size in sizes):
         raise ValueError(f"sizes: {tuple(sizes)}; pass an even number of angles for each patch, or None")
-    nodes, weights = np.polynomial.legendre.leggauss(average)
+    nodes = np.polynomial.legendre.leggauss(average)[0]
     angles = [np.pi / 2 * (nodes + 1) if m is None else 2 * np.pi / m * np.arange(m // 2 + 1) for m in sizes]
-    values = function(_grid([np.cos(a) for a in angles]))
-    for axis, size in reversed(list(enumerate(sizes))):
-        if size is None:
-            values = jnp.tensordot(values, jnp.asarray(weights / 2, values.dtype), (axis, 0))
-        else:
-            waves = jnp.fft.hfft(values, size, axis) / size
-            values = jnp.take(waves, np.arange(size // 2 + 1), axis)
+    values = _waves(function(_grid([np.cos(a) for a in angles])), tuple(sizes), average)
     counts = [np.where(np.arange(m // 2 + 1) % (m // 2) == 0, 1.0, 2.0) for m in sizes if m is not None]
     return values, _outer(counts, values.dtype)
+
+
+def sector_spectrum(
+    function: OnCosines, patches: int, grids: dict[int, int], *, used: int | None = None, average: int = 10
+) -> dict[tuple[int, int], tuple[np.ndarray, np.ndarray]]:
+    """Return the eigenvalues and multiplicities by sector of a tree whose first level joins patches two by two.
+
+    A sector is a set of active patches, those with wave numbers above 0; sectors are classed by (active patches, pairs
+    that hold them), which are equivalent in a tree of up to four patches.  One representative of each is computed, for
+    a active patches on grids of `grids[a]` angles that average over the other patches (three and four share the grid of
+    four), and negative rounding is set to zero.  `function` is of cosines between the first `used` patches alone, by
+    default all: its multiplicity is 0 in other classes.  Blocks of cosines are jit-compiled once; not for tracing.
+    """
+    used = patches if used is None else used
+    compiled, found, classes, sectors = jax.jit(function), {}, {}, {}
+
+    def blocks(cosines):
+        flat = np.asarray(cosines).reshape(-1, used)
+        padded = np.pad(flat, [(0, -len(flat) % 2**15), (0, 0)]).reshape(-1, 2**15, used)
+        values = np.concatenate([np.asarray(compiled(block)) for block in padded])
+        return jnp.asarray(values[: len(flat)].reshape(cosines.shape[:-1]))
+
+    for active in (a for number in range(patches + 1) for a in itertools.combinations(range(patches), number)):
+        classes.setdefault((len(active), len({patch // 2 for patch in active})), []).append(active)
+    for name, members in classes.items():
+        active, count = members[0], sum(max(member, default=0) < used for member in members)
+        if not count:
+            sectors[name] = np.zeros(1), np.zeros(1)
+            continue
+        source = tuple(range(used)) if len(active) > 2 else active or (0,)
+        if source not in found:
+            sizes = [grids[len(source)] if patch in source else None for patch in range(used)]
+            found[source] = torus_spectrum(blocks, sizes, average=average)
+        within = tuple(slice(1, None) if patch in active else slice(0, 1) for patch in source)
+        values, times = (np.asarray(a)[within].ravel() for a in found[source])
+        sectors[name] = np.maximum(values, 0), count * times
+    return sectors
 
 
 def sphere_spectrum(
@@ -162,6 +194,18 @@ def _kernel(t, children, get):
         step, slope = _arccosine(u)
         random, tangent = step, step + v * slope
     return jnp.mean(tangent if get == "ntk" else random, -1)
+
+
+@functools.partial(jax.jit, static_argnames=("sizes", "average"))
+def _waves(values, sizes, average):
+    for axis, size in reversed(list(enumerate(sizes))):
+        if size is None:
+            weights = np.polynomial.legendre.leggauss(average)[1] / 2
+            values = jnp.tensordot(values, jnp.asarray(weights, values.dtype), (axis, 0))
+        else:
+            waves = jnp.fft.hfft(values, size, axis) / size
+            values = jax.lax.slice_in_dim(waves, 0, size // 2 + 1, axis=axis)
+    return values
 
 
 @jax.jit
