@@ -46,6 +46,18 @@ def test_eigenvalues_are_integrals_and_sum_to_the_kernel(x64):
     assert counts[2, 1] == 15
 
 
+def test_sectors_are_all_there(x64):
+    grids = {1: 8, 2: 8, 4: 8}
+    sectors = hierarchical.sector_spectrum(lambda t: jnp.mean(t, -1), 4, grids)
+    assert sum(times.sum() for _, times in sectors.values()) == 8**4
+    # A cosine is two waves of weight 1/2, and a mean mixes no patches.
+    np.testing.assert_allclose(sectors[1, 1][0], [0.125, 0, 0, 0], atol=1e-15)
+    assert max(values.max() for (active, _), (values, _) in sectors.items() if active != 1) < 1e-15
+    fewer = hierarchical.sector_spectrum(lambda t: jnp.mean(t, -1), 4, grids, used=2)
+    assert fewer.keys() == sectors.keys()
+    assert sum(times.sum() for _, times in fewer.values()) == 8**2
+
+
 @pytest.mark.parametrize("get", ["ntk", "nngp"])
 def test_spectra_approach_their_laws_with_the_next_order(get, x64):
     spectrum, _ = hierarchical.torus_spectrum(lambda t: hierarchical.kernel(t, (2,), get=get), (512, 512))

@@ -86,7 +86,7 @@ def decay(get, dim, largest, grid):
     function = lambda t: kernel(t, (2,), get=get)
     both = torus_spectrum(function, (grid, grid)) if dim == 1 else hierarchical.sphere_spectrum(function, largest, 2)
     found = np.asarray(both[0])
-    k, shift = np.arange(LOWEST, largest + 1), (dim - 1) / 2
+    k, shift = np.arange(4, largest + 1), (dim - 1) / 2
     joint = lambda *waves: np.asarray(joint_law(np.stack(np.broadcast_arrays(*waves), -1) + shift, 2, dim, get=get))
     parts = {"joint": (found[k, k], joint(k, k), joint(k, k)), "isotropic": (found[k, 1], joint(k, 1), joint(k, 1))}
     if dim == 1:
@@ -125,7 +125,7 @@ def run(*, sweep=sweep, grid, degrees, sizes, tests, seeds, late):
         for name, dim, largest in (("torus", 1, grid // 32), ("sphere", 2, degrees)):
             laws = [decay(get, dim, largest, grid) for get in gets]
             found = {part: (("get", "what", "k"), np.stack([law[part] for law in laws])) for part in laws[0]}
-            coordinates = {"get": gets, "what": ["found", "law", "error"], "k": np.arange(LOWEST, largest + 1)}
+            coordinates = {"get": gets, "what": ["found", "law", "error"], "k": np.arange(4, largest + 1)}
             results[name] = xr.Dataset(found, coordinates)
         values = [overlapping(get, grid) for get in gets]
         results["overlap"] = xr.Dataset({name: ("get", [float(v[name]) for v in values]) for name in values[0]},
@@ -144,7 +144,7 @@ def _decays(r, part, shift):
     nu = np.array([SMOOTHNESS[get] for get in r["torus"]["get"].values])[:, None]
     sizes = {"torus": 2 * nu + 2 - part.startswith("axis"), "sphere": 2 * nu + 4 - 2 * part.startswith("axis")}
     error = lambda d, size: abs(d[part].sel(what="error") * d.k / size).max(skipna=False) / shift
-    return max(error(r[name], size) for name, size in sizes.items() if part in r[name])
+    return max(error(r[name].sel(k=slice(LOWEST, None)), size) for name, size in sizes.items() if part in r[name])
 
 
 def _exponents(errors):
@@ -208,17 +208,18 @@ def plot(results, axes):
     """Draw the learning curves; inset, eigenvalues of the deep network on circles with their laws."""
     from jaxdyn.plot import curves
 
-    shown = results["curves"]
+    shown = results["curves"].drop_sel(row="random 1/2")
+    shown = shown.assign_coords(row=("row", shown.row.values, {"long_name": "target's patches"}))
     curves(shown.error, shown.error_theory, x="n", hue="row", axes=axes, log="xy")
-    axes.set(xlabel="training points n", ylabel="test error / variance of the target")
-    axes.set_ylim(top=30)
-    inset = axes.inset_axes([0.45, 0.6, 0.54, 0.39])
+    axes.set(xlabel="training points n", ylabel="test error / variance of the target", ylim=(None, 50))
+    inset = axes.inset_axes([0.36, 0.63, 0.63, 0.36])
     torus = results["torus"].sel(get="ntk")
     for part, colour, label in (("axis_0", "C0", "(k, 0)"), ("axis_1", "C2", "(k, 1)"), ("joint", "C1", "(k, k)")):
         inset.loglog(torus.k, torus[part].sel(what="found"), "o", color=colour, markersize=2, label=label)
         for law in (torus[part].sel(what="law")[parity::2] for parity in (0, 1)):
             inset.plot(law.k, law, color=colour, linewidth=0.8)
-    inset.set(xlabel="wave number k", ylabel="eigenvalue")
+    for label, text in ((inset.set_xlabel, "wave number k"), (inset.set_ylabel, "eigenvalue, NTK, 2 patches")):
+        label(text, fontsize="x-small", labelpad=0)
     inset.legend(fontsize=5)
     inset.tick_params(labelsize="xx-small", which="both")
     return axes
