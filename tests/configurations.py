@@ -32,6 +32,10 @@ CONFIGURATIONS = {
             "sampled_depth": 1,
         },
     ),
+    "cagnetta2023": (
+        {"sizes": (40, 80, 160, 320), "tests": 100, "seeds": 8, "late": (1000, 4000)},
+        {"degrees": 48, "sizes": (50, 100, 200, 400), "tests": 200, "late": (3000, 6000)},
+    ),
     "giapitzakis2025": (
         {"bits": 5, "width": 512, "seeds": 200, "steps": (1, 20), "learning_rate": 10.0, "risk": 0.1, "draws": 1000},
         {"bits": 7, "width": 256, "seeds": 100, "steps": (30,), "members": (2, 10), "draws": 2000},

@@ -3,13 +3,16 @@
 linear: deep linear networks mode by mode.  riccati: two layers from any balanced start.  gated: pathways that race.
 highdim: regression on any spectrum in high dimension, with marchenko_pastur (one variance), leastsquares (given data),
 memorisation (wrong labels) and equivalents (populations and contours).  selfdistillation: JEPA, MAE, BYOL.  momentum:
-accelerated methods and their ODEs.  permutations: wide networks that vote.
+accelerated methods and their ODEs.  permutations: wide networks that vote.  hierarchical: wide CNNs on patches.
+kernel_regression: learning curves.
 """
 
 from jaxdyn.theory import (
     equivalents,
     gated,
+    hierarchical,
     highdim,
+    kernel_regression,
     leastsquares,
     linear,
     marchenko_pastur,
@@ -23,7 +26,9 @@ from jaxdyn.theory import (
 __all__ = [
     "equivalents",
     "gated",
+    "hierarchical",
     "highdim",
+    "kernel_regression",
     "leastsquares",
     "linear",
     "marchenko_pastur",
