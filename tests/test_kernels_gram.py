@@ -115,7 +115,7 @@ S = np.ones((3, 4, 2))
         (lambda: K.gram(NET, X[0]), ValueError, r"x1: shape \(4,\)"),
         (lambda: K.gram(NET, X, X[:, :2]), ValueError, "x2: examples of shape"),
         (lambda: K.gram(NET, jnp.ones((2, 3), jnp.float16)), TypeError, "x1: dtype float16"),
-        (lambda: K.gram(NET, jnp.zeros((10**6, 1), jnp.float32)), ValueError, "GB"),
+        (lambda: K.gram(NET, jnp.zeros((10**6, 1), jnp.float32)), ValueError, "4,000,000,000,000 bytes"),
         (lambda: K.gram(NET, S), ValueError, "outputs have positions"),
         (lambda: K.gram(K.serial(K.relu(), K.dense()), X), ValueError, "relu: its input is not Gaussian"),
         (lambda: K.gram(K.serial(K.dense(), K.relu(), K.relu()), X), ValueError, "not Gaussian"),

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import xarray as xr
 
@@ -47,7 +48,11 @@ def test_snippets_run_as_written(name, tmp_path):
         # Descent at learning rate 0.05 lags behind the flow to first order in it.
         assert all(abs(float(row[3]) / float(row[5]) - 1) < 0.1 for row in rows)
     else:
-        assert (tmp_path / "modes.png").stat().st_size > 10_000
+        numbers = np.array(re.findall(r"-?\d+\.\d*", shown), float).reshape(2, 4, 5)
+        _, mean, spread, simulated_mean, simulated_spread = numbers[1].T
+        # Twenty networks of width 512: standard errors of the mean and of the spread, and 10% for the finite width.
+        assert (abs(simulated_mean - mean) < 4.5 * spread / 20**0.5).all()
+        assert (abs(simulated_spread / spread - 1) < 4.5 / 38**0.5 + 0.1).all()
 
 
 def test_the_sweep_is_killed_half_way_and_resumed(tmp_path):

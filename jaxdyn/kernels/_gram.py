@@ -2,7 +2,6 @@
 
 import functools
 import math
-import os
 import string
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,6 +15,7 @@ from jaxtyping import Array, Float, Real
 
 from jaxdyn.kernels._geometry import equal_units
 from jaxdyn.kernels._kernel import Kernel, Layer, Need, snap
+from jaxdyn.kernels._matrices import check_memory, mirrored
 
 NAMES = ("nngp", "ntk")
 LANES = 8  # numbers that one instruction works on: the edges of blocks are multiples
@@ -53,7 +53,10 @@ def gram(
         raise ValueError(f"x2: examples of shape {x2.shape[1:]}, those of x1 have {x1.shape[1:]}; pass equal shapes")
     if x2 is not None and x1.dtype != x2.dtype:
         raise TypeError(f"x2: dtype {x2.dtype}, x1 has {x1.dtype}; convert one of them")
-    _check_memory(len(x1), len(x1 if x2 is None else x2), x1.dtype, len(names))
+    size = len(x1) * len(x1 if x2 is None else x2) * x1.dtype.itemsize * len(names)
+    check_memory(
+        "the kernel matrices", size, "blocks of rows, gram(layer, x1[i:j], x2), and keep what you need of each"
+    )
     matrices = _gram(layer, x1, x2, names, batch, mesh)
     return matrices[names[0]] if isinstance(get, str) else matrices
 
@@ -97,19 +100,11 @@ def _matrices(layer, level, names, batch, x1, first, x2):
     def place(matrices, values, corner):
         return {name: jax.lax.dynamic_update_slice(matrices[name], v, tuple(corner)) for name, v in values.items()}
 
-    def mirror(matrices, corner):
-        values = {name: jax.lax.dynamic_slice(m, tuple(corner), edges) for name, m in matrices.items()}
-        upper = corner[0] + jnp.arange(edges[0])[:, None] <= corner[1] + jnp.arange(edges[1])[None]
-        values = {name: jnp.where(upper, v, v.T) for name, v in values.items()}
-        transposed = {name: v.T for name, v in values.items()}
-        return place(place(matrices, values, corner), transposed, corner[::-1]), None
-
     corners = jnp.asarray(corners)
     matrices = {name: jnp.zeros((len(x1), len(x2)), x1.dtype) for name in names}
     matrices, _ = jax.lax.scan(lambda m, corner: (place(m, block(corner), corner), None), matrices, corners)
-    # In a loop of its own: fused with a transposition, XLA computes the layers anew, unvectorised.
-    matrices = jax.lax.scan(mirror, matrices, corners)[0] if symmetric else matrices
-    return {name: matrix[: sizes[0], : sizes[1]] for name, matrix in matrices.items()}
+    matrices = {name: matrix[: sizes[0], : sizes[1]] for name, matrix in matrices.items()}
+    return {name: mirrored(m.T) for name, m in matrices.items()} if symmetric else matrices
 
 
 def _pad_rows(x, count):
@@ -184,15 +179,3 @@ def _inputs(name, x):
     if not jnp.issubdtype(x.dtype, jnp.floating) or x.dtype.itemsize < 4:
         raise TypeError(f"{name}: dtype {x.dtype}; pass float32 or float64")
     return x
-
-
-def _check_memory(n, m, dtype, count):
-    needed = n * m * dtype.itemsize * count
-    available = (jax.devices()[0].memory_stats() or {}).get("bytes_limit")
-    if available is None:
-        available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if needed > available:
-        raise ValueError(
-            f"x1, x2: {count} kernel matrices of {n} x {m} {dtype} numbers take {needed / 1e9:.3g} GB, there are "
-            f"{available / 1e9:.3g} GB; compute blocks of rows, gram(layer, x1[i:j], x2), and keep what you need"
-        )

@@ -8,7 +8,6 @@ as the running statistics of BatchNorm, is closed over, `lambda w, x: model.appl
 import functools
 import itertools
 import math
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +17,7 @@ from jax import lax
 from jaxtyping import Array, Float, PyTree
 
 from jaxdyn.kernels import _taps
+from jaxdyn.kernels._matrices import check_memory, memory, mirrored
 from jaxdyn.types import Key, Params
 
 METHODS = ("auto", "taps", "jacobian", "products")
@@ -75,7 +75,7 @@ def ntk(
     first = lambda x: jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[per_sample:], a.dtype), x)
     inner = trace and per_sample
     rows = 1 if inner else k
-    _check_memory("the kernel", n1 * n2 * rows**2 * dtype.itemsize, "trace=True or fewer samples at a time")
+    check_memory("the kernel", n1 * n2 * rows**2 * dtype.itemsize, "trace=True or fewer samples at a time")
     derive = _derivatives(method, f, params, (first(x1), first(x2)), sizes, inner, dtype)
     if derive is None:
         derive, block = (lambda x: x,) * 2, lambda a, b: _by_products(f, params, a, b, inner)
@@ -228,9 +228,9 @@ def _derivatives(method, f, params, xs, sizes, trace, dtype):
     plans = [_taps.plan(f, params, x, taps=method != "jacobian") for x in xs]
     summed, work, held = _cost(*plans, sizes, trace)
     n1, n2, k = sizes
-    if method == "auto" and (6 * n1 * n2 * k * plans[0].flops < work or held * dtype.itemsize > _memory() / 2):
+    if method == "auto" and (6 * n1 * n2 * k * plans[0].flops < work or held * dtype.itemsize > memory() / 2):
         return None
-    _check_memory("the derivatives", held * dtype.itemsize, "batch=... (a number of samples), or method='products'")
+    check_memory("the derivatives", held * dtype.itemsize, "batch=... (a number of samples), or method='products'")
 
     def derive(plan, x):
         factors, jacobians = plan.derive(params, x)
@@ -330,12 +330,7 @@ def _symmetric(block, derivatives, rows):
         band = block(cut(low, high), cut(0, high))
         lower = jnp.zeros((n * rows,) * 2, band.dtype) if lower is None else lower
         lower = lower.at[low * rows : high * rows, : high * rows].set(band)
-    return _mirrored(lower)
-
-
-def _mirrored(lower):
-    # Not a choice between `lower` and its transpose by index: XLA compiles that for seconds up to minutes on CPU.
-    return jnp.tril(lower) + jnp.tril(lower, -1).T
+    return mirrored(lower)
 
 
 def _streamed(block, derive, x1, x2, sizes, batch, rows):
@@ -351,7 +346,7 @@ def _streamed(block, derive, x1, x2, sizes, batch, rows):
         columns = lambda left: lax.map(lambda x: block(left, derive(x)), blocks[1])
         grid = lax.map(lambda x: columns(derive(x)), blocks[0])
     theta = grid.swapaxes(1, 2).reshape(grid.shape[0] * grid.shape[2], -1)[: sizes[0] * rows, : sizes[1] * rows]
-    return _mirrored(theta) if x2 is None else theta
+    return mirrored(theta) if x2 is None else theta
 
 
 def _blocks(x, size):
@@ -413,16 +408,3 @@ def _check_alike(x1, x2, k1, k2):
         raise ValueError(
             f"x1, x2: samples of shapes and dtypes {kinds[0]} and {kinds[1]}; pass inputs of the same kind"
         )
-
-
-def _check_memory(what, size, remedy):
-    if size > _memory():
-        raise ValueError(f"x1, x2: {what} take {size:,} bytes of {_memory():,}; pass {remedy}")
-
-
-def _memory():
-    """Bytes of the default device."""
-    stats = jax.local_devices()[0].memory_stats()
-    if stats and "bytes_limit" in stats:
-        return stats["bytes_limit"]
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
