@@ -1,12 +1,15 @@
 # The two commands of the README: each makes its own virtual environment and needs only Python >= 3.11 with pip.
 PYTHON ?= python3
+# neural-tangents imports up to jax 0.5, its fastest empirical kernels up to 0.4.25, whose wheels end at Python 3.12.
+NT_PYTHON ?= python3.11
 VENV ?= .venv
 TORCH_VENV ?= .venv-torch
+NT_VENV ?= .venv-nt
 BIN := $(VENV)/bin
 RESULTS ?= results
 PAPERS ?= $(filter-out __init__,$(basename $(notdir $(wildcard jaxdyn/papers/*.py))))
 
-.PHONY: demo test lint bench gallery clean
+.PHONY: demo test lint bench peers gallery clean
 
 demo: $(VENV)/installed-demo
 	$(BIN)/jaxdyn run saxe2013 --out $(RESULTS)
@@ -24,9 +27,12 @@ lint: $(VENV)/installed-test
 test: lint
 	$(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal
 
-bench: $(VENV)/installed-demo $(TORCH_VENV)/installed
+bench: $(VENV)/installed-demo peers
 	$(BIN)/python benchmarks/sweep.py --torch $(TORCH_VENV)/bin/python
 	$(BIN)/python benchmarks/theory.py
+	$(BIN)/python benchmarks/kernels.py --peer $(NT_VENV)/bin/python
+
+peers: $(TORCH_VENV)/installed $(NT_VENV)/installed
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -44,5 +50,13 @@ $(TORCH_VENV)/installed:
 	$(TORCH_VENV)/bin/python -m pip install --quiet torch==2.13.0 numpy
 	touch $@
 
+# Without its dependencies: TensorFlow and tf2jax are those of its experimental module alone.
+$(NT_VENV)/installed:
+	$(NT_PYTHON) -m venv $(NT_VENV)
+	$(NT_VENV)/bin/python -m pip install --quiet jax==0.4.25 jaxlib==0.4.25 'numpy==1.26.*' 'scipy<1.14' \
+		ml_dtypes==0.4.1 opt_einsum frozendict typing_extensions
+	$(NT_VENV)/bin/python -m pip install --quiet --no-deps neural-tangents==0.6.5
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(TORCH_VENV) .cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(TORCH_VENV) $(NT_VENV) .cache .pytest_cache .ruff_cache
