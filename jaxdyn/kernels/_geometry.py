@@ -61,23 +61,18 @@ def sum_windows(v: Array, axes: Sequence[Sequence[int]], window: Shape, strides:
     """Sum over windows, the same offset on all the (adjacent) axes of `axes[i]` for the window's axis i."""
     for group, width, stride in zip(axes, window, strides, strict=True):
         size = v.shape[group[0]]
-        if size > LARGE:
+        if len(group) > 1 or size > LARGE:
             v = _sum_slices(v, group, width, stride, padding)
             continue
-        # A product with a matrix of zeros and ones: slices would be fused with the layers before, which XLA then
-        # computes once for every offset.
-        taps = _taps(size, width, stride, padding)
-        out, *rest = taps.shape
-        matrix = taps.sum(-1) if len(group) == 1 else np.einsum("iaw,jbw->ijab", taps, taps)
-        matrix = jnp.asarray(matrix.reshape(out ** len(group), rest[0] ** len(group)), v.dtype)
+        matrix = jnp.asarray(_taps(size, width, stride, padding).sum(-1), v.dtype)
         before, after = v.shape[: group[0]], v.shape[group[-1] + 1 :]
         v = v.reshape(math.prod(before), matrix.shape[1], math.prod(after))
         v = jnp.matmul(matrix, v, precision=jax.lax.Precision.HIGHEST)
-        v = v.reshape(*before, *(out,) * len(group), *after)
+        v = v.reshape(*before, len(matrix), *after)
     return v
 
 
-LARGE = 16  # positions on an axis from which on a dense matrix of pairs of positions is no longer cheap
+LARGE = 16  # positions on an axis from which on slices are cheaper than a product with a matrix of zeros and ones
 
 
 def _taps(size, width, stride, padding):
@@ -92,10 +87,13 @@ def _sum_slices(v, axes, width, stride, padding):
     margins = [(0, 0)] * v.ndim
     for axis in axes:
         margins[axis] = _margins(v.shape[axis], width, stride, padding)
-    v = jnp.pad(v, margins, mode="wrap" if padding == "CIRCULAR" else "constant")
+    # Without the barriers XLA fuses the layers before with every slice, and computes them once for each.
+    barrier = jax.lax.optimization_barrier
+    v = barrier(jnp.pad(v, margins, mode="wrap" if padding == "CIRCULAR" else "constant"))
     stop = lambda axis, offset: offset + (v.shape[axis] - width) // stride * stride + 1
     cut = lambda piece, axis, offset: jax.lax.slice_in_dim(piece, offset, stop(axis, offset), stride, axis)
-    return sum(functools.reduce(lambda p, a, o=offset: cut(p, a, o), axes, v) for offset in range(width))
+    pieces = [functools.reduce(lambda p, a, o=offset: cut(p, a, o), axes, v) for offset in range(width)]
+    return barrier(functools.reduce(jnp.add, pieces))
 
 
 def sum_outside(k: Kernel, window: Shape, strides: Shape, padding: str) -> Array:
