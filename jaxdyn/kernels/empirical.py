@@ -17,6 +17,7 @@ from jax import lax
 from jaxtyping import Array, Float, PyTree
 
 from jaxdyn.kernels import _taps
+from jaxdyn.kernels._krylov import lanczos
 from jaxdyn.kernels._matrices import check_memory, memory, mirrored
 from jaxdyn.types import Key, Params
 
@@ -149,21 +150,9 @@ def spectrum(
     depth = min(2 * num + 30 if depth is None else depth, out.size)
     if depth < num:
         raise ValueError(f"depth: {depth} is below num = {num}; pass at least num")
-    from matfree import decomp
-
-    theta = ntk_product(apply, params, x)
-    product = lambda v: theta(v.reshape(out.shape)).reshape(-1)
-    start = jax.random.normal(jax.random.key(0) if key is None else key, (out.size,), jnp.float32).astype(out.dtype)
-    found = decomp.tridiag_sym(depth, materialize=False, reortho="full", custom_vjp=False)(product, start)
-    (diagonal, beside), basis = found.J_small, found.Q_tall
-    # Behind an invariant subspace come only rounding errors, or NaN.
-    size = jnp.nanmax(jnp.abs(diagonal)) + jnp.max(jnp.nan_to_num(jnp.abs(beside)), initial=0.0)
-    inside = jnp.cumprod(beside > 100 * jnp.finfo(out.dtype).eps * size).astype(bool)
-    beside, inside = jnp.where(inside, beside, 0), jnp.concatenate([jnp.ones(1, bool), inside])
-    diagonal, basis = jnp.where(inside, diagonal, 0), jnp.where(inside[:, None], basis, 0)
-    values, turn = jnp.linalg.eigh(jnp.diag(diagonal) + jnp.diag(beside, 1) + jnp.diag(beside, -1))
-    vectors = turn.T[::-1][:num] @ basis
-    return values[::-1][:num], vectors.reshape(num, *out.shape)
+    start = jax.random.normal(jax.random.key(0) if key is None else key, out.shape, jnp.float32).astype(out.dtype)
+    basis, small = lanczos(ntk_product(apply, params, x), start, depth)
+    return small.values[::-1][:num], jnp.tensordot(small.vectors.T[::-1][:num], basis, 1)
 
 
 def linearize(apply: Callable[[Params, Any], Array], params0: Params) -> Callable[[Params, Any], Array]:
