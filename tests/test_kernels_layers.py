@@ -47,6 +47,9 @@ FLAT = {
     "gaussian": lambda n: K.serial(K.dense(n), K.gaussian(1.0, -0.5)),
     "polynomial": lambda n: K.serial(K.dense(n, 0.7), K.polynomial([0.1, 0.5, 0.2])),
     "monomial": lambda n: K.serial(K.dense(n, 0.7), K.monomial(2)),
+    "standard": lambda n: K.serial(
+        K.dense(n, 1.2, 0.3, parametrization="standard"), K.relu(), K.dense(n, 1.1, parametrization="standard"), K.erf()
+    ),
     "identity": lambda n: K.serial(K.identity(), K.repeat(K.dense(n), 2)),
 }
 SPATIAL = {
@@ -66,6 +69,12 @@ SPATIAL = {
         K.relu(),
         K.flatten(),
         K.dense(),
+    ),
+    "standard windows": lambda n: K.serial(
+        K.conv(n, (3,), 1.3, 0.1, parametrization="standard"),
+        K.relu(),
+        K.local(n, (2,), parametrization="standard"),
+        K.flatten(),
     ),
     "local": lambda n: K.serial(K.local(n, (3,), 1.2, 0.1), K.relu(), K.global_avg_pool()),
     "dense on positions": lambda n: K.serial(K.dense(n), K.relu(), K.layer_norm("all"), K.global_avg_pool()),
@@ -95,7 +104,7 @@ def test_kernels_are_those_of_wide_networks(name):
         return kernels
 
     samples = [drawn(jd.run_key(seed)) for seed in range(seeds)]
-    layer = K.serial(net(1), K.dense(1, 1.1, 0.2))
+    layer = K.serial(net(width), K.dense(1, 1.1, 0.2))
     exact = jax.jit(lambda x: K.gram(layer, x, get=("nngp", "ntk")), compiler_options=QUICK)(x)
     for kernel in ("nngp", "ntk"):
         values, scale = np.stack([s[kernel] for s in samples]), np.abs(exact[kernel]).max()
@@ -103,3 +112,13 @@ def test_kernels_are_those_of_wide_networks(name):
         assert (np.abs(values.mean(0) - exact[kernel]) < bound).all()
         np.testing.assert_array_equal(exact[kernel], exact[kernel].T)
         assert np.linalg.eigvalsh(np.asarray(exact[kernel], np.float64)).min() > -1e-5 * scale
+
+
+def test_dropout_masks_with_a_key_and_is_the_identity_without():
+    layer, x = K.serial(K.dropout(0.2), K.identity(), K.dropout(0.5)), jnp.ones((1000, 8))
+    np.testing.assert_array_equal(layer.apply(layer.init(jax.random.key(0), (8,))[1], x), x)
+    masked = np.asarray(layer.apply(((), (), ()), x, key=jax.random.key(1)))
+    kept = 0.8 * 0.5
+    assert set(np.unique(masked).round(5)) == {0.0, round(1 / kept, 5)}
+    # 8000 draws of a unit that is there with probability `kept`.
+    assert abs((masked > 0).mean() - kept) < 4.5 * (kept * (1 - kept) / masked.size) ** 0.5
