@@ -39,6 +39,12 @@ def gram(
     traced numbers of the layers) go through it; at equal inputs the cusp of rectifiers has derivative 0.  float64 holds
     1e-14, float32 1e-6 relative to the largest entry, also on the diagonal.
 
+    >>> from jaxdyn import kernels
+    >>> network = kernels.serial(kernels.dense(512), kernels.relu(), kernels.dense())
+    >>> print(gram(network, np.eye(2)).round(3))
+    [[0.5  0.08]
+     [0.08 0.5 ]]
+
     Raises ValueError for inputs that do not fit each other or the layer, outputs with positions left, unknown names, or
     a matrix beyond the memory; TypeError for mixed dtypes.
     """
@@ -84,7 +90,7 @@ def _matrices(layer, level, names, batch, x1, first, x2):
     """Fill the matrices block by block; example i of `x1` is example first + i of `x2`, None: x1 itself."""
     symmetric, x2 = x2 is None, x1 if x2 is None else x2
     sizes = len(x1), len(x2)
-    # At least two blocks of a symmetric matrix: XLA dissolves a loop of one, and so the line between fill and mirror.
+    # At least two blocks of a symmetric matrix: XLA dissolves a loop of one, and fuses all layers into the mirroring.
     counts = [max(-(-size // batch), min(size, 2) if symmetric else 1) for size in sizes]
     lanes = LANES if min(batch, *sizes) >= 2 * LANES else 1
     edges = [-(-size // (count * lanes)) * lanes for size, count in zip(sizes, counts, strict=True)]
