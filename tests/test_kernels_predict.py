@@ -13,7 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import scipy.integrate
 import scipy.linalg
+import scipy.special
 
 import jaxdyn as jd
 from jaxdyn import rules
@@ -30,6 +32,11 @@ def golden():
         return dict(arrays)
 
 
+def compiled(fn, **options):
+    """One program of small matrices, where compilation takes longest."""
+    return jax.jit(fn, compiler_options={"xla_backend_optimization_level": 0}, **options)
+
+
 def erf_kernels(x1, x2):
     """NNGP and NTK of dense(w_std=1.5, b_std=0.1) three times with erf between (Williams, 1997)."""
     dense = lambda k: 1.5**2 * k + 0.1**2
@@ -44,6 +51,30 @@ def erf_kernels(x1, x2):
     return nngp, ntk
 
 
+@compiled
+def golden_flow(ntk, ntk_test, y, times, ridge, start, start_test):
+    return predict.flow(ntk, y, times, ntk_test=ntk_test, ridge=ridge, start=start, start_test=start_test)
+
+
+@compiled
+def golden_ensembles(ntk, prior, y, times, ridge, tests):
+    """On the training inputs, where the peer adds the regularisation to the kernel itself, and on the test inputs."""
+    regularised = ntk + ridge * jnp.eye(6)
+    return predict.ensemble(regularised, prior, y, times), predict.ensemble(ntk, prior, y, times, ridge=ridge, **tests)
+
+
+@compiled
+def golden_posterior(nngp, y, nngp_test, nngp_test_test, noise):
+    return predict.posterior(nngp, y, nngp_test, nngp_test_test, noise=noise)
+
+
+@functools.partial(compiled, static_argnums=4)
+def golden_loss(ntk, ntk_test, y, starts, damping):
+    loss = lambda f, labels: -jnp.mean(jax.nn.log_softmax(f) * labels)
+    times = golden()["ode_t"]
+    return predict.flow_loss(loss, ntk, y, times, damping=damping, ntk_test=ntk_test, solver=jd.RK4(0.01), **starts)
+
+
 def golden_prediction(name):
     """The same number from our functions; the peer's units and its meaning of regularisation are passed explicitly."""
     g, about = golden(), INDEX[name]
@@ -54,35 +85,34 @@ def golden_prediction(name):
         return predict.max_learning_rate(ntk)
     starts = dict(start=g["fx_train_0"], start_test=g["fx_test_0"])
     if kind.startswith("ode"):
-        loss = lambda f, labels: -jnp.mean(jax.nn.log_softmax(f) * labels)
         damping = None if about["momentum"] is None else 1 - about["momentum"]
-        options = dict(damping=damping, ntk_test=ntk_test, rtol=1e-12, atol=1e-13)
-        return getattr(predict.flow_loss(loss, ntk, g["y_onehot"], g["ode_t"], **starts, **options), rest[-1])
+        return getattr(golden_loss(ntk, ntk_test, g["y_onehot"], starts, damping), rest[-1])
     amount = lambda k: about["diag_reg"] * (1 if about["diag_reg_absolute_scale"] else np.trace(k) / 6)
     # The mean over 6 examples and 2 outputs.
-    times = np.inf if "inf" in name else g["pred_t"] * about["learning_rate"] / 2
+    times = np.append(g["pred_t"] * about["learning_rate"] / 2, np.inf)
+    at = -1 if "inf" in name else slice(-1)
     if kind == "mse":
         if rest[1].startswith("train"):  # where the peer adds the regularisation to the kernel itself
-            return predict.flow(ntk + amount(ntk) * np.eye(6), g["y"], times, **starts).train
-        return predict.flow(ntk, g["y"], times, ntk_test=ntk_test, ridge=amount(ntk), **starts).test
+            return golden_flow(ntk + amount(ntk) * np.eye(6), ntk_test, g["y"], times, 0.0, **starts).train[at]
+        return golden_flow(ntk, ntk_test, g["y"], times, amount(ntk), **starts).test[at]
     bayesian = "nngp" in rest
     moving, moving_test = (nngp, nngp_test) if bayesian else (ntk, ntk_test)
     ridge = amount(moving)
     prior = nngp + (ridge if bayesian else 0) * np.eye(6)
     if "gp_inference" in rest and bayesian:
-        found = predict.posterior(nngp, g["y"], nngp_test, tests["nngp_test_test"], noise=ridge)
-    elif "finite_train" in rest:
-        found = predict.ensemble(moving + ridge * np.eye(6), prior, g["y"], times)
-    else:
-        found = predict.ensemble(moving, prior, g["y"], times, ntk_test=moving_test, ridge=ridge, **tests)
-    return found.mean if rest[-1] == "mean" else found.covariance
+        found = golden_posterior(nngp, g["y"], nngp_test, tests["nngp_test_test"], ridge)
+        return found.mean if rest[-1] == "mean" else found.covariance
+    both = golden_ensembles(moving, prior, g["y"], times, ridge, tests | {"ntk_test": moving_test})
+    found = both[0 if "finite_train" in rest else 1]
+    at = -1 if "gp_inference" in rest else at
+    return (found.mean if rest[-1] == "mean" else found.covariance)[at]
 
 
 @pytest.mark.parametrize("name", INDEX)
 def test_golden(name, x64):
-    found = golden_prediction(name)
     # The peer's integration of the cross-entropy flow has a tolerance of 1.4e-8 a step; ours is checked below.
-    np.testing.assert_allclose(found, golden()[name], rtol=0, atol=1e-6 if "/ode" in name else 1e-10)
+    tolerance = 1e-6 if "/ode" in name else 1e-10
+    np.testing.assert_allclose(golden_prediction(name), golden()[name], rtol=0, atol=tolerance)
 
 
 def test_golden_kernels(x64):
@@ -107,9 +137,16 @@ def linearised():
     x, y, x_test = (jnp.asarray(rng.standard_normal(s)) for s in ((7, 3), (7, 2), (4, 3)))
     moved = lambda params: jax.tree.map(jnp.subtract, params, start)
     apply = lambda params, x: jnp.add(*jax.jvp(lambda p: net(p, x), (start,), (moved(params),)))
-    rows = lambda x: [j.reshape(*j.shape[:2], -1) for j in jax.jacobian(net)(start, x)]
-    kernel = lambda x1, x2: sum(jnp.einsum("ikp,jlp->ijkl", a, b) for a, b in zip(rows(x1), rows(x2), strict=True))
-    return apply, start, x, y, x_test, kernel(x, x), kernel(x_test, x)
+
+    @compiled
+    def at_start(x, x_test):
+        rows = lambda x: [j.reshape(*j.shape[:2], -1) for j in jax.jacobian(net)(start, x)]
+        both, n = rows(jnp.concatenate([x, x_test])), len(x)
+        kernel = sum(jnp.einsum("ikp,jlp->ijkl", a, a[:n]) for a in both)
+        return net(start, x), net(start, x_test), kernel[:n], kernel[n:]
+
+    *starts, ntk, ntk_test = at_start(x, x_test)
+    return apply, start, x, y, x_test, ntk, dict(start=starts[0], start_test=starts[1], ntk_test=ntk_test)
 
 
 def outputs(apply, x, x_test):
@@ -129,35 +166,32 @@ def penalised(apply, start, ridge):
     )
 
 
-@pytest.mark.parametrize("ridge", [0.0, 0.7])
-def test_flow_is_that_of_the_linearised_net(ridge, x64):
-    apply, start, x, y, x_test, ntk, ntk_test = linearised()
-    starts = dict(start=net(start, x), start_test=net(start, x_test))
+def test_flow_is_that_of_the_linearised_net(x64):
+    apply, start, x, y, x_test, ntk, options = linearised()
     times = np.array([0.0, 0.3, 2.0, 20.0])
-    predicted = predict.flow(ntk, y, times, ntk_test=ntk_test, ridge=ridge, **starts)
-    field = penalised(apply, start, ridge)
-    run = jd.flow(field, (x, y), start, times=times, observe=outputs(apply, x, x_test), solver=jd.RK4(0.01))
-    same(predicted, run.observed, 1e-8)
+
+    def both(ridge):
+        field, observe = penalised(apply, start, ridge), outputs(apply, x, x_test)
+        run = jd.flow(field, (x, y), start, times=times, observe=observe, solver=jd.RK4(0.01))
+        return predict.flow(ntk, y, times, ridge=ridge, **options), run.observed
+
+    same(*compiled(jax.vmap(both))(jnp.array([0.0, 0.7])), 1e-8)
     squared = lambda f, y: jnp.sum((f - y) ** 2) / 2 / len(y)
-    if not ridge:
-        same(predict.flow_loss(squared, ntk, y, times, ntk_test=ntk_test, **starts), run.observed, 1e-6)
+    of_loss = lambda: predict.flow_loss(squared, ntk, y, times, solver=jd.RK4(0.02), **options)
+    any_loss, this_loss = compiled(lambda: (of_loss(), predict.flow(ntk, y, times, **options)))()
+    same(any_loss, this_loss._asdict(), 1e-6)
 
 
-@pytest.mark.parametrize(("momentum", "ridge"), [(0.0, 0.0), (0.9, 0.0), (0.5, 0.7)])
-def test_descent_is_that_of_optax(momentum, ridge, x64):
-    apply, start, x, y, x_test, ntk, ntk_test = linearised()
+def test_descent_is_that_of_optax(x64):
+    apply, start, x, y, x_test, ntk, options = linearised()
     steps, rate = np.array([0, 1, 2, 7, 100]), 0.3
-    starts = dict(start=net(start, x), start_test=net(start, x_test))
-    options = dict(momentum=momentum, ntk_test=ntk_test, ridge=ridge, **starts)
-    run = jd.train(
-        penalised(apply, start, ridge),
-        optax.sgd(rate, momentum),
-        lambda *_: (x, y),
-        start,
-        times=steps,
-        observe=outputs(apply, x, x_test),
-    )
-    same(predict.descent(ntk, y, steps, rate, **options), run.observed, 1e-12)
+
+    def both(momentum, ridge):
+        field, observe = penalised(apply, start, ridge), outputs(apply, x, x_test)
+        run = jd.train(field, optax.sgd(rate, momentum), lambda *_: (x, y), start, times=steps, observe=observe)
+        return predict.descent(ntk, y, steps, rate, momentum=momentum, ridge=ridge, **options), run.observed
+
+    same(*compiled(jax.vmap(both))(jnp.array([0.0, 0.9, 0.5]), jnp.array([0.0, 0.0, 0.7])), 1e-12)
 
 
 def problem(n=6, seed=0, values=(0.0, 0.0, 0.5, 2.0, 2.0, 2.0)):
@@ -169,18 +203,17 @@ def problem(n=6, seed=0, values=(0.0, 0.0, 0.5, 2.0, 2.0, 2.0)):
     return (kernel + kernel.T) / 2, tests, rng.standard_normal((n, 2)), rng.standard_normal((n, n))
 
 
-@pytest.mark.parametrize("time", [0.0, 0.5, 40.0, 1e4, np.inf])
-def test_eigenvalues_zero_stay_at_the_start(time, precision):
+def test_eigenvalues_zero_stay_at_the_start(precision):
     kernel, tests, y, _ = problem()
-    start = np.ones_like(y)
-    cast = lambda *arrays: [jnp.asarray(a, precision) for a in arrays]
-    kernel_, tests_, y_, start_ = cast(kernel, tests, y, start)
-    found = predict.flow(kernel_, y_, time, ntk_test=tests_, start=start_)
-    left = scipy.linalg.expm(-kernel * min(time, 1e6) / 6)
-    tolerance = 200 * np.finfo(precision).eps * (1 + min(time, 1e4) / 6)
-    np.testing.assert_allclose(found.train, y + left @ (start - y), atol=tolerance)
-    gained = np.linalg.pinv(kernel, 1e-8) @ (np.eye(6) - left) @ (y - start)
-    np.testing.assert_allclose(found.test, tests @ gained, atol=10 * tolerance)
+    start, times = np.ones_like(y), np.array([0.0, 0.5, 40.0, 1e4, np.inf])
+    flow = compiled(lambda k, y, tests, start: predict.flow(k, y, times, ntk_test=tests, start=start))
+    found = flow(*(jnp.asarray(a, precision) for a in (kernel, y, tests, start)))
+    for time, train, test in zip(times, *found, strict=True):
+        left = scipy.linalg.expm(-kernel * min(time, 1e6) / 6)
+        tolerance = 200 * np.finfo(precision).eps * (1 + min(time, 1e4) / 6)
+        np.testing.assert_allclose(train, y + left @ (start - y), atol=tolerance)
+        gained = np.linalg.pinv(kernel, 1e-8) @ (np.eye(6) - left) @ (y - start)
+        np.testing.assert_allclose(test, tests @ gained, atol=10 * tolerance)
     assert found.train.dtype == found.test.dtype == precision
 
 
@@ -189,8 +222,6 @@ def predictions(kernel, tests, y, ridge):
     cov = dict(nngp_test=tests, nngp_test_test=jnp.eye(3))
     return {
         "flow": lambda: predict.flow(kernel, y, [0.7, 30.0, np.inf], ntk_test=tests)[1],
-        "train": lambda: predict.flow(kernel, y, [0.7, 30.0, np.inf], start=0.5, ridge=ridge)[0],
-        "descent": lambda: predict.descent(kernel, y, [1, 40], 0.4, ntk_test=tests)[1],
         "momentum": lambda: predict.descent(kernel, y, [3, 40], 0.9, momentum=0.6, ntk_test=tests)[1],
         "ensemble": lambda: predict.ensemble(kernel, prior, y, [2.0, np.inf], ntk_test=tests, **cov)[1],
         "on the training set": lambda: predict.ensemble(kernel, prior, y, [2.0, np.inf], ridge=ridge)[1],
@@ -215,24 +246,33 @@ def test_gradients_where_eigenvalues_are_zero_or_coincide(name, x64):
         value = predictions(turn @ kernel @ turn.T, tests @ turn.T, y + s, 0.3 + s)[name]()
         return jnp.sum(jnp.sin(value))
 
+    def derivatives(s):
+        value, forward = jax.jvp(along, (s,), (jnp.ones_like(s),))
+        return value, forward, jax.grad(along)(s)
+
     s = 1e-4
-    difference = (8 * (along(s) - along(-s)) - (along(2 * s) - along(-2 * s))) / 12 / s
-    forward, reverse = jax.jvp(along, (0.0,), (1.0,))[1], jax.jit(jax.grad(along))(0.0)
-    np.testing.assert_allclose([forward, reverse], difference, rtol=2e-7, atol=1e-8)
+    values, forward, reverse = compiled(lambda s: jax.lax.map(derivatives, s))(s * jnp.arange(-2.0, 3.0))
+    difference = np.dot(values, [1, -8, 0, 8, -1]) / 12 / s
+    np.testing.assert_allclose([forward[2], reverse[2]], difference, rtol=2e-7, atol=1e-8)
 
 
 def test_derivatives_that_there_are_not(x64):
     kernel, _, y, _ = problem()
     predicted = lambda kernel, y: jnp.sum(predict.flow(kernel, y, 1.0).train ** 2)
+    kernel, y = jnp.asarray(kernel), jnp.asarray(y)
     with pytest.raises(NotImplementedError, match="second derivatives"):
-        jax.hessian(predicted)(jnp.asarray(kernel), y)
+        jax.eval_shape(jax.hessian(predicted), kernel, y)
     with pytest.raises(NotImplementedError, match="as a matrix"):
-        jax.grad(lambda kernel: jnp.sum(predict.flow(lambda v: kernel @ v, y, 1.0).train))(jnp.asarray(kernel))
-    mixed = jax.jacfwd(jax.grad(predicted), 1)(jnp.asarray(kernel), jnp.asarray(y))
+        jax.grad(lambda kernel: predicted(lambda v: kernel @ v, y))(kernel)
     s, d = 1e-4, np.eye(6)[:, :1] * np.ones((1, 2))
-    slope = jax.grad(predicted)
-    difference = (slope(kernel, y + s * d) - slope(kernel, y - s * d)) / 2 / s
-    np.testing.assert_allclose(jnp.einsum("ijkl,kl->ij", mixed, d), difference, atol=1e-6)
+    slope = lambda s: jax.grad(predicted)(kernel, y + s * d)
+    slopes, mixed = compiled(jax.vmap(lambda s: jax.jvp(slope, (s,), (1.0,))))(jnp.array([-s, 0.0, s]))
+    np.testing.assert_allclose(mixed[1], (slopes[2] - slopes[0]) / 2 / s, atol=1e-6)
+
+
+@compiled
+def descended(values, steps, momentum):
+    return predict.descent(jnp.diag(values), jnp.ones(7), steps, 7.0, momentum=momentum, ntk_test=jnp.eye(7)).test
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.36, 0.9])
@@ -240,14 +280,13 @@ def test_descent_with_momentum_at_every_curvature(momentum, x64):
     # Critical damping, twice, oscillation between, beyond stability, zero, and far below what a million steps see.
     edges = (1 - momentum**0.5) ** 2, (1 + momentum**0.5) ** 2
     values = np.array([0.0, 1e-12, 1e-7, edges[0], 0.5, edges[1], 2 * (1 + momentum) + 1e-3])
-    y = np.ones(7)
-    for steps in (1, 2, 3, 50, 1000):
-        weights, before = np.zeros(7), np.zeros(7)
-        for _ in range(steps):
-            weights, before = weights + 1 - values * weights + momentum * (weights - before), weights
-        found = predict.descent(np.diag(values), y, steps, 7.0, momentum=momentum, ntk_test=np.eye(7)).test
-        np.testing.assert_allclose(found, weights, rtol=2e-9)
-    late = predict.descent(np.diag(values[:3]), y[:3], 10**6, 3.0, momentum=momentum, ntk_test=np.eye(3)).test
+    steps = np.array([1, 2, 3, 50, 1000])
+    weights, before, expected = np.zeros(7), np.zeros(7), []
+    for step in range(1, 1001):
+        weights, before = weights + 1 - values * weights + momentum * (weights - before), weights
+        expected += [weights] * (step in steps)
+    np.testing.assert_allclose(descended(values, steps, momentum), expected, rtol=1e-8)
+    late = descended(np.r_[values[:3], 4 * [0.5]], 10**6 + 0 * steps, momentum)[0]
     time = 1e6 / (1 - momentum) - momentum / (1 - momentum) ** 2
     # To first order in what a step changes; the third mode moves.
     np.testing.assert_allclose(late[:2], time, rtol=1e-5)
@@ -257,18 +296,27 @@ def test_descent_with_momentum_at_every_curvature(momentum, x64):
 
 def test_descent_follows_flow_and_blows_up_beyond_the_largest_rate(x64):
     kernel, tests, y, _ = problem()
-    slow = predict.descent(kernel, y, 10**5, 1e-4, ntk_test=tests)
-    flow = predict.flow(kernel, y, 10.0, ntk_test=tests)
+    decomposed = predict.modes(kernel)
+
+    @compiled
+    def run(momentum):
+        rate = predict.max_learning_rate(kernel, momentum=momentum)
+        of_modes = predict.max_learning_rate(decomposed, momentum=momentum)
+        reach = lambda factor: predict.descent(decomposed, y, 10**4, factor * rate, momentum=momentum).train
+        return rate, of_modes, jnp.max(jnp.abs(jax.vmap(reach)(jnp.array([0.99, 1.01]))), (1, 2))
+
+    slow, flow = compiled(
+        lambda: (
+            predict.descent(decomposed, y, 10**5, 1e-4, ntk_test=tests),
+            predict.flow(decomposed, y, 10.0, ntk_test=tests),
+        )
+    )()
     same(slow, flow._asdict(), 1e-4)
     for momentum in (0.0, 0.5):
-        rate = predict.max_learning_rate(kernel, momentum=momentum)
-        stable, unstable = (
-            jnp.max(jnp.abs(predict.descent(kernel, y, 10**4, factor * rate, momentum=momentum).train))
-            for factor in (0.99, 1.01)
-        )
+        rate, of_modes, (stable, unstable) = run(momentum)
+        np.testing.assert_allclose([rate, of_modes], 2 * (1 + momentum) * 6 / 2.0)
         assert stable < 10
         assert not unstable < 1e10
-        np.testing.assert_allclose(predict.max_learning_rate(predict.modes(kernel), momentum=momentum), rate)
 
 
 @pytest.mark.parametrize("learning_rate", [None, 0.4])
@@ -286,10 +334,9 @@ def test_ensemble_is_the_distribution_of_trained_nets(learning_rate, x64):
             nngp_test=nngp(trained_test, frozen_test, trained, frozen),
             nngp_test_test=nngp(trained_test, frozen_test, trained_test, frozen_test),
         )
-        found = predict.ensemble(
-            ntk, nngp(trained, frozen, trained, frozen), y, times, ridge=ridge, learning_rate=learning_rate,
-            **(tests if test else {}),
-        )  # fmt: skip
+        prior = nngp(trained, frozen, trained, frozen)
+        options = (tests if test else {}) | dict(ridge=ridge, learning_rate=learning_rate)
+        found = compiled(functools.partial(predict.ensemble, **options))(ntk, prior, y, times)
         rows, rows_frozen = (trained_test, frozen_test) if test else (trained, frozen)
         for time, mean, covariance in zip(times, found.mean, found.covariance, strict=True):
             if learning_rate is None:
@@ -301,113 +348,132 @@ def test_ensemble_is_the_distribution_of_trained_nets(learning_rate, x64):
             of_a, of_b = rows - rows @ gain @ trained, rows_frozen - rows @ gain @ frozen
             np.testing.assert_allclose(mean, rows @ gain @ y, atol=1e-11)
             np.testing.assert_allclose(covariance, of_a @ of_a.T + of_b @ of_b.T, atol=1e-11)
-    only = predict.ensemble(ntk, np.eye(6), y, times, ntk_test=ntk_test, covariance=False, ridge=ridge)
-    assert only.covariance is None
+    only = functools.partial(predict.ensemble, ntk_test=ntk_test, covariance=False, ridge=ridge)
+    assert jax.eval_shape(only, ntk, prior, y, times).covariance is None
 
 
 def test_the_bayesian_limit_is_the_posterior(x64):
     kernel, tests, y, _ = problem(values=np.arange(1.0, 7))
     cov = dict(nngp_test=tests, nngp_test_test=tests @ tests.T)
     noisy = kernel + 0.3 * np.eye(6)
-    limit = predict.ensemble(kernel, noisy, y, np.inf, ntk_test=tests, ridge=0.3, **cov)
-    exact = predict.posterior(kernel, y, tests, tests @ tests.T, noise=0.3)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-11), limit, exact)
-    np.testing.assert_allclose(predict.flow(kernel, y, np.inf, ntk_test=tests, ridge=0.3).test, exact.mean)
-
-
-def rounding_of(precision, factor=1.0):
-    return factor * float(np.finfo(precision).eps)
-
-
-def test_products_agree_with_the_decomposition(precision):
-    rng = np.random.default_rng(1)
-    x = jnp.asarray(rng.standard_normal((40, 5)), precision)
-    kernel, tests = jnp.exp(x @ x.T / 5), jnp.exp(x[:7] @ x.T / 5)
-    y = jnp.asarray(rng.standard_normal((40, 2)), precision)
-    product, times, options = lambda v: kernel @ v, [0.0, 0.5, 5.0], dict(start=0.2, ridge=0.1)
-    dense = predict.flow(kernel, y, times, ntk_test=tests, **options)
-    for ntk_test in (tests, lambda v: tests @ v):
-        same(
-            predict.flow(product, y, times, ntk_test=ntk_test, **options), dense._asdict(), rounding_of(precision, 2e4)
+    limit, trained, exact = compiled(
+        lambda: (
+            predict.ensemble(kernel, noisy, y, np.inf, ntk_test=tests, ridge=0.3, **cov),
+            predict.flow(kernel, y, np.inf, ntk_test=tests, ridge=0.3).test,
+            predict.posterior(kernel, y, tests, tests @ tests.T, noise=0.3),
         )
-    steps = predict.descent(kernel, y[:, 0], 30, 0.1, momentum=0.5, ntk_test=tests)
-    same(predict.descent(product, y[:, 0], 30, 0.1, momentum=0.5, ntk_test=tests), steps._asdict(),
-         rounding_of(precision, 1e4))  # fmt: skip
-    rate = predict.max_learning_rate(kernel, momentum=0.5)
-    np.testing.assert_allclose(
-        predict.max_learning_rate(product, momentum=0.5, like=y), rate, rtol=rounding_of(precision, 40)
-    )
-    found, exact = (predict.posterior(k, y, tests, noise=1.0).mean for k in (product, kernel))
-    np.testing.assert_allclose(found, exact, atol=rounding_of(precision, 1e3) ** 0.75)
+    )()
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-11), limit, exact)
+    np.testing.assert_allclose(trained, exact.mean)
+
+
+def test_products_agree_with_the_decomposition(x64):
+    rng = np.random.default_rng(1)
+    x, y = (jnp.asarray(rng.standard_normal((40, k))) for k in (5, 2))
+    times, steps = [0.0, 0.5, 5.0], dict(learning_rate=0.1, momentum=0.5)
+
+    def predicted(by_products, x, y):
+        matrix, tests = jnp.exp(x @ x.T / 5), jnp.exp(x[:7] @ x.T / 5)
+        kernel, kernel_test = ((lambda v: matrix @ v), (lambda v: tests @ v)) if by_products else (matrix, tests)
+        return {
+            "flow": predict.flow(kernel, y, times, ntk_test=kernel_test, start=0.2, ridge=0.1),
+            "descent": predict.descent(kernel, y[:, 0], 30, ntk_test=tests, **steps),
+            "rate": predict.max_learning_rate(kernel, momentum=0.5, like=y),
+            "posterior": predict.posterior(kernel, y, tests, noise=1.0).mean,
+        }
+
+    found, exact = compiled(lambda x, y: (predicted(True, x, y), predicted(False, x, y)))(x, y)
+    same(found["flow"], exact["flow"]._asdict(), 5e-12)
+    same(found["descent"], exact["descent"]._asdict(), 2e-12)
+    np.testing.assert_allclose(found["rate"], exact["rate"], rtol=1e-14)
+    np.testing.assert_allclose(found["posterior"], exact["posterior"], atol=4e-10)
 
 
 def test_too_few_products_are_nan(x64):
     values = np.geomspace(1e-6, 1, 30)
-    y = np.ones(30)
-    found = predict.flow(lambda v: values * v, y, [1.0, 3e5], products=12).train
+    flow = compiled(lambda y, times: predict.flow(lambda v: values * v, y, times, products=12).train)
+    found = flow(np.ones(30), np.array([1.0, 3e5]))
     np.testing.assert_allclose(found[0], -np.expm1(-values / 30), atol=1e-9)
     assert np.all(np.isnan(found[1]))
     # Not where the labels excite few modes only: the vectors end.
     few = np.where(np.arange(30) % 15 == 0, 1.0, 0.0)
-    found = predict.flow(lambda v: values * v, few, [1.0, 1e9], products=12).train
+    found = flow(few, np.array([1.0, 1e9]))
     np.testing.assert_allclose(found, few * -np.expm1(-np.array([[1.0], [1e9]]) * values[None] / 30), atol=1e-12)
 
 
 def test_kernels_between_outputs(x64):
     kernel, tests, y, _ = problem()
     between = lambda k: np.multiply.outer(k, np.eye(2))
-    shared = predict.flow(kernel, y, [1.0, np.inf], ntk_test=tests)
-    same(predict.flow(between(kernel), y, [1.0, np.inf], ntk_test=between(tests)), shared._asdict(), 1e-12)
-    np.testing.assert_allclose(predict.max_learning_rate(between(kernel)), predict.max_learning_rate(kernel))
+
+    def predicted(kernel, tests):
+        return predict.flow(kernel, y, [1.0, np.inf], ntk_test=tests), predict.max_learning_rate(kernel)
+
+    (shared, rate), (full, full_rate) = compiled(
+        lambda: (predicted(kernel, tests), predicted(between(kernel), between(tests)))
+    )()
+    same(full, shared._asdict(), 1e-12)
+    np.testing.assert_allclose(full_rate, rate)
 
 
 def test_shapes_jit_and_vmap(x64):
     kernel, tests, y, _ = problem()
     kernels = jnp.stack([kernel, 2 * kernel])
     one = lambda k, y, t: predict.flow(k, y, t, ntk_test=tests, ridge=0.1)
-    many = jax.jit(jax.vmap(one, (0, None, None)))(kernels, y, jnp.ones((3, 2)))
+    many = compiled(jax.vmap(one, (0, None, None)))(kernels, y, jnp.ones((3, 2)))
     assert many.train.shape == (2, 3, 2, 6, 2)
     assert many.test.shape == (2, 3, 2, 3, 2)
-    np.testing.assert_allclose(many.test[1, 0, 0], one(2 * kernel, y, 1.0).test, atol=1e-12)
-    assert one(kernel, y[:, 0], 1.0).test.shape == (3,)
-    modes = predict.modes(kernel)
-    jax.tree.map(np.testing.assert_array_equal, one(modes, y, 1.0), one(kernel, y, 1.0))
-    pair = predict.ensemble(modes, kernel, y[:, 0], [1.0, 2.0])
+    # Not compiled as a whole.
+    modes = predict.modes(2 * kernel)
+    alone = one(modes, y, 1.0)
+    np.testing.assert_allclose(many.test[1, 0, 0], alone.test, atol=1e-12)
+    jax.tree.map(np.testing.assert_array_equal, one(2 * kernel, y, 1.0), alone)
+    assert jax.eval_shape(one, kernel, y[:, 0], 1.0).test.shape == (3,)
+    pair = jax.eval_shape(predict.ensemble, modes, kernel, y[:, 0], jnp.array([1.0, 2.0]))
     assert (pair.mean.shape, pair.covariance.shape) == ((2, 6), (2, 6, 6))
     # Whole numbers are labels too.
-    assert predict.flow(kernel, [1, -1, 1, 1, -1, 1], 1.0).train.dtype == float
+    assert jax.eval_shape(predict.flow, kernel, np.array([1, -1, 1, 1, -1, 1]), 1.0).train.dtype == float
+
+
+@compiled
+def loss_at(times, kernel, y, start, ridge):
+    error = predict.flow(kernel, y, times, start=start, ridge=ridge).train - y[None]
+    return jnp.sum(error**2, (1, 2)) / 12
+
+
+@compiled
+def time_to(losses, kernel, y, start, ridge):
+    return predict.time_to_loss(kernel, y, losses, start=start, ridge=ridge)
 
 
 @pytest.mark.parametrize("ridge", [0.0, 0.3])
 def test_time_to_loss(ridge, x64):
     kernel, _, y, _ = problem()
-    error = lambda time: float(jnp.sum((predict.flow(kernel, y, time, start=1.0, ridge=ridge).train - y) ** 2) / 12)
-    first, last = error(0.0), error(np.inf)
+    setting = kernel, y, 1.0, ridge
+    first, last = loss_at(np.array([0.0, np.inf, 1.0, 1.0]), *setting)[:2]
     losses = last + (first - last) * np.array([1.0, 0.9, 1e-1, 1e-6])
-    times = predict.time_to_loss(kernel, y, losses, start=1.0, ridge=ridge)
-    np.testing.assert_allclose([error(t) for t in times], losses, rtol=1e-12)
+    times = time_to(losses, *setting)
+    np.testing.assert_allclose(loss_at(times, *setting), losses, rtol=1e-12)
     assert np.all(np.diff(times) > 0)
-    never = predict.time_to_loss(kernel, y, [2 * first, 0.99 * last, -1.0], start=1.0, ridge=ridge)
-    assert never.tolist() == [0.0, np.inf, np.inf]
-    assert predict.time_to_loss(np.eye(1), np.ones(1), 0.5 * np.exp(-100.0)) == pytest.approx(50, rel=1e-12)
+    never = time_to(np.array([2 * first, 0.99 * last, -1.0, np.nextafter(first, 9)]), *setting)
+    assert never.tolist() == [0.0, np.inf, np.inf, 0.0]
+    alone = time_to(np.exp(-np.array([0.5, 1.0, 10.0, 100.0])), np.eye(6), np.ones((6, 2)), 0.0, 0.0)
+    np.testing.assert_allclose(alone, [1.5, 3.0, 30.0, 300.0], rtol=1e-12)
 
 
 def test_any_loss_against_another_integrator(x64):
     kernel, tests, _, _ = problem(values=np.arange(1.0, 7))
     start, labels = np.random.default_rng(5).standard_normal((6, 3)), np.arange(6) % 3
     loss = lambda f, labels: optax.softmax_cross_entropy_with_integer_labels(f, labels).mean()
-    slope = jax.jit(lambda f: kernel @ jax.grad(loss)(f, labels))
-    options = dict(start=start, ntk_test=tests, rtol=1e-11, atol=1e-12)
-    from scipy.integrate import solve_ivp
-
+    slope = lambda f: kernel @ (scipy.special.softmax(f, 1) - np.eye(3)[labels]) / 6
     flat = lambda _, f: -np.ravel(slope(f.reshape(6, 3)))
-    exact = solve_ivp(flat, (0, 4), start.ravel(), rtol=1e-11, atol=1e-12).y[:, -1].reshape(6, 3)
-    found = predict.flow_loss(loss, kernel, labels, [4.0], **options)
+    exact = scipy.integrate.solve_ivp(flat, (0, 4), start.ravel(), rtol=1e-11, atol=1e-12).y[:, -1].reshape(6, 3)
+    of_loss = functools.partial(predict.flow_loss, loss, kernel, labels, [4.0], start=start, ntk_test=tests)
+    found = compiled(lambda: of_loss(rtol=1e-11, atol=1e-12))()
     np.testing.assert_allclose(found.train[0], exact, atol=1e-8)
     gained = tests @ np.linalg.solve(kernel, exact - start)
     np.testing.assert_allclose(found.test[0], gained, atol=1e-8)
     # The heavy ball's ODE, which descent with momentum follows to first order in sqrt(learning rate).
-    damped = predict.flow_loss(loss, kernel, labels, [4.0], damping=1.5, **options).train[0]
+    damped = compiled(lambda: of_loss(damping=1.5, solver=jd.RK4(0.01)))().train[0]
     errors = []
     for rate in (1e-4, 2.5e-5):
         f, m = start, np.zeros_like(start)
@@ -431,12 +497,18 @@ def test_rows_may_be_sharded():
     def run(kernel, y):
         product = lambda v: kernel @ v
         flow = predict.flow(product, y, jnp.array([1.0, 10.0]), ridge=0.1).train
-        mean = predict.posterior(product, y, kernel[:4], noise=1.0).mean
+        mean = predict.posterior(product, y, kernel[:4], noise=10.0).mean
         return flow, mean, predict.max_learning_rate(product, like=y)
     sharded = jax.device_put(kernel, place(("rows", None)))
-    compiled = jax.jit(run).lower(sharded, y).compile()
+    fast = {"xla_backend_optimization_level": 0}
+    compiled = jax.jit(run).lower(sharded, y).compile(fast)
     assert "all-gather" in compiled.as_text() or "all-reduce" in compiled.as_text()
-    for a, b in zip(compiled(sharded, y), run(kernel, y)):
+    exact, labels = np.exp(x @ x.T / 4, dtype=float), x[:, 0].astype(float)
+    values, vectors = np.linalg.eigh(exact)
+    gains = -np.expm1(-np.outer([1.0, 10.0], values + 0.1) / 64) * values / (values + 0.1)
+    mean = exact[:4] @ np.linalg.solve(exact + 10 * np.eye(64), labels)
+    expected = (gains * (vectors.T @ labels)) @ vectors.T, mean, 2 * 64 / values[-1]
+    for a, b in zip(compiled(sharded, y), expected):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
     print(len(jax.devices()), sharded.sharding.shard_shape(sharded.shape))
     """
