@@ -293,7 +293,7 @@ def test_auto_takes_products_where_a_jacobian_is_too_large(monkeypatch):
     monkeypatch.setattr(empirical, "_by_products", lambda *args: taken.append(args) or jnp.zeros((len(x),) * 2))
     choose(apply, params, x)
     assert not taken
-    monkeypatch.setattr(empirical, "_memory", lambda: 2000)
+    monkeypatch.setattr(empirical, "memory", lambda: 2000)
     choose(apply, params, x)
     assert taken
     # A recurrent weight of many outputs: n^2 k^2 P against n^2 k P.
@@ -513,7 +513,7 @@ def test_bad_input_is_refused(options, error, message):
 
 def test_what_does_not_fit_is_refused_with_its_size(monkeypatch):
     params, x = initial(mlp), jnp.ones((50, 3))
-    monkeypatch.setattr(empirical, "_memory", lambda: 15_000)
+    monkeypatch.setattr("jaxdyn.kernels._matrices.memory", lambda: 15_000)
     with pytest.raises(ValueError, match=r"40,000 bytes of 15,000.*trace"):
         empirical.ntk(mlp.apply, params, x, trace=False)
     with pytest.raises(ValueError, match=r"bytes of 15,000; pass batch"):

@@ -109,6 +109,6 @@ def solve(product: Product, right: Float[Array, "..."]) -> Float[Array, "..."]:
     check_product(product, right)
     operator = lineax.FunctionLinearOperator(product, jax.eval_shape(lambda: right), lineax.positive_semidefinite_tag)
     eps = float(jnp.finfo(right.dtype).eps)
-    method = lineax.CG(rtol=eps**0.75, atol=0.0, max_steps=10 * right.size)
+    method = lineax.CG(rtol=eps ** (2 / 3), atol=0.0, max_steps=10 * right.size)
     solution = lineax.linear_solve(operator, right, method, throw=False)
     return jnp.where(solution.result == lineax.RESULTS.successful, solution.value, jnp.nan)

@@ -22,8 +22,9 @@ THE RIDGE.  `ridge` adds ridge/(2n) |theta - theta_0|^2 to the loss, theta the p
 in the end the posterior mean of a Gaussian process with noise variance `ridge` on the labels.  It has the unit of
 the kernel.  Kernels are positive; the eigenvalue zero is exact: nothing is learned there in any time.
 
-Everything can be jitted, vmapped and differentiated: once in the kernel, also where its eigenvalues coincide.  Second
-derivatives in it raise, and for flow and descent any in a kernel that is a function.  Arrays of different precision,
+Everything can be jitted, vmapped and differentiated: once in the kernel, also where its eigenvalues coincide; second
+derivatives in it raise.  With a kernel that is a function, flow and descent have derivatives in numbers and labels only
+(any in the kernel raise), and not under vmap.  Arrays of different precision,
 kernels that are not square, symmetric or positive, shapes that do not fit and negative times raise ValueError where
 they are concrete.
 """
