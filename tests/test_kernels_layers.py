@@ -63,6 +63,9 @@ SPATIAL = {
         K.flatten(),
         K.dense(),
     ),
+    "nonlinear after global pool": lambda n: K.serial(
+        K.conv(n, (2,), 1.3, 0.1), K.avg_pool((2,)), K.relu(), K.global_avg_pool(), K.dense(n), K.erf()
+    ),
     "nonlinear after pool": lambda n: K.serial(
         K.conv(n, (3,), padding="CIRCULAR"),
         K.sum_pool((2,), strides=(1,), padding="SAME"),
@@ -122,3 +125,31 @@ def test_dropout_masks_with_a_key_and_is_the_identity_without():
     assert set(np.unique(masked).round(5)) == {0.0, round(1 / kept, 5)}
     # 8000 draws of a unit that is there with probability `kept`.
     assert abs((masked > 0).mean() - kept) < 4.5 * (kept * (1 - kept) / masked.size) ** 0.5
+
+
+def drawn_architecture(seed):
+    """A random network on signals: blocks of weights, nonlinearity, pool or normalisation, and an end."""
+    rng = np.random.default_rng(seed)
+    pick = lambda *choices: choices[rng.integers(len(choices))]
+    weights = lambda: pick(
+        K.conv(1, (3,), 1.3, 0.1, padding=pick("SAME", "CIRCULAR")), K.local(1, (2,), 1.1), K.dense(1, 0.9, 0.3)
+    )
+    phi = lambda: pick(K.relu(), K.erf(), K.gelu(), K.leaky_relu(0.3), K.sin(1.0, 0.8, 0.2), K.rectified_monomial(2))
+    after = lambda: pick(K.identity(), K.layer_norm(), K.layer_norm("all"), K.avg_pool((2,), strides=(1,)))
+    block = lambda: K.serial(weights(), pick(K.identity(), K.avg_pool((2,), strides=(1,))), phi(), after())
+    branch = K.parallel(K.identity(), K.serial(K.dense(1), phi()), combine=pick("sum", "product", "concat"))
+    middle = [branch] if rng.random() < 0.5 else []
+    return K.serial(block(), *middle, block(), pick(K.flatten(), K.global_avg_pool()), K.dense(1, 1.0, 0.2))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_random_architectures_have_symmetric_positive_kernels_that_rows_do_not_change(x64, seed):
+    layer, x = drawn_architecture(seed), signals(n=5, length=6)
+    both = lambda *xs: K.gram(layer, *xs, get=("nngp", "ntk"))
+    whole, rows = jax.jit(lambda x: (both(x), both(x[3:], x)), compiler_options=QUICK)(x)
+    for name, matrix in whole.items():
+        np.testing.assert_array_equal(matrix, matrix.T)
+        np.testing.assert_allclose(rows[name], matrix[3:], rtol=1e-9, atol=1e-9 * np.abs(matrix).max())
+        assert np.linalg.eigvalsh(matrix).min() > -1e-12 * np.abs(matrix).max()
+    # Training only the readout is part of training all.
+    assert np.linalg.eigvalsh(whole["ntk"] - whole["nngp"]).min() > -1e-12 * np.abs(whole["ntk"]).max()

@@ -44,7 +44,7 @@ def _pool(name, window, strides, padding, scale):
         check_positions(name, k.spatial, window, padding)
         sizes = out_sizes(k.spatial, window, strides, padding)
         over = lambda v, axes: scale * sum_windows(v, [(axis,) for axis in axes], window, strides, padding)
-        return _pooled(k, sizes, over)
+        return _pooled(k, sizes, over, lambda v: over(over(v, k.axes()[0]), k.axes()[1]))
 
     return Layer(init, apply, lift(rule))
 
@@ -55,20 +55,20 @@ def global_avg_pool() -> Layer:
     def rule(k):
         if not k.spatial:
             raise ValueError("global_avg_pool: its input has no positions; put it before flatten, or leave it out")
-        k = _pooled(k, (1,) * len(k.spatial), lambda v, axes: jnp.mean(v, axes, keepdims=True))
-        return _squeezed(k, lambda v: v.reshape(v.shape[2 * len(k.spatial) :]))
+        every = tuple(range(2 * len(k.spatial)))
+        mean = lambda v: jnp.mean(v, every)
+        return replace(_pooled(k, (), lambda v, axes: mean(v), mean), full=False)
 
     apply = lambda params, x, key=None: jnp.mean(x, tuple(range(1, x.ndim - 1)))
     return Layer(lambda key, shape: ((shape[-1],), ()), apply, lift(rule))
 
 
-def _pooled(k, sizes, over):
-    """Pool by `over(v, axes)`: variances come from the covariances of each input with itself."""
+def _pooled(k, sizes, one, two):
+    """Pool by `one(v, axes)` and, both positions, `two(v)`: variances are those of each input with itself."""
     if not k.full:
         raise Need("full")
     first, second = k.axes()
-    two = lambda v: over(over(v, first), second)
-    cov, ntk, m1, m2 = two(k.cov), two(k.ntk), over(k.m1, first), over(k.m2, second)
+    cov, ntk, m1, m2 = two(k.cov), two(k.ntk), one(k.m1, first), one(k.m2, second)
     k = replace(k, spatial=sizes, ntk=ntk, m1=m1, m2=m2)
     if k.own or k.selves is not None:
         q1, q2 = own_variances(k, cov) if k.own else (k.selves[0].q1, k.selves[1].q2)
