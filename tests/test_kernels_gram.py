@@ -53,7 +53,7 @@ def test_derivatives_in_scales_and_inputs_agree_with_differences(x64):
         net = K.serial(K.dense(1, w, b), phi, K.dense(1, w, b), phi, K.dense(1, 1.0, b))
         return jnp.sum(jnp.cos(K.gram(net, x[:2], x, get="nngp")) ** 2)
 
-    for phi in (K.relu(), K.erf(), K.elementwise(jnp.tanh), K.gelu()):
+    for phi in (K.relu(), K.elementwise(jnp.tanh)):
         f = jax.jit(lambda w, b, x, phi=phi: total(w, b, x, phi))
         at = (jnp.asarray(1.3), jnp.asarray(0.2), x)
         slopes = jax.jit(jax.grad(f, (0, 1, 2)))(*at)
