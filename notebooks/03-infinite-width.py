@@ -97,7 +97,7 @@ def simulate(key, *, width):
     return jd.train(field, optax.sgd(learning_rate), stream, params, times=steps, observe=observe)
 
 
-widths = (32, 128) if fast else (32, 128, 512, 2048, 4096)
+widths = (32, 64, 128) if fast else (32, 128, 512, 2048, 4096)
 nets = jd.sweep(simulate, static={"width": widths}, seeds=6, dims={"output": "angle"})
 
 mean, covariance = theory()
