@@ -31,6 +31,7 @@ def dense(n_out: int = 1, w_std: Scalar = 1.0, b_std: Scalar | None = 0.0, *, pa
 
     In the "standard" parametrisation h = x W + b with W ~ N(0, w_std^2 / n_in) and b ~ N(0, b_std^2): the same NNGP,
     but an NTK that grows with the widths `n_out` of the layers.  There `b_std=None` means no bias, 0 a trained one.
+    Raises ValueError for `n_out` below 1 or another parametrisation.
     """
     weights = _weights("dense", n_out, w_std, b_std, parametrization)
 
@@ -88,7 +89,10 @@ def local(
     padding: str = "SAME",
     parametrization: str = "ntk",
 ) -> Layer:
-    """Return the locally connected layer: a convolution whose weights and biases differ from position to position."""
+    """Return the locally connected layer: a convolution whose weights and biases differ from position to position.
+
+    Its kernels are those of `conv` at equal positions and 0 at others (Novak et al. 2019); it raises what `conv` does.
+    """
     weights = _weights("local", n_out, w_std, b_std, parametrization)
     window, strides = check_windows("local", window, strides, padding)
     size = math.prod(window)
@@ -131,7 +135,8 @@ def attention(
     Each of the `n_heads` heads weighs values of `n_out` features by A = zeta(logits), logits = logit_std^2 (x W)(x W)^T
     / (n_in n_out), zeta the identity or the softmax over positions.  With this "linear" scaling A tends to
     zeta(logit_std^2 cov(x, x)), and the kernel to value_std^2 out_std^2 A cov A'^T + b_std^2.  With 1/sqrt(n_out)
-    scaling A stays random and the softmax has no closed form: use `empirical.monte_carlo` there.
+    scaling A stays random and the softmax has no closed form: use `empirical.monte_carlo` there.  Raises ValueError for
+    another kind or scaling, and for inputs without positions.
     """
     if kind not in ("identity", "softmax"):
         raise ValueError(f"kind: {kind!r} is not known; pass 'identity' or 'softmax'")

@@ -83,27 +83,24 @@ def flatten() -> Layer:
         if not k.spatial:
             return k
 
-        def mean(v):
-            axes = tuple(range(len(k.spatial) * (2 if k.full else 1)))
-            if k.full and v.shape[: len(axes)] == k.d.shape[: len(axes)]:
-                return jnp.sum(jnp.where(equal_positions(k), v, 0), axes) / math.prod(k.spatial)
-            return jnp.mean(v, axes)
-
-        k = replace(k, channels=k.channels * math.prod(k.spatial), gaussian=False)
-        return _squeezed(k, mean)
+        every = tuple(range(len(k.spatial) * (2 if k.full else 1)))
+        one = lambda v: jnp.mean(v, every)
+        two = lambda v: jnp.sum(jnp.where(equal_positions(k), v, 0), every) / math.prod(k.spatial) if k.full else one(v)
+        values = {name: one(getattr(k, name)) for name in ("q1", "q2", "m1", "m2")}
+        values |= {name: two(getattr(k, name)) for name in ("d", "ntk")}
+        s, channels = None if k.s is None else two(k.s), k.channels * math.prod(k.spatial)
+        return replace(k, **values, s=s, spatial=(), full=False, gaussian=False, channels=channels)
 
     apply = lambda params, x, key=None: x.reshape(x.shape[0], -1)
     return Layer(lambda key, shape: ((math.prod(shape),), ()), apply, lift(rule))
 
 
-def _squeezed(k, value):
-    names = ("q1", "q2", "m1", "m2", "d", "ntk")
-    s = None if k.s is None else value(k.s)
-    return replace(k, **{name: value(getattr(k, name)) for name in names}, s=s, spatial=(), full=False)
-
-
 def layer_norm(axes: str = "channels", *, eps: float = 1e-12) -> Layer:
-    """Return (x - mean) / sqrt(variance + eps) over the channels, or over all positions and channels; without gain."""
+    """Return (x - mean) / sqrt(variance + eps) over the channels, or over all positions and channels; without gain.
+
+    In the limit of many channels mean and variance are those of a unit (Ba, Kiros, Hinton 2016), also behind a
+    nonlinearity.  Raises ValueError for other `axes`.
+    """
     if axes not in ("channels", "all"):
         raise ValueError(f"axes: {axes!r} is not known; pass 'channels' or 'all'")
     mean = lambda v, positions: jnp.mean(v, positions, keepdims=True) if axes == "all" and positions else v
@@ -133,7 +130,7 @@ def dropout(rate: float) -> Layer:
     """Return dropout of each unit with probability `rate`, the others divided by 1 - rate; without a key, the identity.
 
     Its kernel is that in training, where two examples, also equal ones, meet independent masks; only the pairs of an
-    example with itself (the diagonal of `gram(layer, x)`) share theirs.
+    example with itself (the diagonal of `gram(layer, x)`) share theirs.  Raises ValueError unless 0 <= rate < 1.
     """
     if not 0 <= rate < 1:
         raise ValueError(f"rate: {rate} is no probability of dropping a unit; pass 0 <= rate < 1")

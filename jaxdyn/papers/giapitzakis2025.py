@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.flatten_util import ravel_pytree
 
 from jaxdyn import Claim, kernels, sweep, train
 from jaxdyn.papers import Reference
@@ -49,9 +48,7 @@ def simulate(key, *, bits, width, steps, learning_rate):
     """The outputs of a trained network on all inputs."""
     inputs, labels, _ = task(bits)
     net = network(bits, width)
-    # One draw of all parameters, which are standard normal, compiles ten times faster than one for each.
-    size, unravel = ravel_pytree(net.init(jax.random.key(0), (bits,))[1])
-    start = unravel(jax.random.normal(key, size.shape, jnp.float32))
+    start, _ = kernels.finite_width.draw(key, net, (bits,))
     batch = jnp.eye(bits), jnp.asarray(labels, jnp.float32)
     inputs = jnp.asarray(inputs, jnp.float32)
     observe = lambda state: {"output": net.apply(state.params, inputs)}
