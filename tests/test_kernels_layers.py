@@ -153,3 +153,11 @@ def test_random_architectures_have_symmetric_positive_kernels_that_rows_do_not_c
         assert np.linalg.eigvalsh(matrix).min() > -1e-12 * np.abs(matrix).max()
     # Training only the readout is part of training all.
     assert np.linalg.eigvalsh(whole["ntk"] - whole["nngp"]).min() > -1e-12 * np.abs(whole["ntk"]).max()
+
+
+def test_positions_of_a_local_layer_share_nothing(x64):
+    x, options = signals(), {"w_std": 1.2, "b_std": 0.1}
+    apart = K.gram(K.serial(K.local(1, (3,), **options), K.global_avg_pool()), x, get=("nngp", "ntk"))
+    equal = K.gram(K.serial(K.conv(1, (3,), **options), K.flatten()), x, get=("nngp", "ntk"))
+    for name in ("nngp", "ntk"):
+        np.testing.assert_allclose(apart[name], equal[name] / x.shape[1], rtol=1e-12)
