@@ -41,7 +41,7 @@ def gram(
 
     >>> from jaxdyn import kernels
     >>> network = kernels.serial(kernels.dense(512), kernels.relu(), kernels.dense())
-    >>> print(np.round(gram(network, np.eye(2)), 3))
+    >>> print(np.asarray(gram(network, np.eye(2))).round(3))
     [[0.5  0.08]
      [0.08 0.5 ]]
 
