@@ -17,7 +17,8 @@ from jaxdyn import papers, results
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 SNIPPETS = dict(re.findall(r"<!-- snippet: (\w+) -->\n```python\n(.*?)```", README, re.DOTALL))
-ENVIRONMENT = {k: v for k, v in os.environ.items() if k != "JAX_NUMPY_RANK_PROMOTION"} | {"PYTHONPATH": str(ROOT)}
+TESTS_OWN = ("JAX_NUMPY_RANK_PROMOTION", "XLA_FLAGS")
+ENVIRONMENT = {k: v for k, v in os.environ.items() if k not in TESTS_OWN} | {"PYTHONPATH": str(ROOT)}
 
 
 def launch(name, folder):
