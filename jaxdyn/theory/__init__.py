@@ -4,7 +4,7 @@ linear: deep linear networks mode by mode.  riccati: two layers from any balance
 highdim: regression on any spectrum in high dimension, with marchenko_pastur (one variance), leastsquares (given data),
 memorisation (wrong labels) and equivalents (populations and contours).  selfdistillation: JEPA, MAE, BYOL.  momentum:
 accelerated methods and their ODEs.  permutations: wide networks that vote.  hierarchical: wide CNNs on patches.
-kernel_regression: learning curves.
+kernel_regression: learning curves.  stability: minima of SGD.  noether: symmetries under finite steps.
 """
 
 from jaxdyn.theory import (
@@ -18,9 +18,11 @@ from jaxdyn.theory import (
     marchenko_pastur,
     memorisation,
     momentum,
+    noether,
     permutations,
     riccati,
     selfdistillation,
+    stability,
 )
 
 __all__ = [
@@ -34,7 +36,9 @@ __all__ = [
     "marchenko_pastur",
     "memorisation",
     "momentum",
+    "noether",
     "permutations",
     "riccati",
     "selfdistillation",
+    "stability",
 ]
