@@ -60,6 +60,19 @@ CONFIGURATIONS = {
         {"hidden": 4, "scale": 3e-3, "seeds": 2, "contexts": (2, 6), "u0": 1e-2},
         {"hidden": 16, "seeds": 2, "contexts": (3, 5), "strengths": (3.0, 1.5, 1.0), "u0": 1e-4},
     ),
+    "tanaka2021": (
+        {"inputs": 5, "classes": 3, "examples": 20, "momentum": 0.5, "decay": 0.3, "duration": 5.0, "dimension": 20},
+        {
+            "hidden": 3,
+            "learning_rates": (0.05, 0.025),
+            "sphere_decay": 0.1,
+            "sphere_rates": (0.02, 0.01),
+            "sphere_duration": 4.0,
+            "turning_rates": (0.3,),
+            "turning_decays": (0.05,),
+            "averaged": 1000,
+        },
+    ),
     "tian2021": (
         {"width": 6, "augmentation": 0.5, "decays": (0.04, 0.12), "target_rates": (1.0,), "duration": 300.0},
         {"width": 8, "augmentation": 0.1, "decays": (0.08, 0.18), "boosts": (0.0, 0.5), "scale": 0.25, "seeds": 2},
