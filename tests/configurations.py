@@ -77,4 +77,17 @@ CONFIGURATIONS = {
         {"width": 6, "augmentation": 0.5, "decays": (0.04, 0.12), "target_rates": (1.0,), "duration": 300.0},
         {"width": 8, "augmentation": 0.1, "decays": (0.08, 0.18), "boosts": (0.0, 0.5), "scale": 0.25, "seeds": 2},
     ),
+    "wu2023": (
+        {
+            "examples": 6,
+            "batches": (1, 2),
+            "runs": 500,
+            "inputs": 8,
+            "width": 4,
+            "drawn": 500,
+            "steps": 8000,
+            "seeds": 2,
+        },
+        {"coordinates": 16, "seen": 6, "rates": (0.03, 0.09), "full_rates": (0.2, 0.4), "steps": 8000, "runs": 500},
+    ),
 }

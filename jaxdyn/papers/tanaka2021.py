@@ -128,7 +128,8 @@ def run(*, sweep=sweep, inputs, classes, hidden, examples, learning_rates, momen
     """Train networks of each symmetry and weights on the sphere; return the exact laws beside them."""
     with jax.enable_x64(True):
         keys = jax.random.split(jax.random.key(0), 6)
-        x, y = drawn(keys[0], (examples, inputs)), drawn(keys[1], (examples,))
+        # Inputs of one norm on average, so that one learning rate is stable at any size.
+        x, y = 2 * drawn(keys[0], (examples, inputs)) / inputs**0.5, drawn(keys[1], (examples,))
         data = dict.fromkeys(("scale", "rescaling"), (x, y)) | {"translation": (x, jnp.arange(examples) % classes)}
         start = {
             "translation": {"w": 0.3 * drawn(keys[2], (inputs, classes))}, "scale": {"w": drawn(keys[3], (inputs,))},
@@ -163,8 +164,8 @@ def _order(values):
 def _order_of_drift(r):
     """The order of the drift of imbalances within one flow time."""
     runs = r["charges"].rescaling.isel(momentum_decay=0, resampled=0, seed=0)
-    steps = np.round(float(r["charges"].duration) / runs.learning_rate).astype(int)
-    return _order(abs(runs.isel(step=steps) - runs.isel(step=0)).max("rescaling_part"))
+    moved = abs(runs - runs.isel(step=0)).max("rescaling_part")
+    return _order(moved.isel(step=np.round(float(r["charges"].duration) / runs.learning_rate).astype(int)))
 
 
 def _off(one, name, momentum):
