@@ -5,9 +5,11 @@ highdim: regression on any spectrum in high dimension, with marchenko_pastur (on
 memorisation (wrong labels) and equivalents (populations and contours).  selfdistillation: JEPA, MAE, BYOL.  momentum:
 accelerated methods and their ODEs.  permutations: wide networks that vote.  hierarchical: wide CNNs on patches.
 kernel_regression: learning curves.  stability: minima of SGD.  noether: symmetries under finite steps.
+curl: sign-diverse plasticity.  perturbation: zeroth-order learning.
 """
 
 from jaxdyn.theory import (
+    curl,
     equivalents,
     gated,
     hierarchical,
@@ -20,12 +22,14 @@ from jaxdyn.theory import (
     momentum,
     noether,
     permutations,
+    perturbation,
     riccati,
     selfdistillation,
     stability,
 )
 
 __all__ = [
+    "curl",
     "equivalents",
     "gated",
     "hierarchical",
@@ -38,6 +42,7 @@ __all__ = [
     "momentum",
     "noether",
     "permutations",
+    "perturbation",
     "riccati",
     "selfdistillation",
     "stability",
