@@ -12,6 +12,10 @@ CONFIGURATIONS = {
         {"strengths": (2.0, 1.0), "inputs": 2, "outputs": 4, "imbalances": (1.0,), "draws": 1, "lazy": 30.0},
         {"strengths": (2.5, 1.5), "inputs": 5, "outputs": 2, "imbalances": (0.3, 3.0), "scale": 0.5, "learned": 1.0},
     ),
+    "garcia2025": (
+        {"outputs": 2, "inputs": 4, "sigma": 0.5, "draws": 5000, "runs": 200, "last": 1200},
+        {"outputs": 5, "inputs": 2, "fraction": 0.5, "draws": 5000, "runs": 200},
+    ),
     "jacot2018": (
         {"initial_widths": (5, 20), "depths": (1, 3), "deep_width": 10, "widths": (24, 48, 96), "seeds": 24},
         {"initial_seeds": 400, "seeds": 24, "examples": 16, "noise": 0.4, "rate": 0.7, "last": 150},
