@@ -48,6 +48,10 @@ CONFIGURATIONS = {
         {"samples": 300, "ratio": 1.2, "flipped": 0.1, "sigmas": (0.4,), "noisy_sigma": 0.2, "decays": (0.8,)},
         {"ratio": 0.8, "flipped": 0.3, "sigmas": (0.2, 0.6), "seeds": 6, "strengths": (0.0, 0.5, 5.0)},
     ),
+    "mahi2025": (
+        {"examples": 30, "inputs": 20, "classes": 3, "widths": (10, 4), "rates": (0.06, 0.03, 0.015), "duration": 12.0},
+        {"widths": (12, 8, 6, 4), "scale": 0.1, "scales": (0.2, 0.02), "rates": (0.04, 0.02, 0.01)},
+    ),
     "parimi2025": (
         {"kappas": (9.0, 49.0), "dims": 12, "ridge_kappa": 150.0, "features": 10, "curvature": 7.0, "span": 12.0},
         {"kappas": (64.0,), "examples": 30, "learning_rates": (3e-3, 3e-4, 3e-5), "masses": (0.02, 0.005, 0.001)},

@@ -42,8 +42,8 @@ def test_entropies_of_the_layers_add_up_to_that_of_their_decisions_to_first_orde
     def gap(rate):
         def observe(state):
             seen = rules.sigmoid_layers(state.params["params"], x)
-            changes = [-jnp.sum(z * (h - last)) / jnp.log(2)
-                       for z, h, last in zip(seen["inputs"], seen["outputs"], state.params["state"], strict=True)]  # fmt: skip
+            triples = zip(seen["inputs"], seen["outputs"], state.params["state"], strict=True)
+            changes = [-jnp.sum(z * (h - last)) / jnp.log(2) for z, h, last in triples]
             decided = [-jnp.sum(h * jnp.log2(h) + (1 - h) * jnp.log2(1 - h)) for h in seen["outputs"]]
             return {"change": jnp.stack(changes), "entropy": jnp.stack(decided)}
 
