@@ -49,7 +49,7 @@ CONFIGURATIONS = {
         {"ratio": 0.8, "flipped": 0.3, "sigmas": (0.2, 0.6), "seeds": 6, "strengths": (0.0, 0.5, 5.0)},
     ),
     "mahi2025": (
-        {"examples": 30, "inputs": 20, "classes": 3, "widths": (10, 4), "rates": (0.06, 0.03, 0.015), "duration": 12.0},
+        {"examples": 40, "inputs": 24, "classes": 4, "widths": (12, 6, 4), "duration": 12.0},
         {"widths": (12, 8, 6, 4), "scale": 0.1, "scales": (0.2, 0.02), "rates": (0.04, 0.02, 0.01)},
     ),
     "parimi2025": (
