@@ -146,9 +146,9 @@ def _decades(scales):
     return -np.diff(when) * float(scales.rate) / np.diff(np.log(scales.scale.values))
 
 
-def _halving(when):
-    """The largest ratio by which the last refinement of the learning rate moves times, to that before."""
-    return float((abs(when[1] - when[0]) / abs(when[2] - when[1])).max())
+def _moved(when):
+    """How far a refinement of the learning rate moves times, in steps of the coarser one."""
+    return float((abs(when[1] - when[0]) / when.rate[1]).max())
 
 
 CLAIMS = (
@@ -165,8 +165,8 @@ CLAIMS = (
     Claim("it waits ln(10) / r longer for every decade by which the start is smaller, within two records",
           lambda r: abs(_decades(r["scales"])[0] - 1),
           lambda r: float(2 * r["scales"].time.diff("time")[0] * r["scales"].rate / np.log(10))),
-    Claim("where the tensor net of a layer crosses zero, it does so at times that converge with the learning rate",
-          lambda r: _halving(crossing_time(r["rates"].tensor_net[:, 2:], 0.0)), 1),
+    Claim("where the tensor net of a layer crosses zero, it does so at a time that the learning rate moves by steps only",
+          lambda r: _moved(crossing_time(r["rates"].tensor_net[:, 2:], 0.0)), 1),
     Claim("the Euler-Lagrange equation holds on any path, so that least action selects none",
           lambda r: abs(r["action"].left).max(skipna=False), 1e-12),
     Claim("the last layer comes to give all inputs the same outputs",
