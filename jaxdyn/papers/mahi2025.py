@@ -165,7 +165,7 @@ CLAIMS = (
     Claim("it waits ln(10) / r longer for every decade by which the start is smaller, within two records",
           lambda r: abs(_decades(r["scales"])[0] - 1),
           lambda r: float(2 * r["scales"].time.diff("time")[0] * r["scales"].rate / np.log(10))),
-    Claim("where the tensor net of a layer crosses zero, it does so at a time that the learning rate moves by steps only",
+    Claim("where the tensor net of a layer crosses zero, the learning rate moves the time of it by steps only",
           lambda r: _moved(crossing_time(r["rates"].tensor_net[:, 2:], 0.0)), 1),
     Claim("the Euler-Lagrange equation holds on any path, so that least action selects none",
           lambda r: abs(r["action"].left).max(skipna=False), 1e-12),
