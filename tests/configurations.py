@@ -52,6 +52,10 @@ CONFIGURATIONS = {
         {"examples": 40, "inputs": 24, "classes": 4, "widths": (12, 6, 4), "duration": 12.0},
         {"widths": (12, 8, 6, 4), "scale": 0.1, "scales": (0.2, 0.02), "rates": (0.04, 0.02, 0.01)},
     ),
+    "ninou2025": (
+        {"units": 200, "ratios": (0.2,), "turned": (0.4, 0.6), "hidden": 0.3, "seeds": 2, "gaps": (1e-2, 1e-4, 1e-6)},
+        {"units": 200, "fractions": (0.2, 0.6), "ratios": (0.6,), "inputs": 24, "expansions": (8, 2), "seeds": 2},
+    ),
     "parimi2025": (
         {"kappas": (9.0, 49.0), "dims": 12, "ridge_kappa": 150.0, "features": 10, "curvature": 7.0, "span": 12.0},
         {"kappas": (64.0,), "examples": 30, "learning_rates": (3e-3, 3e-4, 3e-5), "masses": (0.02, 0.005, 0.001)},
