@@ -70,10 +70,9 @@ def charged(key, learning_rate, momentum, decay, resampled, *, data, start, step
 
 def by_adam(learning_rate, *, data, start, steps):
     """Train the softmax layer by Adam on all data: the charges of translation at the first and the last step."""
-    loss, charge = SYMMETRIES["translation"]
-    observe, stream = lambda state: {"charge": charge(state.params)}, full_batch(data["translation"])
-    method, start, times = optax.adam(learning_rate), start["translation"], np.array([0, steps])
-    return train(jax.grad(loss), method, stream, start, times=times, observe=observe)
+    (loss, charge), stream = SYMMETRIES["translation"], full_batch(data["translation"])
+    options = {"times": np.array([0, steps]), "observe": lambda state: {"charge": charge(state.params)}}
+    return train(jax.grad(loss), optax.adam(learning_rate), stream, start["translation"], **options)
 
 
 def on_the_sphere(learning_rate, *, batch, start, decay, duration):
@@ -128,7 +127,7 @@ def run(*, sweep=sweep, inputs, classes, hidden, examples, learning_rates, momen
     """Train networks of each symmetry and weights on the sphere; return the exact laws beside them."""
     with jax.enable_x64(True):
         keys = jax.random.split(jax.random.key(0), 6)
-        # Inputs of one norm on average, so that one learning rate is stable at any size.
+        # Inputs of one norm, so that one learning rate is stable at any size.
         x, y = 2 * drawn(keys[0], (examples, inputs)) / inputs**0.5, drawn(keys[1], (examples,))
         data = dict.fromkeys(("scale", "rescaling"), (x, y)) | {"translation": (x, jnp.arange(examples) % classes)}
         start = {
