@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 from flax import linen, nnx
 
 import jaxdyn as jd
@@ -127,6 +128,36 @@ def early_learning():
     return AsField(rules.early_learning(LINEAR.apply, 2.0, 0.7), params, batch, loss)
 
 
+SIGMOIDS = lambda: models.mlp((3, 4, 2)).init(jax.random.key(0))
+
+
+def linear_nodes(weights, x, noise):
+    add = lambda layer, a: a if noise is None else a + noise[layer]
+    hidden = add(0, x @ weights[0].T)
+    outputs = add(1, jax.lax.stop_gradient(hidden) @ weights[1].T)
+    return outputs, [hidden, outputs]
+
+
+def example_errors(outputs, y):
+    return jnp.sum((y - outputs) ** 2, 1) / 2
+
+
+def zeroth_order(field):
+    # The mean of many estimates descends; a single one need not.
+    mean = lambda p, batch: jax.tree.map(lambda a: jnp.mean(a, 0), jax.vmap(lambda k: field(p, (batch, k)))(KEYS()))
+    return AsField(mean, start(), data(), lambda p: squared(p, data()))
+
+
+KEYS = lambda: jax.random.split(jax.random.key(0), 400)
+
+
+def carried(params, key):
+    """A map of gradient descent that carries two tangents, and its start."""
+    step = jd.descent(jax.grad(squared), optax.sgd(0.1, momentum=0.9), tasks.full_batch(data()))
+    begin = jd.State(jnp.asarray(0), params, optax.sgd(0.1, momentum=0.9).init(params))
+    return observables.with_tangents(step, begin, 2, key=key)
+
+
 EXAMPLES = {
     "models.deep_linear": lambda: AsModel(LINEAR, inputs()),
     "models.mlp": lambda: AsModel(models.mlp((3, 4, 2), bias_scale=0.1), inputs()),
@@ -157,6 +188,21 @@ EXAMPLES = {
     ),
     "rules.with_state": with_state,
     "rules.early_learning": early_learning,
+    "rules.sign_diverse": lambda: AsField(
+        rules.sign_diverse(jax.grad(squared), [jnp.ones((1, 3)), jnp.array([[1.0, 1, 1, -1]])]), start(), data(), None
+    ),
+    "rules.keep_norms": lambda: AsFunction(three_steps(optax.chain(optax.sgd(0.01), rules.keep_norms())), (start(),)),
+    "rules.weight_perturbation": lambda: zeroth_order(rules.weight_perturbation(squared, 0.1, antithetic=True)),
+    "rules.forward_gradient": lambda: zeroth_order(rules.forward_gradient(squared)),
+    "rules.node_perturbation": lambda: zeroth_order(
+        rules.node_perturbation(linear_nodes, example_errors, 0.1, antithetic=True)
+    ),
+    "rules.noisy": lambda: AsStream(lambda key, step: jax.random.key_data(rules.noisy(lambda k, t: ())(key, step)[1])),
+    "rules.sigmoid_layers": lambda: AsFunction(rules.sigmoid_layers, (SIGMOIDS(), inputs())),
+    "rules.knowledge_accumulation": lambda: AsFunction(
+        lambda p, x: rules.knowledge_accumulation({"params": p, "state": rules.sigmoid_layers(p, 2 * x)["outputs"]}, x),
+        (SIGMOIDS(), inputs()),
+    ),
     "rules.three_term": lambda: AsFunction(three_steps(rules.three_term(0.01, 0.5, 0.3)), (start(),)),
     "rules.ahead": lambda: AsFunction(
         lambda p: rules.ahead(three_steps(rules.three_term(0.01, 0.5))(p), 0.7), (start(),)
@@ -179,6 +225,12 @@ EXAMPLES = {
     "observables.loss": lambda: AsObserve(observables.loss(squared, data()), start()),
     "observables.gradient_norm": lambda: AsObserve(observables.gradient_norm(jax.grad(squared), data()), start()),
     "observables.sharpness": lambda: AsObserve(observables.sharpness(squared, data(), depth=8), start()),
+    "observables.with_tangents": lambda: AsFunction(
+        lambda p, key: carried(p, key)[0](None, carried(p, key)[1]).params.growth, (start(), jax.random.key(0))
+    ),
+    "observables.tangent_growth": lambda: AsObserve(
+        observables.tangent_growth(), carried(start(), jax.random.key(0))[1].params
+    ),
     "observables.kernel_change": lambda: AsObserve(observables.kernel_change(LINEAR_NTK, best()), start()),
     "observables.kernel_target_alignment": lambda: AsObserve(
         observables.kernel_target_alignment(LINEAR_NTK, data()[1]), start()

@@ -1,7 +1,10 @@
 """Rules: losses and fields, what turns a batch into updates."""
 
+from jaxdyn.rules.curl import keep_norms, sign_diverse
 from jaxdyn.rules.early_learning import early_learning
+from jaxdyn.rules.entropic import knowledge_accumulation, sigmoid_layers
 from jaxdyn.rules.losses import covariance_loss, cross_entropy, squared_error
+from jaxdyn.rules.perturbation import forward_gradient, node_perturbation, noisy, weight_perturbation
 from jaxdyn.rules.selfdistill import direct_predictor, latent_covariance_loss, latent_error, self_distillation
 from jaxdyn.rules.state import with_state
 from jaxdyn.rules.transforms import ahead, nesterov_schedule, three_term
@@ -12,11 +15,19 @@ __all__ = [
     "cross_entropy",
     "direct_predictor",
     "early_learning",
+    "forward_gradient",
+    "keep_norms",
+    "knowledge_accumulation",
     "latent_covariance_loss",
     "latent_error",
     "nesterov_schedule",
+    "node_perturbation",
+    "noisy",
     "self_distillation",
+    "sigmoid_layers",
+    "sign_diverse",
     "squared_error",
     "three_term",
+    "weight_perturbation",
     "with_state",
 ]

@@ -4,10 +4,12 @@ linear: deep linear networks mode by mode.  riccati: two layers from any balance
 highdim: regression on any spectrum in high dimension, with marchenko_pastur (one variance), leastsquares (given data),
 memorisation (wrong labels) and equivalents (populations and contours).  selfdistillation: JEPA, MAE, BYOL.  momentum:
 accelerated methods and their ODEs.  permutations: wide networks that vote.  hierarchical: wide CNNs on patches.
-kernel_regression: learning curves.
+kernel_regression: learning curves.  stability: minima of SGD.  noether: symmetries under finite steps.
+curl: sign-diverse plasticity.  perturbation: zeroth-order learning.
 """
 
 from jaxdyn.theory import (
+    curl,
     equivalents,
     gated,
     hierarchical,
@@ -18,12 +20,16 @@ from jaxdyn.theory import (
     marchenko_pastur,
     memorisation,
     momentum,
+    noether,
     permutations,
+    perturbation,
     riccati,
     selfdistillation,
+    stability,
 )
 
 __all__ = [
+    "curl",
     "equivalents",
     "gated",
     "hierarchical",
@@ -34,7 +40,10 @@ __all__ = [
     "marchenko_pastur",
     "memorisation",
     "momentum",
+    "noether",
     "permutations",
+    "perturbation",
     "riccati",
     "selfdistillation",
+    "stability",
 ]
