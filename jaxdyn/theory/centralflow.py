@@ -28,7 +28,6 @@ from jaxdyn.theory import complementarity
 from jaxdyn.types import Batch, Key, Observe, Params, State
 
 EDGE = 2.0
-POWERS = 2  # of the Hessian in the search space of each substep
 FRESH = 20  # refinements of random vectors at the start
 
 
@@ -101,7 +100,7 @@ def central_flow(
 
     `top` eigenvectors are followed, from step to step by Rayleigh and Ritz; it must exceed the number of eigenvalues at
     the edge (`Memory.enough`).  The error is of first order in 1/substeps; at least 2 are needed.  A step costs
-    5 (top + 1) Hessian-vector products and top (top + 1)/2 third derivatives for each of them.  Where no covariance
+    3 (top + 1) Hessian-vector products and top (top + 1)/2 third derivatives for each of them.  Where no covariance
     can hold the eigenvalues at the edge, as on a quadratic loss, parameters become NaN.
 
     >>> from jaxdyn import iterate
@@ -212,15 +211,10 @@ def _followed(gradient, x, rates, vectors):
     """Return the top eigenvalues and eigenvectors of H u = e u / rates near such of an earlier x."""
     half, top = jnp.sqrt(rates), len(vectors)
     product = lambda v: half * jax.jvp(gradient, (x,), (half * v,))[1]
-    unit = lambda rows: rows / jnp.linalg.norm(rows, axis=1, keepdims=True)
-
-    def powers(block, _):
-        return unit(jax.vmap(product)(block)), block
-
     # A random vector finds what rises from below, also where the Hessian does not couple it to the rest.
-    block = unit(jnp.concatenate([vectors / half[None], _normal(0, (1, x.size), x.dtype)]))
-    krylov = lax.scan(powers, block, length=POWERS + 1)[1].reshape(-1, x.size)
-    basis = jnp.linalg.qr(krylov.T)[0].T
+    block = jnp.concatenate([vectors / half[None], _normal(0, (1, x.size), x.dtype)])
+    block = jnp.concatenate([block, jax.vmap(product)(block)])
+    basis = jnp.linalg.qr((block / jnp.linalg.norm(block, axis=1, keepdims=True)).T)[0].T
     small = basis @ jax.vmap(product)(basis).T
     values, mixtures = jnp.linalg.eigh((small + small.T) / 2)
     return values[::-1][:top], half[None] * (mixtures[:, ::-1][:, :top].T @ basis)
