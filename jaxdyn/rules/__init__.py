@@ -4,7 +4,7 @@ from jaxdyn.rules.early_learning import early_learning
 from jaxdyn.rules.losses import covariance_loss, cross_entropy, squared_error
 from jaxdyn.rules.selfdistill import direct_predictor, latent_covariance_loss, latent_error, self_distillation
 from jaxdyn.rules.state import with_state
-from jaxdyn.rules.transforms import ahead, nesterov_schedule, three_term
+from jaxdyn.rules.transforms import ahead, kicks, nesterov_schedule, scalar_rmsprop, three_term
 
 __all__ = [
     "ahead",
@@ -12,9 +12,11 @@ __all__ = [
     "cross_entropy",
     "direct_predictor",
     "early_learning",
+    "kicks",
     "latent_covariance_loss",
     "latent_error",
     "nesterov_schedule",
+    "scalar_rmsprop",
     "self_distillation",
     "squared_error",
     "three_term",

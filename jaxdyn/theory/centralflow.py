@@ -48,23 +48,23 @@ def gradient_descent(learning_rate: Float[ArrayLike, ""]) -> Method:
     return Method(lambda x: jnp.zeros((), x.dtype), rate, lambda nu, squares: jnp.zeros_like(nu))
 
 
-def scalar_rmsprop(
-    learning_rate: Float[ArrayLike, ""], decay: Float[ArrayLike, ""], initial: Float[ArrayLike, ""] = 0.0
-) -> Method:
-    """Return RMSProp with one rate for all, nu' = decay nu + (1 - decay) |g|^2, x' = x - learning_rate g / sqrt(nu').
-
-    `initial` is the first nu.  As nu changes before it is used, it moves by (1 - decay)/decay a step (Cohen et al.).
-    """
-    drift = lambda nu, squares: (1 - decay) / decay * (jnp.sum(squares) - nu)
-    return Method(lambda x: jnp.asarray(initial, x.dtype), lambda nu: learning_rate / jnp.sqrt(nu), drift)
-
-
 def rmsprop(
-    learning_rate: Float[ArrayLike, ""], decay: Float[ArrayLike, ""], initial: Float[ArrayLike, ""] = 0.0
+    learning_rate: Float[ArrayLike, ""],
+    decay: Float[ArrayLike, ""],
+    initial: Float[ArrayLike, "..."],
+    *,
+    shared: Bool[ArrayLike, ""] = False,
 ) -> Method:
-    """Return RMSProp, nu' = decay nu + (1 - decay) g^2 and x' = x - learning_rate g / sqrt(nu') by coordinate."""
-    drift = lambda nu, squares: (1 - decay) / decay * (squares - nu)
-    return Method(lambda x: jnp.full(x.shape, initial, x.dtype), lambda nu: learning_rate / jnp.sqrt(nu), drift)
+    """Return RMSProp, nu' = decay nu + (1 - decay) g^2 and x' = x - learning_rate g / sqrt(nu'), by coordinate.
+
+    Where `shared`, |g|^2 takes the place of each g^2: scalar RMSProp (`rules.scalar_rmsprop`).  `initial` > 0 is the
+    first nu.  As nu changes before it is used, it moves by (1 - decay)/decay a step (Cohen et al., 2024).  With a decay
+    of 1 this is gradient descent at learning_rate / sqrt(initial).
+    """
+    mean = lambda squares: jnp.where(shared, jnp.sum(squares), squares)
+    rates = lambda nu: jnp.asarray(learning_rate, nu.dtype) / jnp.sqrt(nu)
+    drift = lambda nu, squares: jnp.asarray((1 - decay) / decay, nu.dtype) * (mean(squares) - nu)
+    return Method(lambda x: jnp.broadcast_to(jnp.asarray(initial, x.dtype), x.shape), rates, drift)
 
 
 class Memory(NamedTuple):
