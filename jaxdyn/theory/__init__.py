@@ -4,10 +4,13 @@ linear: deep linear networks mode by mode.  riccati: two layers from any balance
 highdim: regression on any spectrum in high dimension, with marchenko_pastur (one variance), leastsquares (given data),
 memorisation (wrong labels) and equivalents (populations and contours).  selfdistillation: JEPA, MAE, BYOL.  momentum:
 accelerated methods and their ODEs.  permutations: wide networks that vote.  hierarchical: wide CNNs on patches.
-kernel_regression: learning curves.
+kernel_regression: learning curves.  centralflow: descent and RMSProp at the edge of stability, on average, by
+complementarity (a semidefinite problem), and opposing: two-layer networks with outliers, in closed form.
 """
 
 from jaxdyn.theory import (
+    centralflow,
+    complementarity,
     equivalents,
     gated,
     hierarchical,
@@ -18,12 +21,15 @@ from jaxdyn.theory import (
     marchenko_pastur,
     memorisation,
     momentum,
+    opposing,
     permutations,
     riccati,
     selfdistillation,
 )
 
 __all__ = [
+    "centralflow",
+    "complementarity",
     "equivalents",
     "gated",
     "hierarchical",
@@ -34,6 +40,7 @@ __all__ = [
     "marchenko_pastur",
     "memorisation",
     "momentum",
+    "opposing",
     "permutations",
     "riccati",
     "selfdistillation",

@@ -188,9 +188,9 @@ def _substep(gradient, method, dt, x, memory):
     third = lambda v, w: jax.jvp(lambda y: along(w, y), (x,), (v,))[1]
     thirds = jax.vmap(third)(u[first], u[second])
     products = u[first] * u[second]
-    steeper = lambda nu_dot: products @ jax.jvp(
-        lambda nu: 1 / jnp.broadcast_to(method.rates(nu), x.shape), (nu,), (nu_dot,)
-    )[1]
+    steeper = lambda nu_dot: (
+        products @ jax.jvp(lambda nu: 1 / jnp.broadcast_to(method.rates(nu), x.shape), (nu,), (nu_dot,))[1]
+    )
     # By themselves, and for each covariance u_i u_j^T, which lies where H u = 2 P u.
     nu_dot = method.drift(nu, g**2)
     nu_dots = jax.vmap(lambda uu: method.drift(nu, g**2 + uu * (EDGE / rates) ** 2) - nu_dot)(products)
