@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, PyTree
 
@@ -117,12 +118,9 @@ def kicks(key: Key, size: Float[ArrayLike, ""]) -> optax.GradientTransformation:
 
     def update(updates, memory, params=None):
         del params
-        leaves, structure = jax.tree.flatten(updates)
-        keys = jax.random.split(step_key(key, memory.count), len(leaves))
-        scale = size / sum(leaf.size for leaf in leaves) ** 0.5
+        flat, unravel = ravel_pytree(updates)
         # Drawn in float32, so that float64 repeats the same run.
-        noise = lambda k, a: jax.random.normal(k, a.shape, jnp.float32).astype(a.dtype) * jnp.asarray(scale, a.dtype)
-        kicked = [a + noise(k, a) for k, a in zip(keys, leaves, strict=True)]
-        return jax.tree.unflatten(structure, kicked), Kicks(memory.count + 1)
+        noise = jax.random.normal(step_key(key, memory.count), flat.shape, jnp.float32).astype(flat.dtype)
+        return unravel(flat + jnp.asarray(size / flat.size**0.5, flat.dtype) * noise), Kicks(memory.count + 1)
 
     return optax.GradientTransformation(init, update)
