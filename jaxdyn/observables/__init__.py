@@ -4,11 +4,12 @@ from jaxdyn.observables.curvature import sharpness
 from jaxdyn.observables.gradients import gradient_norm, loss
 from jaxdyn.observables.groups import opposing_groups, sample_losses
 from jaxdyn.observables.kernels import kernel_change, kernel_target_alignment
-from jaxdyn.observables.records import combine, prefixed
+from jaxdyn.observables.records import box_average, combine, prefixed
 from jaxdyn.observables.weights import alignment, leakage, mode_strengths, singular_values, weight_distance
 
 __all__ = [
     "alignment",
+    "box_average",
     "combine",
     "gradient_norm",
     "kernel_change",

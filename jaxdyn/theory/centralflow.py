@@ -14,7 +14,7 @@ edge stay there without drift.  Below the edge S = 0: the stable flow, of which 
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -136,6 +136,23 @@ def central_flow(
         return state._replace(params=unravel(x), memory=memory)
 
     return CentralFlow(init, step)
+
+
+def stable_velocity(
+    loss: Callable[[Params, Batch], Float[Array, ""]], batch: Batch, method: Method
+) -> Callable[[Any, tuple[Params, Array]], tuple[Params, Array]]:
+    """Return the velocity of the stable flow, for `integrate`: the course the method would take without oscillating.
+
+    It moves the pair (params, nu), from nu = method.init(flat parameters); time counts the method's steps.
+    """
+
+    def velocity(_, pair):
+        params, nu = pair
+        x, unravel = ravel_pytree(params)
+        g = _gradient(loss, batch, unravel)(x)
+        return unravel(-method.rates(nu) * g), method.drift(nu, g**2)
+
+    return velocity
 
 
 def time_average(of: Callable[[Params], Array], state: State) -> Array:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-LIMIT = 50
+LIMIT = 30
 
 
 class Solution(NamedTuple):
