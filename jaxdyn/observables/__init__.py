@@ -1,6 +1,6 @@
 """Observables: factories of pure functions `State -> {name: array}`; the names are the factories' own."""
 
-from jaxdyn.observables.curvature import sharpness
+from jaxdyn.observables.curvature import hessian_eigenvalues, sharpness
 from jaxdyn.observables.gradients import gradient_norm, loss
 from jaxdyn.observables.groups import opposing_groups, sample_losses
 from jaxdyn.observables.kernels import kernel_change, kernel_target_alignment
@@ -12,6 +12,7 @@ __all__ = [
     "box_average",
     "combine",
     "gradient_norm",
+    "hessian_eigenvalues",
     "kernel_change",
     "kernel_target_alignment",
     "leakage",

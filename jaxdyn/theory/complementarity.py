@@ -39,7 +39,8 @@ def solve(a: Float[Array, "k k"], b: Float[Array, "k k k k"]) -> Solution:
     """
     k, dtype = len(a), jnp.result_type(a)
     eye, tolerance = jnp.eye(k, dtype=dtype), jnp.finfo(dtype).eps ** 0.8
-    trivial = jnp.linalg.eigvalsh(a)[0] >= -k * jnp.finfo(dtype).eps * jnp.max(jnp.abs(a))
+    # To rounding, beyond which there may be no solution where B is singular.
+    trivial = jnp.linalg.eigvalsh(a)[0] >= -32 * k * jnp.finfo(dtype).eps * jnp.max(jnp.abs(a))
     # Units in which b_iiii = 1, but a_ii is no larger than A is negative, which then is 1: X is of order one.
     own = jnp.einsum("iiii->i", b)
     unit = jnp.maximum(own, jnp.maximum(1e-8 * own.max(), jnp.finfo(dtype).tiny)) ** -0.25
