@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 from flax import linen, nnx
 
 import jaxdyn as jd
@@ -162,6 +163,11 @@ EXAMPLES = {
         lambda p: rules.ahead(three_steps(rules.three_term(0.01, 0.5))(p), 0.7), (start(),)
     ),
     "rules.nesterov_schedule": lambda: AsFunction(rules.nesterov_schedule, (jnp.asarray(4),)),
+    "rules.scalar_rmsprop": lambda: AsFunction(three_steps(rules.scalar_rmsprop(0.01, 0.9)), (start(),)),
+    "rules.kicks": lambda: AsFunction(
+        lambda key, p: three_steps(optax.chain(optax.sgd(0.01), rules.kicks(key, 0.1)))(p).params,
+        (jax.random.key(0), start()),
+    ),
     "rules.self_distillation": self_distillation,
     "rules.latent_covariance_loss": lambda: AsFunction(
         lambda online, target: rules.latent_covariance_loss(models.product)(online, target, views()),
@@ -179,6 +185,10 @@ EXAMPLES = {
     "observables.loss": lambda: AsObserve(observables.loss(squared, data()), start()),
     "observables.gradient_norm": lambda: AsObserve(observables.gradient_norm(jax.grad(squared), data()), start()),
     "observables.sharpness": lambda: AsObserve(observables.sharpness(squared, data(), depth=8), start()),
+    "observables.hessian_eigenvalues": lambda: AsObserve(
+        observables.hessian_eigenvalues(squared, data(), top=2, depth=8), start()
+    ),
+    "observables.box_average": lambda: AsFunction(lambda x: observables.box_average(x, 3)[1:4], (normal(0, 5, 2),)),
     "observables.kernel_change": lambda: AsObserve(observables.kernel_change(LINEAR_NTK, best()), start()),
     "observables.kernel_target_alignment": lambda: AsObserve(
         observables.kernel_target_alignment(LINEAR_NTK, data()[1]), start()
@@ -213,6 +223,9 @@ EXAMPLES = {
     "tasks.full_batch": lambda: AsStream(tasks.full_batch(data())),
     "tasks.two_clusters": lambda: AsFunction(
         lambda key: tasks.two_clusters(key, 6, 3, sigma=0.5, flipped=0.3), (jax.random.key(0),)
+    ),
+    "tasks.opposing_outliers": lambda: AsFunction(
+        lambda key, size: tasks.opposing_outliers(key, 3, 2, 2, size=size), (jax.random.key(0), jnp.array(6.0))
     ),
     "tasks.online": lambda: AsStream(tasks.online(lambda key: jax.random.normal(key, (3,)))),
     "tasks.minibatch": lambda: AsStream(tasks.minibatch(data(), 2)),

@@ -302,7 +302,6 @@ def test_one_program_for_many_rates_and_modules_of_others():
     assert jnp.all(seen["ok"])
     # One eigenvector is too few where its eigenvalue is at the edge, and says so.
     np.testing.assert_array_equal(seen["enough"][:, 0], [True, True, False])
-    np.testing.assert_allclose(seen["eigenvalues"][2], 2, rtol=0.01)
     assert seen["loss_center"][1] < seen["loss_center"][0]
 
 
