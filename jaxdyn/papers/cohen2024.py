@@ -137,10 +137,6 @@ def _average(r, name, *kinds):
     return runs[name].where(edged).mean("time")
 
 
-def _hovers(r, kind):
-    return abs(_average(r, "edge", kind) - 1).max(skipna=False)
-
-
 def _closer(r, kind):
     """The distance of the averaged run to the central flow over that to the stable flow, when they end."""
     runs, edged = _edged(r, kind)
@@ -169,11 +165,11 @@ def _survives(r):
 CENTRAL = "gradient descent", "scalar RMSProp", "RMSProp"
 CLAIMS = (
     Claim("gradient descent hovers at its edge of stability: its sharpness averages to 2/rate, to 5 %",
-          lambda r: _hovers(r, "gradient descent"), 0.05),
+          lambda r: abs(_average(r, "edge", "gradient descent") - 1).max(skipna=False), 0.05),
     Claim("without oscillations it would end beyond, and so would RMSProp",
           lambda r: 1 / r["runs"].edge_stable.sel(kind=list(CENTRAL))[..., -1].min(skipna=False), 1),
     Claim("scalar RMSProp hovers at the edge of its own rate, 2/sharpness, to 5 %",
-          lambda r: _hovers(r, "scalar RMSProp"), 0.05),
+          lambda r: abs(_average(r, "edge", "scalar RMSProp") - 1).max(skipna=False), 0.05),
     Claim("the central flow stays there to its steps' order",
           lambda r: abs(_average(r, "edges_theory", *CENTRAL)[..., 0] - 1).max(skipna=False), 1e-3),
     *(Claim(f"{kind}, averaged, ends three times closer to its central flow than to its stable flow",

@@ -42,6 +42,8 @@ def linear_start(variances, outlier):
 
 
 def linear_observe(moments, times):
+    """Observe the weights, the loss and, at these times, the sharpness."""
+
     def weights(state):
         (first,), ((c,),) = state.params
         valley, balance = moments.xx[-1, -1] * c**2, c**2 - first @ first
@@ -97,27 +99,21 @@ def run(*, sweep=sweep, outlier, rates, slow_variances, slow_rate, kick, draws, 
         runs = sweep(partial(linear_descent, **options, steps=steps), {names: cases}, dims=dims)
         times = slow_rate * np.arange(0, steps + 1, EVERY)
         flows = sweep(partial(linear_flow, **options, times=times), {"several": [0, 1]}, dims={"b": "signal"})
-        network = partial(
-            network_descent, samples=samples, inputs=inputs, planted=planted, feature=feature, width=width
-        )
-        nets = sweep(partial(network, rate=net_rate, steps=net_steps), seeds=seeds, dims={"sample_losses": "example"})
+        sizes = {"samples": samples, "inputs": inputs, "planted": planted, "feature": feature, "width": width}
+        network = partial(network_descent, **sizes, rate=net_rate, steps=net_steps)
+        nets = sweep(network, seeds=seeds, dims={"sample_losses": "example"})
         # Losses before the edge was met are held, so that only changes after it count.
         losses, met = nets.sample_losses.values, (nets.sharpness.values >= 2 / net_rate).argmax(1)
         since = nets.time.values[None] - met[:, None]
         held = np.where(since[..., None] < 0, losses[np.arange(seeds), met][:, None], losses)
         found = jax.vmap(partial(opposing_groups, size=2 * planted))(held)
-    nets = nets.assign(
-        {name: (("seed", "rank"), np.asarray(a)) for name, a in zip(("members", "signs"), found, strict=True)}
-    )
+    group = np.repeat([0, 1, -1], [samples, planted, planted])
+    members, signs = ((("seed", "rank"), np.asarray(values)) for values in found)
+    nets = nets.assign(since=(("seed", "time"), since), group=("example", group), members=members, signs=signs)
     nets["edge"] = nets.sharpness * net_rate / 2
-    nets = nets.assign(
-        since=(("seed", "time"), since), group=("example", np.repeat([0, 1, -1], [samples, planted, planted]))
-    )
     runs = runs.rename({"_".join(names): "case"})
     one, several = runs.isel(case=slice(len(rates))), runs.isel(case=slice(len(rates), None))
-    several["b_flow"] = (
-        flows.b.sel(several=1, drop=True).interp(time=slow_rate * several.time.astype(float)).drop_vars("time")
-    )
+    several["b_flow"] = flows.b.sel(several=1, drop=True).interp(time=slow_rate * several.time).drop_vars("time")
     return {"one": one, "several": several, "flow": flows, "network": nets}
 
 
