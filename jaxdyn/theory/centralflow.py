@@ -99,9 +99,12 @@ def central_flow(
     """Return the central flow of a gradient method on `loss(params, batch)`; time counts the method's steps.
 
     `top` eigenvectors are followed, from step to step by Rayleigh and Ritz; it must exceed the number of eigenvalues at
-    the edge (`Memory.enough`).  The error is of first order in 1/substeps; at least 2 are needed.  A step costs
-    3 (top + 1) Hessian-vector products and top (top + 1)/2 third derivatives for each of them.  Where no covariance
-    can hold the eigenvalues at the edge, as on a quadratic loss, parameters become NaN.
+    the edge, else `Memory.enough` becomes False.  The error is of first order in 1/substeps, that of eigenvalues at the
+    edge of second order.  A substep costs 3 (top + 1) Hessian-vector products and top (top + 1)/2 third derivatives.
+    Where no covariance can hold the eigenvalues at the edge, as on a quadratic loss, parameters become NaN.
+
+    It is an average over oscillations: descent crosses the edge in bursts, and a start far beyond it may blow up, of
+    which the flow knows nothing.
 
     >>> from jaxdyn import iterate
     >>> valley = lambda p, _: 0.5 * (p["y"] * (1 + p["x"])) ** 2 - p["x"]
@@ -123,7 +126,6 @@ def central_flow(
         nu, gradient = method.init(x), _gradient(loss, batch, unravel)
         vectors = _normal(1, (min(top, x.size), x.size), x.dtype)
         follow = lambda _, pair: _followed(gradient, x, jnp.broadcast_to(method.rates(nu), x.shape), pair[1])
-        # A fresh start needs as many refinements as a Krylov space of the same depth.
         eigenvalues, vectors = lax.fori_loop(0, FRESH, follow, (jnp.zeros(len(vectors), x.dtype), vectors))
         memory = Memory(nu, vectors, eigenvalues, jnp.zeros_like(vectors), jnp.asarray(True))
         return State(0, params, memory)
