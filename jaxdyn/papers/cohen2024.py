@@ -117,8 +117,8 @@ def run(*, sweep=sweep, examples, inputs, width, rate, high, unstable, scalar, a
         data = jax.tree.map(lambda *a: jnp.array(a), *draws)
         # Of descent in units of 2/sharpness at the start.
         edges = jax.jit(jax.vmap(lambda *batch, start: 2 / largest(start, 1.0, batch)))(*data[:2], start=data[2])
-        rates = jnp.array([rate, high, unstable, scalar, adaptive]) * jnp.stack([edges] * 3 + [1 + 0 * edges] * 2, 1)
-        options = {"data": data, "rates": rates, "decay": decay, "kick": kick, "steps": steps}
+        rates = [rate * edges, high * edges, unstable * edges, *(jnp.full(networks, r) for r in (scalar, adaptive))]
+        options = {"data": data, "rates": jnp.stack(rates, 1), "decay": decay, "kick": kick, "steps": steps}
         experiment = partial(courses, **options, window=window, top=top)
         axes, dims = {"network": np.arange(networks), "kind": np.arange(len(KINDS))}, {"edges_theory": "rank"}
         runs = sweep(experiment, axes, dims=dims)

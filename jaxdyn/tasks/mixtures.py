@@ -77,4 +77,4 @@ def opposing_outliers(
     signs = jnp.repeat(jnp.array([1.0, -1.0]), planted)
     labels = jnp.where(usual @ teacher < 0, -1.0, 1.0)
     x = jnp.concatenate([usual, outliers.at[:, 0].add(size)])
-    return Outliers(x, jnp.concatenate([labels, signs]), jnp.concatenate([0 * labels, signs]))
+    return Outliers(x, jnp.concatenate([labels, signs]), jnp.concatenate([jnp.zeros(samples), signs]))
