@@ -67,8 +67,8 @@ def largest(params, rates, batch):
 
 def courses(network, kind, *, data, rates, decay, kick, steps, window, top):
     """A method and its averages over a window of steps, beside its central and its stable flow."""
-    *batch, start = jax.tree.map(lambda a: a[network], data)
-    (begin, unravel), field = ravel_pytree(start), jax.grad(LOSS)
+    x, y, start = jax.tree.map(lambda a: a[network], data)
+    (begin, unravel), field, batch = ravel_pytree(start), jax.grad(LOSS), (x, y)
     optimizer, nu_of, method = methods(kind, rates[network, kind], decay, field(start, batch))
     seen = lambda params, nu: {"x": ravel_pytree(params)[0], "nu": nu, "loss": LOSS(params, batch)}
     optimizer = optax.chain(optimizer, kicks(jax.random.key(network), kick))
