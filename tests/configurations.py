@@ -40,6 +40,10 @@ CONFIGURATIONS = {
         {"sizes": (40, 80, 160, 320), "tests": 100, "seeds": 8, "late": (1000, 4000)},
         {"degrees": 48, "sizes": (50, 100, 200, 400), "tests": 200, "late": (3000, 6000)},
     ),
+    "cohen2024": (
+        {"inputs": 4},
+        {"examples": 48, "width": 6, "window": 40},
+    ),
     "giapitzakis2025": (
         {"bits": 5, "width": 512, "seeds": 200, "steps": (1, 20), "learning_rate": 10.0, "risk": 0.1, "draws": 1000},
         {"bits": 7, "width": 256, "seeds": 100, "steps": (30,), "members": (2, 10), "draws": 2000},
@@ -63,6 +67,10 @@ CONFIGURATIONS = {
     "pezeshki2021": (
         {"samples": (160,), "fast": (50,), "kappas": (30.0,), "noises": (0.1,), "seeds": 16},
         {"samples": (90, 75), "fast": (40, 45), "kappas": (60.0, 200.0), "noises": (0.0, 0.0), "inputs": 60},
+    ),
+    "rosenfeld2023": (
+        {"outlier": 30.0, "rates": (0.075, 0.1), "slow_variances": (1.0, 0.2, 0.04), "slow_rate": 0.055, "draws": 2},
+        {"feature": 8.0, "width": 24, "net_rate": 0.4, "slow_variances": (0.5, 0.1, 0.03, 0.02), "slow_rate": 0.09},
     ),
     "saxe2013": (
         {"aligned_strengths": (2.0, 1.5), "u0": 0.02, "depths": (2, 4), "levels": 2, "gains": (0.95, 1.05)},

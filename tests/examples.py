@@ -208,6 +208,11 @@ EXAMPLES = {
         lambda p: rules.ahead(three_steps(rules.three_term(0.01, 0.5))(p), 0.7), (start(),)
     ),
     "rules.nesterov_schedule": lambda: AsFunction(rules.nesterov_schedule, (jnp.asarray(4),)),
+    "rules.scalar_rmsprop": lambda: AsFunction(three_steps(rules.scalar_rmsprop(0.01, 0.9)), (start(),)),
+    "rules.kicks": lambda: AsFunction(
+        lambda key, p: three_steps(optax.chain(optax.sgd(0.01), rules.kicks(key, 0.1)))(p).params,
+        (jax.random.key(0), start()),
+    ),
     "rules.self_distillation": self_distillation,
     "rules.latent_covariance_loss": lambda: AsFunction(
         lambda online, target: rules.latent_covariance_loss(models.product)(online, target, views()),
@@ -231,6 +236,10 @@ EXAMPLES = {
     "observables.tangent_growth": lambda: AsObserve(
         observables.tangent_growth(), carried(start(), jax.random.key(0))[1].params
     ),
+    "observables.hessian_eigenvalues": lambda: AsObserve(
+        observables.hessian_eigenvalues(squared, data(), top=2, depth=8), start()
+    ),
+    "observables.box_average": lambda: AsFunction(lambda x: observables.box_average(x, 3)[1:4], (normal(0, 5, 2),)),
     "observables.kernel_change": lambda: AsObserve(observables.kernel_change(LINEAR_NTK, best()), start()),
     "observables.kernel_target_alignment": lambda: AsObserve(
         observables.kernel_target_alignment(LINEAR_NTK, data()[1]), start()
@@ -240,6 +249,10 @@ EXAMPLES = {
     ),
     "observables.prefixed": lambda: AsObserve(
         observables.prefixed("test_", observables.loss(squared, data())), start()
+    ),
+    "observables.sample_losses": lambda: AsObserve(observables.sample_losses(squared, data()), start()),
+    "observables.opposing_groups": lambda: AsFunction(
+        lambda losses: observables.opposing_groups(losses, 3), (normal(0, 6, 5),)
     ),
     "tasks.covariances": lambda: AsFunction(tasks.covariances, data()),
     "tasks.linear_teacher": lambda: AsFunction(tasks.linear_teacher, (normal(0, 2, 3),)),
@@ -261,6 +274,9 @@ EXAMPLES = {
     "tasks.full_batch": lambda: AsStream(tasks.full_batch(data())),
     "tasks.two_clusters": lambda: AsFunction(
         lambda key: tasks.two_clusters(key, 6, 3, sigma=0.5, flipped=0.3), (jax.random.key(0),)
+    ),
+    "tasks.opposing_outliers": lambda: AsFunction(
+        lambda key, size: tasks.opposing_outliers(key, 3, 2, 2, size=size), (jax.random.key(0), jnp.array(6.0))
     ),
     "tasks.online": lambda: AsStream(tasks.online(lambda key: jax.random.normal(key, (3,)))),
     "tasks.minibatch": lambda: AsStream(tasks.minibatch(data(), 2)),

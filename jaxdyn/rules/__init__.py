@@ -7,7 +7,7 @@ from jaxdyn.rules.losses import covariance_loss, cross_entropy, squared_error
 from jaxdyn.rules.perturbation import forward_gradient, node_perturbation, noisy, weight_perturbation
 from jaxdyn.rules.selfdistill import direct_predictor, latent_covariance_loss, latent_error, self_distillation
 from jaxdyn.rules.state import with_state
-from jaxdyn.rules.transforms import ahead, nesterov_schedule, three_term
+from jaxdyn.rules.transforms import ahead, kicks, nesterov_schedule, scalar_rmsprop, three_term
 
 __all__ = [
     "ahead",
@@ -17,12 +17,14 @@ __all__ = [
     "early_learning",
     "forward_gradient",
     "keep_norms",
+    "kicks",
     "knowledge_accumulation",
     "latent_covariance_loss",
     "latent_error",
     "nesterov_schedule",
     "node_perturbation",
     "noisy",
+    "scalar_rmsprop",
     "self_distillation",
     "sigmoid_layers",
     "sign_diverse",

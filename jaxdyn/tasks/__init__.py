@@ -1,6 +1,6 @@
 """Tasks: data, its moments, and streams of batches."""
 
-from jaxdyn.tasks.mixtures import Mixture, two_clusters
+from jaxdyn.tasks.mixtures import Mixture, Outliers, opposing_outliers, two_clusters
 from jaxdyn.tasks.regression import Regression, regression, teacher_student
 from jaxdyn.tasks.spectra import Covariances, binary_tree, covariances, frames, from_svd, linear_teacher
 from jaxdyn.tasks.streams import epochs, full_batch, minibatch, online
@@ -9,6 +9,7 @@ from jaxdyn.tasks.views import gaussian_pairs, noisy_copies, successive_states
 __all__ = [
     "Covariances",
     "Mixture",
+    "Outliers",
     "Regression",
     "binary_tree",
     "covariances",
@@ -21,6 +22,7 @@ __all__ = [
     "minibatch",
     "noisy_copies",
     "online",
+    "opposing_outliers",
     "regression",
     "successive_states",
     "teacher_student",

@@ -4,11 +4,14 @@ linear: deep linear networks mode by mode.  riccati: two layers from any balance
 highdim: regression on any spectrum in high dimension, with marchenko_pastur (one variance), leastsquares (given data),
 memorisation (wrong labels) and equivalents (populations and contours).  selfdistillation: JEPA, MAE, BYOL.  momentum:
 accelerated methods and their ODEs.  permutations: wide networks that vote.  hierarchical: wide CNNs on patches.
-kernel_regression: learning curves.  stability: minima of SGD.  noether: symmetries under finite steps.
-curl: sign-diverse plasticity.  perturbation: zeroth-order learning.
+kernel_regression: learning curves.  noether: symmetries under finite steps.  stability: minima of SGD.  centralflow:
+descent and RMSProp at the edge of stability, on average, by complementarity (a semidefinite problem), and opposing:
+two-layer networks with outliers, in closed form.  curl: sign-diverse plasticity.  perturbation: zeroth-order learning.
 """
 
 from jaxdyn.theory import (
+    centralflow,
+    complementarity,
     curl,
     equivalents,
     gated,
@@ -21,6 +24,7 @@ from jaxdyn.theory import (
     memorisation,
     momentum,
     noether,
+    opposing,
     permutations,
     perturbation,
     riccati,
@@ -29,6 +33,8 @@ from jaxdyn.theory import (
 )
 
 __all__ = [
+    "centralflow",
+    "complementarity",
     "curl",
     "equivalents",
     "gated",
@@ -41,6 +47,7 @@ __all__ = [
     "memorisation",
     "momentum",
     "noether",
+    "opposing",
     "permutations",
     "perturbation",
     "riccati",
