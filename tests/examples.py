@@ -189,6 +189,10 @@ EXAMPLES = {
     "observables.prefixed": lambda: AsObserve(
         observables.prefixed("test_", observables.loss(squared, data())), start()
     ),
+    "observables.sample_losses": lambda: AsObserve(observables.sample_losses(squared, data()), start()),
+    "observables.opposing_groups": lambda: AsFunction(
+        lambda losses: observables.opposing_groups(losses, 3), (normal(0, 6, 5),)
+    ),
     "tasks.covariances": lambda: AsFunction(tasks.covariances, data()),
     "tasks.linear_teacher": lambda: AsFunction(tasks.linear_teacher, (normal(0, 2, 3),)),
     "tasks.frames": lambda: AsFunction(lambda key: tasks.frames(key, (3, 4, 2), 2), (jax.random.key(0),)),

@@ -2,6 +2,7 @@
 
 from jaxdyn.observables.curvature import sharpness
 from jaxdyn.observables.gradients import gradient_norm, loss
+from jaxdyn.observables.groups import opposing_groups, sample_losses
 from jaxdyn.observables.kernels import kernel_change, kernel_target_alignment
 from jaxdyn.observables.records import combine, prefixed
 from jaxdyn.observables.weights import alignment, leakage, mode_strengths, singular_values, weight_distance
@@ -15,7 +16,9 @@ __all__ = [
     "leakage",
     "loss",
     "mode_strengths",
+    "opposing_groups",
     "prefixed",
+    "sample_losses",
     "sharpness",
     "singular_values",
     "weight_distance",
