@@ -4,10 +4,12 @@ linear: deep linear networks mode by mode.  riccati: two layers from any balance
 highdim: regression on any spectrum in high dimension, with marchenko_pastur (one variance), leastsquares (given data),
 memorisation (wrong labels) and equivalents (populations and contours).  selfdistillation: JEPA, MAE, BYOL.  momentum:
 accelerated methods and their ODEs.  permutations: wide networks that vote.  hierarchical: wide CNNs on patches.
-kernel_regression: learning curves.
+kernel_regression: learning curves.  saddles: plateaus and escapes from small weights.  embeddings: narrow networks
+within wide ones.
 """
 
 from jaxdyn.theory import (
+    embeddings,
     equivalents,
     gated,
     hierarchical,
@@ -20,10 +22,12 @@ from jaxdyn.theory import (
     momentum,
     permutations,
     riccati,
+    saddles,
     selfdistillation,
 )
 
 __all__ = [
+    "embeddings",
     "equivalents",
     "gated",
     "hierarchical",
@@ -36,5 +40,6 @@ __all__ = [
     "momentum",
     "permutations",
     "riccati",
+    "saddles",
     "selfdistillation",
 ]
