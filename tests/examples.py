@@ -53,6 +53,12 @@ class AsFunction(NamedTuple):
     args: tuple
 
 
+class AsAnalysis(NamedTuple):
+    """A function on the host, of recorded runs; its own tests say what of."""
+
+    function: Callable
+
+
 def normal(seed, *shape):
     return jax.random.normal(jax.random.key(seed), shape, jnp.float32).astype(float)
 
@@ -199,6 +205,29 @@ EXAMPLES = {
     "observables.kernel_target_alignment": lambda: AsObserve(
         observables.kernel_target_alignment(LINEAR_NTK, data()[1]), start()
     ),
+    "observables.hessian_index": lambda: AsObserve(observables.hessian_index(squared, data()), start()),
+    "observables.snapshot": lambda: AsObserve(observables.snapshot(squared, data()), start()),
+    "observables.saddle_records": lambda: AsFunction(
+        observables.saddle_records, (-jnp.arange(9.0), jnp.exp(3 * jnp.sin(jnp.arange(9.0))))
+    ),
+    "observables.plateaus": lambda: AsFunction(
+        observables.plateaus, (jnp.arange(4.0), jnp.array([3.0, 3.0, 1.0, 0.0]))
+    ),
+    "observables.level_times": lambda: AsFunction(
+        observables.level_times, (jnp.arange(4.0), jnp.array([3.0, 2.0, 1.5, 0.0]), jnp.array([2.5, 1.0]))
+    ),
+    "observables.project_to_saddle": lambda: AsFunction(
+        lambda p: observables.project_to_saddle(squared, p, data(), steps=1, products=3), (best(),)
+    ),
+    "observables.effective_width": lambda: AsObserve(observables.effective_width(lambda p: p[0]), start()),
+    "observables.clusters": lambda: AsObserve(
+        observables.clusters(lambda p: p[0], lambda p: p[1][0], radius=0.5), start()
+    ),
+    "observables.rank_distance": lambda: AsObserve(observables.rank_distance(models.product, 1), start()),
+    "observables.charges": lambda: AsObserve(
+        observables.charges(lambda p: p[0] @ p[0].T - p[1].T @ p[1], squared, data(), start()), start()
+    ),
+    "observables.saddle_table": lambda: AsAnalysis(observables.saddle_table),
     "observables.combine": lambda: AsObserve(
         observables.combine(observables.loss(squared, data()), observables.weight_distance(best())), start()
     ),
