@@ -220,9 +220,7 @@ EXAMPLES = {
         lambda p: observables.project_to_saddle(squared, p, data(), steps=1, products=3), (best(),)
     ),
     "observables.effective_width": lambda: AsObserve(observables.effective_width(lambda p: p[0]), start()),
-    "observables.clusters": lambda: AsObserve(
-        observables.clusters(lambda p: p[0], lambda p: p[1][0], radius=0.5), start()
-    ),
+    "observables.clusters": lambda: AsObserve(observables.clusters(lambda p: (p[0], p[1][0]), radius=0.5), start()),
     "observables.rank_distance": lambda: AsObserve(observables.rank_distance(models.product, 1), start()),
     "observables.charges": lambda: AsObserve(
         observables.charges(lambda p: p[0] @ p[0].T - p[1].T @ p[1], squared, data(), start()), start()

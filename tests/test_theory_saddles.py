@@ -171,7 +171,7 @@ def test_quadratic_drop_is_that_of_a_unit_that_saturates():
 
     loss = lambda _, w: quadratic_loss(np.diag([w[1] * w[0] ** 2, 0, 0]), a * np.eye(n)) - mid
     run = solve_ivp(velocity, (0, 200), [u, u / 2**0.5], events=loss, rtol=1e-10, atol=1e-14)
-    predicted = saddles.quadratic_drop_time(1 / (2**0.5 * S * u), strength)
+    predicted = 1 / (2**0.5 * S * u) - saddles.quadratic_lead(strength)
     np.testing.assert_allclose(predicted, run.t_events[0][0], rtol=1e-6)
 
 

@@ -19,6 +19,7 @@ def two_layer(
     activation: Callable[[Array], Array],
     patches: int = 1,
     pooled: bool = True,
+    balanced: bool = False,
     scale: Float[ArrayLike, "..."] = 1.0,
 ) -> Model:
     """Return the network `y = sum_i sum_p v_ip activation(u_i . x_p)` of the inputs' consecutive `patches` x_p.
@@ -26,18 +27,25 @@ def two_layer(
     Parameters are {"u": (width, inputs / patches), "v": (width,)}: one output weight a unit, so that patches are summed
     (`pooled`), or {"v": (width, patches)}; `apply` maps rows `x` (..., inputs) to (...).  One patch is a fully
     connected layer, several are a convolution whose stride is its length.  |u_i| and |v_i| are about `scale`, the same
-    for all units or one for each: weights from N(0, scale^2 / their number in the unit).
+    for all units or one for each: weights from N(0, scale^2 / their number in the unit); with `balanced`, v_i is
+    +-|u_i| exactly, as flow keeps it for rectifiers.
 
     >>> filters = two_layer(6, 4, activation=jax.nn.relu, patches=3, scale=0.1).init(jax.random.key(0))
     >>> {name: weights.shape for name, weights in filters.items()}
     {'u': (4, 2), 'v': (4,)}
 
-    Raises ValueError for inputs that the patches do not divide, and for a scale of 0, which no gradient leaves.
+    Raises ValueError for inputs that the patches do not divide, for balanced units of several outgoing weights, and for
+    a scale of 0, which no gradient leaves.
     """
     if inputs % patches:
         raise ValueError(f"patches: {patches} do not divide {inputs} inputs evenly; pass a divisor")
-    shapes = {"u": (width, inputs // patches), "v": (width,) if pooled else (width, patches)}
-    init = _unit_init(shapes, scale)
+    if balanced and not pooled:
+        raise ValueError("balanced: needs one outgoing weight a unit; pass pooled=True")
+    draw = _unit_init({"u": (width, inputs // patches), "v": (width,) if pooled else (width, patches)}, scale)
+
+    def init(key):
+        params = draw(key)
+        return params | {"v": jnp.sign(params["v"]) * jnp.linalg.norm(params["u"], axis=1)} if balanced else params
 
     def apply(params, x):
         u, v = params["u"], params["v"].reshape(width, -1)
@@ -65,8 +73,9 @@ def _unit_init(shapes, scale):
     size = lambda shape: jnp.reshape(scale, (-1,) + (1,) * (len(shape) - 1)) / np.prod(shape[1:]) ** 0.5
 
     def init(key):
-        keys = jax.random.split(key, len(shapes))
-        draws = zip(keys, shapes.items(), strict=True)
-        return {name: _normal(k, shape) * size(shape) for k, (name, shape) in draws}
+        # Drawn at once, which compiles faster.
+        ends = np.cumsum([np.prod(shape) for shape in shapes.values()])
+        draws = jnp.split(_normal(key, (int(ends[-1]),)), ends[:-1])
+        return {n: w.reshape(shape) * size(shape) for w, (n, shape) in zip(draws, shapes.items(), strict=True)}
 
     return init

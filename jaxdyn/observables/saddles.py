@@ -237,29 +237,31 @@ def effective_width(units: Callable[[Params], Float[Array, "units ..."]]) -> Obs
     def observe(state):
         rows = units(state.params)
         rows = rows.reshape(len(rows), -1)
-        singular = jnp.linalg.svd(rows, compute_uv=False)
-        return {"unit_width": _participation(jnp.sum(rows**2, 1)), "direction_width": _participation(singular**2)}
+        products = rows @ rows.T
+        norms = jnp.diagonal(products)
+        # The sum of the fourth powers of singular values is that of the squares of all products of rows.
+        squared = jnp.sum(norms) ** 2
+        return {"unit_width": squared / jnp.sum(norms**2), "direction_width": squared / jnp.sum(products**2)}
 
     return observe
 
 
 def clusters(
-    points: Callable[[Params], Float[Array, "units place"]],
-    weights: Callable[[Params], Float[Array, " units"]],
+    units: Callable[[Params], tuple[Float[Array, "units place"], Float[Array, " units"]]],
     *,
     radius: Float[ArrayLike, ""],
     active: Float[ArrayLike, ""] = 0.03,
 ) -> Observe:
     """Observe how many `clusters` units form: distinct directions of rectifiers, kinks of a piecewise linear function.
 
-    Units count whose |weight| is at least the share `active` of the largest; those of one sign within the `radius` of
-    each other are one cluster.  A sum over units of 1 / (the size of their neighbourhood), which counts clusters that
-    are tight and apart.  For directions of rectifiers the points are u_i / |u_i| and the weights v_i |u_i|, for kinks
-    -bias / slope and v_i slope_i.
+    `units(params)` are points and weights: u_i / |u_i| and v_i |u_i| for directions, -bias / slope and v_i slope_i for
+    kinks.  Units count whose |weight| is at least the share `active` of the largest; those of one sign within the
+    `radius` of each other are one cluster.  A sum over units of 1 / (the size of their neighbourhood), which counts
+    clusters that are tight and apart.
     """
 
     def observe(state):
-        place, weight = points(state.params), weights(state.params)
+        place, weight = units(state.params)
         works = jnp.abs(weight) >= active * jnp.max(jnp.abs(weight))
         apart = jnp.sqrt(jnp.sum((place[:, None] - place[None]) ** 2, -1))
         together = (apart <= radius) & (weight[:, None] * weight[None] > 0) & works[None]
@@ -304,8 +306,3 @@ def charges(of: Callable[[Params], Float[Array, "..."]], loss: Loss, batch: Batc
                 f"{cosine:.3g}, not 0; pass one whose gradient is the generator of a symmetry"
             )
     return lambda state: {"charges": of(state.params)}
-
-
-def _participation(x):
-    total = jnp.sum(x)
-    return total**2 / jnp.sum(x**2)

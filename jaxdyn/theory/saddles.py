@@ -112,6 +112,21 @@ def drop_times(s: Numbers, u0: Numbers, depth: Numbers = 2.0) -> Float[Array, ".
     return time_of_strength((1 - 0.5**0.5) * jnp.asarray(s), s, u0, depth)
 
 
+def unit_spread(
+    first: Float[Array, "hidden inputs"],
+    second: Float[Array, "outputs hidden"],
+    left: Float[Array, " outputs"],
+    right: Float[Array, " inputs"],
+) -> Float[Array, ""]:
+    """Return over how many hidden units a small random two-layer linear network spreads the first mode that it learns.
+
+    The participation ratio (sum_i p_i^2)^2 / sum_i p_i^4 of what grows, p = (W_1 v + W_2^T u)/2 for the strongest
+    mode's singular vectors u and v (see `linear.seed_strengths`): about a third of the units, as p is Gaussian.
+    """
+    squares = (first @ right + left @ second) ** 2
+    return jnp.sum(squares) ** 2 / jnp.sum(squares**2)
+
+
 def saddle_eigenvalues(s: Float[ArrayLike, " modes"], rank: int, width: int) -> Float[Array, " index"]:
     """Return the negative eigenvalues of the Hessian where `width` hidden linear units have learned `rank` modes.
 
@@ -176,15 +191,16 @@ def blow_up_lead(u: Numbers, s: Numbers, depth: Numbers) -> Float[Array, "..."]:
     return (u ** (2 / depth - 1) / (depth - 2) - saturating / 2) / s
 
 
-def quadratic_drop_time(blow_up: Numbers, strength: Numbers) -> Float[Array, "..."]:
-    """Return when the first quadratic unit has brought the loss midway between its plateaus, from its `blow_up_time`.
+def quadratic_lead(strength: Numbers) -> Float[Array, "..."]:
+    """Return by how much the loss drops before the `blow_up_time` of the quadratic unit that is learned first.
 
-    On its way to the `strength` c* (an eigenvalue of A and the excess of `quadratic_plateaus`) a balanced unit that is
-    aligned with the eigenvector obeys dc/dt = 9 2^(2/3) c^(4/3) (c* - c): a mode of depth 3 on a clock of its own.
-    Units from small weights are balanced, as |u|^2 - 2 v^2 is conserved, and aligned where A is a multiple of I.
+    It is midway between its plateaus then.  On its way to the `strength` c* (an eigenvalue of A and the excess of
+    `quadratic_plateaus`) a balanced unit that is aligned with the eigenvector obeys dc/dt = 9 2^(2/3) c^(4/3) (c* - c):
+    a mode of depth 3 on a clock of its own (`blow_up_lead`).  Units from small weights are balanced, as |u|^2 - 2 v^2
+    is conserved, and aligned where A is a multiple of the identity.
     """
-    blow_up, strength = floats(blow_up, strength)
-    return blow_up - blow_up_lead((1 - 0.5**0.5) * strength, strength, 3.0) / (3 * 2 ** (2 / 3))
+    strength = floats(strength)[0]
+    return blow_up_lead((1 - 0.5**0.5) * strength, strength, 3.0) / (3 * 2 ** (2 / 3))
 
 
 def _remaining(values):
