@@ -54,6 +54,12 @@ class AsFunction(NamedTuple):
     args: tuple
 
 
+class AsAnalysis(NamedTuple):
+    """A function on the host, of recorded runs; its own tests say what of."""
+
+    function: Callable
+
+
 def normal(seed, *shape):
     return jax.random.normal(jax.random.key(seed), shape, jnp.float32).astype(float)
 
@@ -68,6 +74,9 @@ best = lambda: LINEAR.init(jax.random.key(2))
 inputs = lambda: normal(1, 6, 3)
 data = lambda: (inputs(), LINEAR.apply(best(), inputs()))
 squared = rules.squared_error(LINEAR.apply)
+UNITS = models.two_layer(4, 3, activation=jax.nn.relu, patches=2)
+HEADS = models.in_context_attention(3, 2, rank=2)
+PROMPTS = lambda: tasks.in_context_regression(jax.random.key(1), 5, 4, jnp.diag(jnp.array([1.0, 0.5, 0.2])))
 LINEAR_NTK = lambda params: kernels.empirical.ntk(LINEAR.apply, params, inputs())
 modes = lambda observe: AsObserve(observe(models.product, TARGET_FRAMES()[-1], TARGET_FRAMES()[0]), start())
 
@@ -163,6 +172,16 @@ EXAMPLES = {
     "models.mlp": lambda: AsModel(models.mlp((3, 4, 2), bias_scale=0.1), inputs()),
     "models.from_linen": lambda: AsModel(models.from_linen(dense(2), inputs()), inputs()),
     "models.from_nnx": lambda: AsModel(models.from_nnx(dense_nnx), inputs()),
+    "models.diagonal_linear": lambda: AsModel(models.diagonal_linear(3), inputs()),
+    "models.two_layer": lambda: AsModel(UNITS, normal(1, 6, 4)),
+    "models.two_layer_product": lambda: AsFunction(
+        models.two_layer_product, ({"u": normal(0, 3, 2), "v": normal(1, 3, 2)},)
+    ),
+    "models.in_context_attention": lambda: AsModel(
+        models.in_context_attention(3, 2, softmax=True), tuple(PROMPTS()[:3])
+    ),
+    "models.attention_heads": lambda: AsFunction(models.attention_heads, (HEADS.init(jax.random.key(0)),)),
+    "models.attention_product": lambda: AsFunction(models.attention_product, (HEADS.init(jax.random.key(0)),)),
     "models.product": lambda: AsFunction(models.product, (start(),)),
     "models.orthogonal": lambda: AsFunction(lambda key: models.orthogonal(key, 4, 3), (jax.random.key(0),)),
     "models.aligned": lambda: AsFunction(models.aligned, (TARGET_FRAMES(), jnp.array([2.0, 1.0]))),
@@ -185,6 +204,9 @@ EXAMPLES = {
     "rules.squared_error": lambda: AsLoss(squared, start(), data(), best()),
     "rules.cross_entropy": lambda: AsLoss(
         rules.cross_entropy(LINEAR.apply), start(), (inputs(), jnp.argmax(data()[1], 1)), best()
+    ),
+    "rules.teacher_student": lambda: AsLoss(
+        rules.teacher_student("relu", patches=2), *(UNITS.init(jax.random.key(seed)) for seed in (0, 1, 1))
     ),
     "rules.with_state": with_state,
     "rules.early_learning": early_learning,
@@ -244,6 +266,27 @@ EXAMPLES = {
     "observables.kernel_target_alignment": lambda: AsObserve(
         observables.kernel_target_alignment(LINEAR_NTK, data()[1]), start()
     ),
+    "observables.hessian_index": lambda: AsObserve(observables.hessian_index(squared, data()), start()),
+    "observables.snapshot": lambda: AsObserve(observables.snapshot(squared, data()), start()),
+    "observables.saddle_records": lambda: AsFunction(
+        observables.saddle_records, (-jnp.arange(9.0), jnp.exp(3 * jnp.sin(jnp.arange(9.0))))
+    ),
+    "observables.plateaus": lambda: AsFunction(
+        observables.plateaus, (jnp.arange(4.0), jnp.array([3.0, 3.0, 1.0, 0.0]))
+    ),
+    "observables.level_times": lambda: AsFunction(
+        observables.level_times, (jnp.arange(4.0), jnp.array([3.0, 2.0, 1.5, 0.0]), jnp.array([2.5, 1.0]))
+    ),
+    "observables.project_to_saddle": lambda: AsFunction(
+        lambda p: observables.project_to_saddle(squared, p, data(), steps=1, products=3), (best(),)
+    ),
+    "observables.effective_width": lambda: AsObserve(observables.effective_width(lambda p: p[0]), start()),
+    "observables.clusters": lambda: AsObserve(observables.clusters(lambda p: (p[0], p[1][0]), radius=0.5), start()),
+    "observables.rank_distance": lambda: AsObserve(observables.rank_distance(models.product, 1), start()),
+    "observables.charges": lambda: AsObserve(
+        observables.charges(lambda p: p[0] @ p[0].T - p[1].T @ p[1], squared, data(), start()), start()
+    ),
+    "observables.saddle_table": lambda: AsAnalysis(observables.saddle_table),
     "observables.combine": lambda: AsObserve(
         observables.combine(observables.loss(squared, data()), observables.weight_distance(best())), start()
     ),
@@ -271,6 +314,11 @@ EXAMPLES = {
         tasks.successive_states, (jnp.array([[0.5, 0.2], [0.0, 0.3]]), jnp.eye(2))
     ),
     "tasks.gaussian_pairs": lambda: AsFunction(lambda key: tasks.gaussian_pairs(key, views(), 4), (jax.random.key(0),)),
+    "tasks.in_context_regression": lambda: AsFunction(
+        lambda key, xx: tasks.in_context_regression(key, 4, 3, xx), (jax.random.key(0), 2 * jnp.eye(2))
+    ),
+    "tasks.in_context_features": lambda: AsFunction(tasks.in_context_features, tuple(PROMPTS()[:3])),
+    "tasks.in_context_moments": lambda: AsFunction(lambda xx: tasks.in_context_moments(xx, 5), (2 * jnp.eye(2),)),
     "tasks.full_batch": lambda: AsStream(tasks.full_batch(data())),
     "tasks.two_clusters": lambda: AsFunction(
         lambda key: tasks.two_clusters(key, 6, 3, sigma=0.5, flipped=0.3), (jax.random.key(0),)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from jaxdyn.types import Batch, Observe, Params
@@ -49,6 +50,44 @@ def sharpness(loss: Callable[[Params, Batch], Float[Array, ""]], batch: Batch, *
         flat, product = _hessian_product(loss, state.params, batch)
         start = jax.random.normal(jax.random.key(0), flat.shape, jnp.float32).astype(flat.dtype)
         return {"sharpness": jnp.linalg.eigvalsh(_tridiagonal(product, start, depth))[-1]}
+
+    return observe
+
+
+def hessian_index(
+    loss: Callable[[Params, Batch], Float[Array, ""]],
+    batch: Batch,
+    *,
+    threshold: Float[ArrayLike, ""] = 1e-3,
+    dense: int = 1000,
+    depth: int = 64,
+    probes: int = 16,
+) -> Observe:
+    """Observe the index of the Hessian of `loss(params, batch)`: the number of directions in which a saddle falls.
+
+    Counted are the eigenvalues below -threshold * max |eigenvalue|, exactly for up to `dense` parameters.  Beyond, the
+    index is an estimate by stochastic Lanczos quadrature (Ubaru, Chen, Saad, 2017), with a standard error of about
+    sqrt(2 index / probes): the mean over `probes` random vectors z of z^T P z, P the projector on these eigenvalues'
+    space, each from `depth` Hessian-vector products, which have to tell them from the others.
+    """
+    if min(depth, probes) < 1:
+        raise ValueError(f"depth, probes: {depth}, {probes}; pass at least 1 of each")
+
+    def observe(state):
+        flat, product = _hessian_product(loss, state.params, batch)
+        if flat.size <= dense:
+            values = jnp.linalg.eigvalsh(jax.vmap(product)(jnp.eye(flat.size, dtype=flat.dtype)))
+            return {"index": jnp.sum(values < -threshold * jnp.max(jnp.abs(values))).astype(flat.dtype)}
+
+        def probed(key):
+            start = jax.random.rademacher(key, flat.shape, flat.dtype)
+            values, vectors = jnp.linalg.eigh(_tridiagonal(product, start, depth))
+            return values, flat.size * vectors[0] ** 2
+
+        # One after the other: each keeps `depth` vectors of the size of the parameters.
+        values, weights = jax.lax.map(probed, jax.random.split(jax.random.key(0), probes))
+        below = values < -threshold * jnp.max(jnp.abs(values))
+        return {"index": jnp.sum(jnp.where(below, weights, 0)) / probes}
 
     return observe
 

@@ -1,5 +1,6 @@
 """Tasks: data, its moments, and streams of batches."""
 
+from jaxdyn.tasks.incontext import Prompts, in_context_features, in_context_moments, in_context_regression
 from jaxdyn.tasks.mixtures import Mixture, Outliers, opposing_outliers, two_clusters
 from jaxdyn.tasks.regression import Regression, regression, teacher_student
 from jaxdyn.tasks.spectra import Covariances, binary_tree, covariances, frames, from_svd, linear_teacher
@@ -10,6 +11,7 @@ __all__ = [
     "Covariances",
     "Mixture",
     "Outliers",
+    "Prompts",
     "Regression",
     "binary_tree",
     "covariances",
@@ -18,6 +20,9 @@ __all__ = [
     "from_svd",
     "full_batch",
     "gaussian_pairs",
+    "in_context_features",
+    "in_context_moments",
+    "in_context_regression",
     "linear_teacher",
     "minibatch",
     "noisy_copies",

@@ -7,12 +7,14 @@ accelerated methods and their ODEs.  permutations: wide networks that vote.  hie
 kernel_regression: learning curves.  noether: symmetries under finite steps.  stability: minima of SGD.  centralflow:
 descent and RMSProp at the edge of stability, on average, by complementarity (a semidefinite problem), and opposing:
 two-layer networks with outliers, in closed form.  curl: sign-diverse plasticity.  perturbation: zeroth-order learning.
+saddles: plateaus and escapes from small weights.  embeddings: narrow networks within wide ones.
 """
 
 from jaxdyn.theory import (
     centralflow,
     complementarity,
     curl,
+    embeddings,
     equivalents,
     gated,
     hierarchical,
@@ -28,6 +30,7 @@ from jaxdyn.theory import (
     permutations,
     perturbation,
     riccati,
+    saddles,
     selfdistillation,
     stability,
 )
@@ -36,6 +39,7 @@ __all__ = [
     "centralflow",
     "complementarity",
     "curl",
+    "embeddings",
     "equivalents",
     "gated",
     "hierarchical",
@@ -51,6 +55,7 @@ __all__ = [
     "permutations",
     "perturbation",
     "riccati",
+    "saddles",
     "selfdistillation",
     "stability",
 ]
