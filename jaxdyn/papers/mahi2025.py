@@ -135,9 +135,10 @@ def _sharpest(runs, layer=0):
 
 
 def _growth(small):
-    """The late growth rate of the first layer, and how much its second mode still adds to it."""
-    late, time = np.log(small.activity[-20:]), small.time[-20:]
-    return float((late[-1] - late[0]) / (time[-1] - time[0])), float(np.exp(2 * (small.next - small.rate) * time[0]))
+    """The growth rate of the first layer, late but while it is small, and how much its second mode still adds to it."""
+    late = small.isel(time=np.flatnonzero(small.activity < 0.1)[-20:])
+    grown = float(np.log(late.activity[-1] / late.activity[0]) / (late.time[-1] - late.time[0]))
+    return grown, float(np.exp(2 * (small.next - small.rate) * late.time[0]))
 
 
 def _decades(scales):
@@ -153,7 +154,8 @@ def _moved(when):
 
 CLAIMS = (
     Claim("activities at one learning rate times step are the same, to first order in the learning rate",
-          lambda r: abs(_order_of_activity(r["rates"]) - 1), 0.1),
+          lambda r: abs(_order_of_activity(r["rates"]) - 1),
+          lambda r: 2 * float(r["rates"].rate.max() * r["scales"].rate)),  # the next order of Euler's method
     Claim("the entropies of all steps add up to the change of the decisions' binary entropy, to first order",
           lambda r: max(abs(_order(abs(r["rates"].spent - r["rates"].gained).isel(time=-1, layer=i)) - 1)
                         for i in range(r["rates"].sizes["layer"])), 0.1),
