@@ -103,14 +103,13 @@ levels, drops = saddles.linear_plateaus(s), saddles.drop_times(s, seeds)
 
 axes = plot.saddles(run, table, levels=levels, drops=drops)
 axes.set(xlabel="flow time", yscale="log", ylim=(1e-4, 0.1))
-axes.figure
 
 # %% [markdown]
 # ## The edge of stability
 #
 # Now the same kind of network, of ordinary weights, at a learning rate of your choice. Gradient descent is stable where
-# the *sharpness*, the largest eigenvalue of the Hessian, is below 2 / learning rate. Training makes it rise until there:
-# then it stops rising, and the loss falls on while the weights oscillate.
+# the *sharpness*, the largest eigenvalue of the Hessian, is below 2 / learning rate. Training makes it rise until
+# there: then it stops rising, and the loss falls on while the weights oscillate.
 
 # %%
 rate, steps = 0.4, 300 if fast else 1000
@@ -155,7 +154,6 @@ right.plot(central.time, central.observed["loss"], color=plot.COLOURS[1], label=
 right.set(xlabel="step", ylabel="loss", yscale="log")
 left.legend()
 right.legend()
-figure
 
 # %% [markdown]
 # Change the width, the activation, the strengths; start from larger weights and watch the staircase wash out. Raise
