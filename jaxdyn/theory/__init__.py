@@ -4,12 +4,15 @@ linear: deep linear networks mode by mode.  riccati: two layers from any balance
 highdim: regression on any spectrum in high dimension, with marchenko_pastur (one variance), leastsquares (given data),
 memorisation (wrong labels) and equivalents (populations and contours).  selfdistillation: JEPA, MAE, BYOL.  momentum:
 accelerated methods and their ODEs.  permutations: wide networks that vote.  hierarchical: wide CNNs on patches.
-kernel_regression: learning curves.
+kernel_regression: learning curves.  online: students of a teacher by their order parameters, at infinite size and as an
+exact chain, with fluctuations (finite size), specialisation (plateaus, stability, floors) and gaussian_integrals.
 """
 
 from jaxdyn.theory import (
     equivalents,
+    fluctuations,
     gated,
+    gaussian_integrals,
     hierarchical,
     highdim,
     kernel_regression,
@@ -18,14 +21,18 @@ from jaxdyn.theory import (
     marchenko_pastur,
     memorisation,
     momentum,
+    online,
     permutations,
     riccati,
     selfdistillation,
+    specialisation,
 )
 
 __all__ = [
     "equivalents",
+    "fluctuations",
     "gated",
+    "gaussian_integrals",
     "hierarchical",
     "highdim",
     "kernel_regression",
@@ -34,7 +41,9 @@ __all__ = [
     "marchenko_pastur",
     "memorisation",
     "momentum",
+    "online",
     "permutations",
     "riccati",
     "selfdistillation",
+    "specialisation",
 ]
