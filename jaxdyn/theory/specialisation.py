@@ -14,6 +14,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Complex, Float
 
+from jaxdyn.theory._modes import floats
 from jaxdyn.theory.online import Number, Student, Teacher, generalisation_error, velocity
 
 
@@ -64,23 +65,8 @@ def moving_plateau(units: int, learning_rate: Number, noise: Number = 0.0) -> Pl
     Students that are alike stay alike; Newton's method finds where (Q, R) of such rest, from the plateau of small
     rates.  In the (K - 1)^2 modes of escape R_km deviates with sums of zero along rows and columns, at fixed Q.
     """
-    started = plateau((units,))
-    move = velocity(teacher(units, noise), learning_rate=learning_rate)
-    alike = lambda q, r: Student(*(jnp.broadcast_to(a, (units, units)) for a in (q, r)), started.student.readout)
-
-    def rest(point):
-        speed = move(0.0, alike(*point))
-        return jnp.array([speed.overlaps[0, 0], speed.with_teacher[0, 0]]) / learning_rate
-
-    newton = lambda _, point: point - jnp.linalg.solve(jax.jacfwd(rest)(point), rest(point))
-    start = jnp.array([started.student.overlaps[0, 0], started.student.with_teacher[0, 0]])
-    student = alike(*lax.fori_loop(0, 20, newton, start * jnp.ones_like(learning_rate)))
-    pair = jnp.zeros(units).at[:2].set(jnp.array([1.0, -1.0])[: min(units, 2)]) * (units > 1)
-    mode = jnp.outer(pair, pair)
-    along = lambda size: move(0.0, student._replace(with_teacher=student.with_teacher + size * mode)).with_teacher[0, 0]
-    rate = jax.jacfwd(along)(0.0) / learning_rate * (units > 1)
-    error = generalisation_error(student, teacher(units))
-    return Plateau(student, error, rate, started.index)
+    student, rate = _moved(plateau((units,)).student, teacher(units, noise), *floats(learning_rate))
+    return Plateau(student, generalisation_error(student, teacher(units)), rate, (units - 1) ** 2)
 
 
 def escape_time(rate: Number, index: int = 1) -> tuple[Float[Array, ""], Float[Array, ""]]:
@@ -95,20 +81,11 @@ def escape_time(rate: Number, index: int = 1) -> tuple[Float[Array, ""], Float[A
 
 
 def growth_rates(student: Student, teacher: Teacher, learning_rate: Number) -> Complex[Array, " modes"]:
-    """Return the eigenvalues of the linearised dynamics of Q_kl, k <= l, and R at a fixed point, by real part."""
-    K, M = student.with_teacher.shape
-    upper = np.triu_indices(K)
-    move = velocity(teacher, learning_rate=learning_rate)
+    """Return the eigenvalues of the linearised dynamics of Q_kl, k <= l, and R at a fixed point, by real part.
 
-    def speed(modes):
-        half = jnp.zeros((K, K), modes.dtype).at[upper].set(modes[: len(upper[0])])
-        Q = half + jnp.triu(half, 1).T
-        moved = move(0.0, Student(Q, modes[len(upper[0]) :].reshape(K, M), student.readout))
-        return jnp.concatenate([moved.overlaps[upper], moved.with_teacher.ravel()])
-
-    modes = jnp.concatenate([student.overlaps[upper], student.with_teacher.ravel()])
-    values = jnp.linalg.eigvals(jax.jacfwd(speed)(modes))
-    return values[jnp.argsort(values.real)]
+    They are per alpha.  The readout stays as it is.
+    """
+    return _growth_rates(student, teacher, *floats(learning_rate))
 
 
 def max_learning_rate(units: int) -> Float[Array, ""]:
@@ -184,6 +161,41 @@ def deviations(units: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     N = np.array([[m4 + (K - 1) * m2**2, noise], [noise, pairs]])
     used = min(K, 2)
     return H[:used, :used], N[:used, :used], np.array([m2, drift])[:used]
+
+
+@jax.jit
+def _moved(start, teacher, learning_rate):
+    move, (K, M) = velocity(teacher, learning_rate=learning_rate), start.with_teacher.shape
+    alike = lambda q, r: Student(jnp.full((K, K), q), jnp.full((K, M), r), start.readout)
+
+    def rest(point):
+        speed = move(0.0, alike(*point))
+        return jnp.array([speed.overlaps[0, 0], speed.with_teacher[0, 0]]) / learning_rate
+
+    newton = lambda _, point: point - jnp.linalg.solve(jax.jacfwd(rest)(point), rest(point))
+    student = alike(*lax.fori_loop(0, 20, newton, jnp.array([start.overlaps[0, 0], start.with_teacher[0, 0]])))
+    pair = jnp.where(jnp.arange(K) < 2, 1.0 - 2.0 * jnp.arange(K), 0) * (K > 1)
+    along = lambda size: student._replace(with_teacher=student.with_teacher + size * jnp.outer(pair, pair))
+    return student, jax.jacfwd(lambda size: move(0.0, along(size)).with_teacher[0, 0])(0.0) / learning_rate
+
+
+@jax.jit
+def _growth_rates(student, teacher, learning_rate):
+    K, M = student.with_teacher.shape
+    upper = np.triu_indices(K)
+
+    def speed(modes):
+        half = jnp.zeros((K, K), modes.dtype).at[upper].set(modes[: len(upper[0])])
+        Q = half + jnp.triu(half, 1).T
+        moved = velocity(teacher, learning_rate=learning_rate)(
+            0.0, Student(Q, modes[len(upper[0]) :].reshape(K, M), student.readout)
+        )
+        return jnp.concatenate([moved.overlaps[upper], moved.with_teacher.ravel()])
+
+    values = jnp.linalg.eigvals(
+        jax.jacfwd(speed)(jnp.concatenate([student.overlaps[upper], student.with_teacher.ravel()]))
+    )
+    return values[jnp.argsort(values.real)]
 
 
 def _slope_moments():
