@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
@@ -51,6 +50,8 @@ def linear_noise(
     without bound.
     """
 
+    drift = jax.jit(drift)  # traced and differentiated once, however often the solver asks
+
     def move(time, state):
         y, unravel = ravel_pytree(state.limit)
         flat = lambda y: ravel_pytree(drift(time, unravel(y)))[0]
@@ -81,22 +82,27 @@ def online(
     def moments(student):
         Q, R, v = student
         K, M = R.shape
-        points, weights = rule(K + M)
-        # The noise of the labels, of which four powers are needed: three Gauss-Hermite points are exact.
-        z, noise = np.tile(points, (3, 1)), np.repeat([-(3**0.5), 0, 3**0.5], len(points))
-        z, noise, weights = (jnp.asarray(a, Q.dtype) for a in (z, noise, np.outer([1, 4, 1], weights).ravel() / 6))
-        h = z @ root(jnp.block([[Q, R], [R.T, teacher.overlaps]])).T
-        g = unit.apply(h)
-        error = g[:, K:] @ teacher.readout + teacher.noise * noise - g[:, :K] @ v
-        a = learning_rate * v[None] * unit.slope(h[:, :K]) * error[:, None]
+        points, weights = (jnp.asarray(a, Q.dtype) for a in rule(K + M))
+        h = points @ root(jnp.block([[Q, R], [R.T, teacher.overlaps]])).T
+        g, slope = unit.apply(h), unit.slope(h[:, :K])
         times = lambda a, b: a[:, :, None] * b[:, None]
-        change = times(a, h[:, :K])
-        change = Student(change + change.mT + times(a, a), times(a, h[:, K:]), readout_rate * g[:, :K] * error[:, None])
-        xi = jax.vmap(lambda one: ravel_pytree(one)[0])(change)
-        off = xi - (weights @ xi)[None]
-        size = jnp.einsum("p,pi,pj->ij", weights * jnp.sum(z**2 - 1, 1), a, a)
+
+        def changes(noise):
+            error = g[:, K:] @ teacher.readout + teacher.noise * noise - g[:, :K] @ v
+            a = learning_rate * v[None] * slope * error[:, None]
+            cross = times(a, h[:, :K])
+            change = Student(
+                cross + cross.mT + times(a, a), times(a, h[:, K:]), readout_rate * g[:, :K] * error[:, None]
+            )
+            return a, jax.vmap(lambda one: ravel_pytree(one)[0])(change)
+
+        # The noise of the labels enters with four powers, of which three Gauss-Hermite points are exact.
+        a, xi = jax.vmap(changes)(3**0.5 * jnp.arange(-1.0, 2))
+        weights = jnp.array([1.0, 4.0, 1.0])[:, None] / 6 * weights[None]
+        off = xi - jnp.einsum("np,npi->i", weights, xi)[None, None]
+        size = jnp.einsum("np,npi,npj->ij", weights * jnp.sum(points**2 - 1, 1)[None], a, a)
         F_1, _ = ravel_pytree(Student(size, jnp.zeros_like(R), jnp.zeros_like(v)))
-        return (off * weights[:, None]).T @ off, F_1
+        return jnp.einsum("np,npi,npj->ij", weights, off, off), F_1
 
     drift = velocity(teacher, learning_rate=learning_rate, readout_rate=readout_rate, unit=unit)
     return linear_noise(drift, moments)

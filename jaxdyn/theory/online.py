@@ -174,10 +174,11 @@ def chi_squared(key: Key, freedom: Real[ArrayLike, "..."], shape: tuple[int, ...
     def attempt(carry):
         key, drawn, pending = carry
         key, k_attempt = jax.random.split(key)
-        x, y, z = jax.random.normal(k_attempt, (3, *shape), jnp.float32)
+        # One call for a normal number and for the logarithm of a uniform one.
+        u = jax.random.uniform(k_attempt, (2, *shape), jnp.float32, minval=-1 + 2**-24)
+        x, log = 2**0.5 * lax.erf_inv(u[0]), jnp.log((1 + u[1]) / 2)
         v = (1 + x / jnp.sqrt(9 * c)) ** 3
-        # (y^2 + z^2)/2 is exponential, minus the logarithm of a uniform number.
-        good = (v > 0) & (-(y**2 + z**2) / 2 < x**2 / 2 + c * (1 - v + jnp.log(jnp.where(v > 0, v, 1))))
+        good = (v > 0) & (log < x**2 / 2 + c * (1 - v + jnp.log(jnp.where(v > 0, v, 1))))
         return key, jnp.where(pending & good, 2 * c * v, drawn), pending & ~good
 
     start = key, jnp.zeros(shape, jnp.float32), jnp.ones(shape, bool)

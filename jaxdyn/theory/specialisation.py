@@ -65,8 +65,14 @@ def moving_plateau(units: int, learning_rate: Number, noise: Number = 0.0) -> Pl
     Students that are alike stay alike; Newton's method finds where (Q, R) of such rest, from the plateau of small
     rates.  In the (K - 1)^2 modes of escape R_km deviates with sums of zero along rows and columns, at fixed Q.
     """
-    student, rate = _moved(plateau((units,)).student, teacher(units, noise), *floats(learning_rate))
-    return Plateau(student, generalisation_error(student, teacher(units)), rate, (units - 1) ** 2)
+    found = _moved(plateau((units,)).student, teacher(units, noise), *floats(learning_rate))
+    return Plateau(*found, index=(units - 1) ** 2)
+
+
+def asymmetry(with_teacher: Float[Array, "K K"]) -> Float[Array, ""]:
+    """Return the size of R in the modes in which units specialise: without the means of its rows and columns."""
+    centred = with_teacher - jnp.mean(with_teacher, 0, keepdims=True)
+    return jnp.linalg.norm(centred - jnp.mean(centred, 1, keepdims=True))
 
 
 def escape_time(rate: Number, index: int = 1) -> tuple[Float[Array, ""], Float[Array, ""]]:
@@ -176,7 +182,8 @@ def _moved(start, teacher, learning_rate):
     student = alike(*lax.fori_loop(0, 20, newton, jnp.array([start.overlaps[0, 0], start.with_teacher[0, 0]])))
     pair = jnp.where(jnp.arange(K) < 2, 1.0 - 2.0 * jnp.arange(K), 0) * (K > 1)
     along = lambda size: student._replace(with_teacher=student.with_teacher + size * jnp.outer(pair, pair))
-    return student, jax.jacfwd(lambda size: move(0.0, along(size)).with_teacher[0, 0])(0.0) / learning_rate
+    rate = jax.jacfwd(lambda size: move(0.0, along(size)).with_teacher[0, 0])(0.0) / learning_rate
+    return student, generalisation_error(student, teacher), rate
 
 
 @jax.jit
