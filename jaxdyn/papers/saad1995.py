@@ -25,9 +25,8 @@ TITLE = "On-line learning in soft committee machines"
 REFERENCE = Reference(TITLE, "Saad, Solla", 1995, "", "saddles")
 QUICK = dict(units=2, learning_rate=1.0, noise=0.1, sizes=(50, 200), runs=2048, large=5000, large_runs=64, scale=0.02,
              escape_sizes=(50, 100, 300), escapes=128, shares=(0.5, 0.9, 0.97, 1.03))  # fmt: skip
-PAPER = dict(units=3, learning_rate=0.5, sizes=(100, 400), runs=8192, large=10**6, escape_sizes=(100, 400, 1600),
-             escapes=1024)  # fmt: skip
-SIZES = {"quick": QUICK, "paper": QUICK | PAPER}
+PAPER = {"units": 3, "learning_rate": 0.5, "sizes": (100, 400), "runs": 8192, "large": 10**6, "escapes": 1024}
+SIZES = {"quick": QUICK, "paper": QUICK | PAPER | {"escape_sizes": (100, 400, 1600)}}
 BLOCK = 50  # examples that a chain draws at once: numbers of inputs are multiples of it
 RECORDS = np.linspace(0, 1, 41)  # in units of a run's last time
 SOON, LATE = 4.0, slice(10, None, 10)  # the last time of fluctuations, and the records at which they are judged
@@ -85,11 +84,11 @@ def scatter(*, units, learning_rate, noise):
     velocity = fluctuations.online(teacher, rule=rule, learning_rate=learning_rate)
 
     def observe(state):
-        variance = jnp.diagonal(state.params.covariance)[:kept]
-        return {**seen(state.params.limit, teacher), "offset": state.params.shift[:kept], "variance": variance}
+        limit, C, m = state.params
+        return {**seen(limit, teacher), "offset": m[:kept], "variance": jnp.diagonal(C)[:kept]}
 
-    start = fluctuations.start(start_of(units, APART))
-    return integrate(velocity, start, times=SOON * RECORDS[LATE], observe=observe, rtol=1e-7)
+    start, times = fluctuations.start(start_of(units, APART)), SOON * RECORDS[LATE]
+    return integrate(velocity, start, times=times, observe=observe, rtol=1e-7)
 
 
 def run(*, sweep=sweep, units, learning_rate, noise, sizes, runs, large, large_runs, scale, escape_sizes, escapes,
@@ -99,8 +98,8 @@ def run(*, sweep=sweep, units, learning_rate, noise, sizes, runs, large, large_r
 
     setting, dims = {"units": units, "learning_rate": learning_rate}, {"overlaps": "entry"}
     with jax.enable_x64(True):
-        _, level, rate, index = committee.moving_plateau(units, learning_rate)
-        rate = float(rate) * learning_rate
+        level, rate, index = map(float, committee.moving_plateau(units, learning_rate)[1:])
+        rate *= learning_rate
         kinds = [*((d, SOON, APART, noise, runs) for d in sizes), (large, SOON, APART, noise, large_runs),
                  # One escape in 400 or so is later than the last time, and counts as that.
                  *((d, (np.log(d) / 2 + 8) / rate, 0, 0, escapes) for d in escape_sizes),
@@ -122,7 +121,7 @@ def run(*, sweep=sweep, units, learning_rate, noise, sizes, runs, large, large_r
     times = crossing_time(np.log(chains.asymmetry), np.log(0.1)).fillna(chains.time.max("time"))
     escape = times.values[chains.gap == 0].reshape(len(escape_sizes), escapes)
     escape = xr.Dataset({"escape": (("inputs", "run"), escape)}, {"inputs": list(escape_sizes)})
-    theory = {"level": float(level), "rate": rate, "slope": slope, "spread": spread, "floor": floor}
+    theory = {"level": level, "rate": rate, "slope": slope, "spread": spread, "floor": floor}
     return {"chains": chains, "odes": odes.transpose("case", ...), "fluctuations": about,
             "networks": nets.rename(seed="run"), "escape": escape.assign(theory)}  # fmt: skip
 
@@ -134,9 +133,12 @@ def _runs(r, gap, size=0):
 
 
 def _cases(r, gap=0.0, noisy=False):
-    """Return time, error, asymmetry and mode of ODEs with that gap, in arrays (case, time)."""
-    odes = r["odes"].isel(case=(r["odes"].gap.values == gap) & ((r["odes"].noise.values > 0) == noisy))
-    return [odes[name].values for name in ("time", "error", "asymmetry", "mode")]
+    return r["odes"].isel(case=(r["odes"].gap.values == gap) & ((r["odes"].noise.values > 0) == noisy))
+
+
+def _growth(cases, name, *records):
+    """The rate at which a quantity of ODEs grows between two records."""
+    return np.diff(np.log(cases[name].values[:, records]))[:, 0] / np.diff(cases.time.values[:, records])[:, 0]
 
 
 def _off(r, size, times=1):
@@ -153,27 +155,15 @@ def _mean(r, size, times=1):
 
 def _law(r):
     """By how many standard errors chains and networks of as many inputs differ in first and second moments."""
-    both = _runs(r, APART).overlaps.isel(time=LATE), r["networks"].overlaps
-    both = [y.transpose("run", "time", "entry").values for y in both]
+    both = _runs(r, APART).isel(time=LATE), r["networks"]
+    both = [runs.overlaps.transpose("run", "time", "entry").values for runs in both]
     both = [np.concatenate([y[..., None], y[..., None] * y[..., None, :]], -1) for y in both]
     return (abs(both[0].mean(0) - both[1].mean(0)) / np.sqrt(sum(y.var(0) / len(y) for y in both))).max()
 
 
-def _growth(r):
-    """How far the growth of the asymmetry, while it is small, is off the plateau's rate."""
-    time, _, asymmetry, _ = (x[0] for x in _cases(r, ALIKE))
-    ends = np.flatnonzero((asymmetry > 1e-5) & (asymmetry < 1e-3))[[0, -1]]
-    return abs(np.diff(np.log(asymmetry[ends])) / np.diff(time[ends]) / r["escape"].rate.item() - 1)
-
-
-def _decay(r):
-    time, error, _, mode = _cases(r)
-    return abs(np.log(error[:, -9] / error[:, -1]) / (time[:, -1] - time[:, -9]) / mode - 1).max()
-
-
 def _floor(r):
     """The power of the noise with which errors at rest are off their lowest order."""
-    noise, rest = np.sort(r["odes"].noise.values)[[-1, -2]], _cases(r, noisy=True)[1][:, -1]
+    noise, rest = np.sort(r["odes"].noise.values)[[-1, -2]], _cases(r, noisy=True).error.values[:, -1]
     return np.log2(np.divide(*(rest / noise**2 / r["escape"].floor.item() - 1)))
 
 
@@ -186,44 +176,49 @@ CLAIMS = (
     Claim("runs of many inputs scatter about it with the predicted variance",
           lambda r: abs((off := _off(r, -1)).var(0, ddof=1) - 1).max() * ((len(off) - 1) / 2) ** 0.5, 4.5),
     Claim("units that start almost alike dwell at the plateau's error",
-          lambda r: abs(_cases(r, ALIKE)[1] / r["escape"].level.item() - 1).min(), 100 * ALIKE),
-    Claim("they specialise at the plateau's rate at this learning rate", _growth, 1e-3),
+          lambda r: abs(_cases(r, ALIKE).error / r["escape"].level - 1).min(), 100 * ALIKE),
+    Claim("they specialise at the plateau's rate at this learning rate",
+          lambda r: abs(_growth(_cases(r, ALIKE), "asymmetry", 15, 20)[0] / r["escape"].rate - 1), 1e-3),
     Claim("from random weights the mean time of escape grows as log(d)/(2 rate), to 3 standard errors",
-          lambda r: abs(np.diff((e := r["escape"].isel(inputs=[0, -1])).escape.mean("run") - e.slope * np.log(e.inputs))),
+          lambda r: np.ptp(((e := r["escape"]).escape.mean("run") - e.slope * np.log(e.inputs)).values),
           lambda r: 3 * r["escape"].spread * (2 / r["escape"].sizes["run"]) ** 0.5),
     # The fourth cumulant of log|xi| is four squares of its variance, or less.
     Claim("and scatters as the logarithm of a normal amplitude, whatever d",
           lambda r: abs((e := r["escape"]).escape.std("run", ddof=1) / e.spread - 1).max(),
           lambda r: 3 * (1.5 / r["escape"].sizes["run"]) ** 0.5),
-    Claim("close to the solution errors decay, beyond the largest learning rate grow, as its modes do", _decay, 1e-2),
+    Claim("close to the solution errors decay, beyond the largest learning rate grow, as its modes do",
+          lambda r: abs(_growth(_cases(r), "error", -9, -1) / _cases(r).mode.values + 1).max(), 1e-2),
     Claim("and with noise rest at the floor, up to the next order, noise^2", lambda r: abs(_floor(r) - 2), 0.1),
 )  # fmt: skip
 
 
 def plot(results, axes):
     """Draw the overlaps from one start; inset, errors on the plateau, times of escape, and means at finite size."""
-    import xarray as xr
-
-    from jaxdyn.plot import COLOURS, curves
+    from jaxdyn.plot import COLOURS
 
     axes.figure.set_layout_engine("none")
     axes.set_position([0.1, 0.6, 0.37, 0.37])
     error, times, means = map(axes.inset_axes, ([1.35, 0, 1, 1], [0, -1.35, 1, 1], [1.35, -1.35, 1, 1]))
-    odes, about, late = results["odes"], results["fluctuations"].isel(time=-1), results["escape"]
-    line, half = odes.isel(case=list(odes.gap).index(CLOSE)), len(about.entry) // 2
-    names = {0: "$Q_{11}$", 1: "$Q_{12}$", half: "$R_{11}$", half + 1: "$R_{12}$"}
-    of = lambda a: a.overlaps.isel(entry=list(names)).assign_coords(entry=list(names.values()), time=line.time.values)
-    curves(of(_runs(results, CLOSE)), of(line), hue="entry", over="run", axes=axes)
-    runs = _runs(results, 0, -1).isel(run=slice(8))
+    odes, about, escape = results["odes"], results["fluctuations"].isel(time=-1), results["escape"]
+    line, path, K2 = odes.isel(case=list(odes.gap).index(CLOSE)), _runs(results, CLOSE), len(about.entry) // 2
+    for i, (name, entry) in enumerate({"Q_{11}": 0, "Q_{12}": 1, "R_{11}": K2, "R_{12}": K2 + 1}.items()):
+        axes.plot(line.time, line.overlaps[:, entry], color=COLOURS[i], label=f"${name}$")
+        axes.plot(line.time[::2], path.overlaps.mean("run")[::2, entry], "o", color=COLOURS[i], markersize=3)
+    runs, bars = _runs(results, 0, -1).isel(run=slice(8)), lambda a: a.std("run") / a.sizes["run"] ** 0.5
     error.plot(runs.time.T, runs.error.T, color=COLOURS[1], linewidth=0.6)
     error.plot(line.time, line.error, color="black")
-    error.axhline(late.level, color="0.5", linestyle="--")
+    error.axhline(escape.level, color="0.5", linestyle="--")
+    mean, x = escape.escape.mean("run"), np.log(escape.inputs)
+    times.errorbar(x, mean, bars(escape.escape), fmt="o")
+    times.plot(x, mean.mean() + escape.slope * (x - x.mean()), color="black")
+    for i, runs in enumerate(_runs(results, APART, size) for size in (0, 1)):
+        off = (d := runs.inputs[0].item()) * (runs.overlaps.isel(time=-1) - about.overlaps)
+        means.errorbar(about.offset, off.mean("run"), bars(off), fmt="o", color=COLOURS[i], label=f"d = {d:.0f}")
+    means.axline((0, 0), slope=1, color="black")
+    axes.set(xlabel="examples per input", ylabel="overlaps")
     error.set(xlabel="examples per input", ylabel="generalisation error", yscale="log")
-    log = late.escape.assign_coords(inputs=np.log(late.inputs))
-    curves(log, log.mean() + late.slope * (log.inputs - log.inputs.mean()), x="inputs", over="run", axes=times)
-    runs = {
-        (a := _runs(results, APART, i)).inputs[0].item(): a.overlaps.drop_vars("time").isel(time=-1) for i in (0, 1)
-    }
-    off = xr.concat([d * (a - about.overlaps) for d, a in runs.items()], xr.Variable("d", list(runs)))
-    curves(off.assign_coords(entry=about.offset), about.offset, x="entry", hue="d", over="run", axes=means)
+    times.set(xlabel="log of the number of inputs d", ylabel="time of escape")
+    means.set(xlabel="predicted offset of overlaps", ylabel="d (mean - ODE)")
+    axes.legend(fontsize="x-small")
+    means.legend(fontsize="x-small")
     return axes
