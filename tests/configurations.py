@@ -52,6 +52,24 @@ CONFIGURATIONS = {
         {"samples": (160,), "fast": (50,), "kappas": (30.0,), "noises": (0.1,), "seeds": 16},
         {"samples": (90, 75), "fast": (40, 45), "kappas": (60.0, 200.0), "noises": (0.0, 0.0), "inputs": 60},
     ),
+    "saad1995": (
+        {
+            "learning_rate": 0.7,
+            "noise": 0.2,
+            "large": 2000,
+            "escape_sizes": (50, 150),
+            "escapes": 64,
+            "shares": (1.05,),
+        },
+        {
+            "learning_rate": 1.3,
+            "noise": 0.05,
+            "sizes": (50, 150),
+            "runs": 1024,
+            "scale": 0.1,
+            "escape_sizes": (50, 100),
+        },
+    ),
     "saxe2013": (
         {"aligned_strengths": (2.0, 1.5), "u0": 0.02, "depths": (2, 4), "levels": 2, "gains": (0.95, 1.05)},
         {"strengths": (5.0, 3.0, 2.0), "scale": 3e-4, "second": (0.5, -0.2), "u0": 0.1, "product_depth": 600},
