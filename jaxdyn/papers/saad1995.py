@@ -98,7 +98,7 @@ def run(*, sweep=sweep, units, learning_rate, noise, sizes, runs, large, large_r
 
     setting, dims = {"units": units, "learning_rate": learning_rate}, {"overlaps": "entry"}
     with jax.enable_x64(True):
-        level, rate, index = map(float, committee.moving_plateau(units, learning_rate)[1:])
+        level, rate = map(float, committee.moving_plateau(units, learning_rate)[1:3])
         rate *= learning_rate
         kinds = [*((d, SOON, APART, noise, runs) for d in sizes), (large, SOON, APART, noise, large_runs),
                  # One escape in 400 or so is later than the last time, and counts as that.
@@ -114,7 +114,7 @@ def run(*, sweep=sweep, units, learning_rate, noise, sizes, runs, large, large_r
         odes = sweep(partial(limit, units=units), axes, dims=dims).rename(last_gap_noise_learning_rate="case")
         about = sweep(partial(scatter, noise=noise, **setting), dims=dims | {"offset": "entry", "variance": "entry"})
         nets = sweep(partial(network, inputs=sizes[0], noise=noise, **setting), seeds=runs, dims=dims)
-        slope, spread = map(float, committee.escape_time(rate, index))
+        slope, spread = map(float, committee.escape_time(rate, (units - 1) ** 2))
         (H, N, _), floor = committee.deviations(units), float(committee.noise_floor(units, learning_rate))
     chains = chains.assign_coords(time=chains.time * BLOCK / chains.inputs).drop_vars(["last", "noise", "draw"])
     odes = odes.assign(mode=("case", [np.linalg.eigvalsh(e * H - e**2 * N)[0] for e in odes.learning_rate.values]))
@@ -206,10 +206,10 @@ def plot(results, axes):
         axes.plot(line.time[::2], path.overlaps.mean("run")[::2, entry], "o", color=COLOURS[i], markersize=3)
     runs, bars = _runs(results, 0, -1).isel(run=slice(8)), lambda a: a.std("run") / a.sizes["run"] ** 0.5
     error.plot(runs.time.T, runs.error.T, color=COLOURS[1], linewidth=0.6)
-    error.plot(line.time, line.error, color="black")
-    error.axhline(escape.level, color="0.5", linestyle="--")
+    error.plot(line.time, line.error, color="black", label="ODE")
+    error.axhline(escape.level, color="0.5", linestyle="--", label="plateau")
     mean, x = escape.escape.mean("run"), np.log(escape.inputs)
-    times.errorbar(x, mean, bars(escape.escape), fmt="o")
+    times.errorbar(x, mean, bars(escape.escape), fmt="o", color=COLOURS[0])
     times.plot(x, mean.mean() + escape.slope * (x - x.mean()), color="black")
     for i, runs in enumerate(_runs(results, APART, size) for size in (0, 1)):
         off = (d := runs.inputs[0].item()) * (runs.overlaps.isel(time=-1) - about.overlaps)
@@ -219,6 +219,6 @@ def plot(results, axes):
     error.set(xlabel="examples per input", ylabel="generalisation error", yscale="log")
     times.set(xlabel="log of the number of inputs d", ylabel="time of escape")
     means.set(xlabel="predicted offset of overlaps", ylabel="d (mean - ODE)")
-    axes.legend(fontsize="x-small")
-    means.legend(fontsize="x-small")
+    for panel in (axes, error, means):
+        panel.legend(fontsize="x-small")
     return axes
