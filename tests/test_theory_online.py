@@ -109,22 +109,23 @@ def test_noise_floor_of_units_beyond_the_teachers(x64):
     solution = online.Student(jnp.diag(jnp.array([1.0, 1.0, 0.0])), jnp.eye(3, 2), jnp.ones(3))
     teacher = online.Teacher(jnp.eye(2), jnp.ones(2), 0.1)
     expected = 0.02 * 0.01 / (2 * np.pi) * (1 + 2 / 3**0.5)
-    assert float(online.noise_floor(solution, teacher, 0.02)) == pytest.approx(expected, rel=1e-14)
+    floor = jax.jit(lambda s, unit: online.noise_floor(s, teacher, 0.02, unit), static_argnums=1)
+    assert float(floor(solution, None)) == pytest.approx(expected, rel=1e-14)
     student = online.Student(jnp.eye(2), jnp.eye(2), jnp.ones(2))
-    floor = online.noise_floor(student, teacher, 0.02, integrals.relu())
-    assert float(floor) == pytest.approx(0.02 * 0.01 * 2 / 8, rel=1e-14)
+    assert float(floor(student, UNITS["relu"])) == pytest.approx(0.02 * 0.01 * 2 / 8, rel=1e-14)
 
 
 def test_the_equations_know_no_order_of_units(precision):
     student, teacher = example(3, 2)
     swapped = online.Student(student.overlaps[::-1, ::-1], student.with_teacher[::-1], student.readout[::-1])
     velocity = jax.jit(online.velocity(teacher, learning_rate=0.7, readout_rate=0.3))
+    error = jax.jit(lambda student: online.generalisation_error(student, teacher))
     one, other = velocity(0.0, student), velocity(0.0, swapped)
     back = online.Student(other.overlaps[::-1, ::-1], other.with_teacher[::-1], other.readout[::-1])
     for a, b in zip(one, back, strict=True):
         assert a.dtype == precision
         np.testing.assert_allclose(a, b, atol=20 * float(jnp.finfo(precision).eps))
-    errors = [float(online.generalisation_error(s, teacher)) for s in (student, swapped)]
+    errors = [float(error(s)) for s in (student, swapped)]
     assert errors[0] == pytest.approx(errors[1], rel=20 * float(jnp.finfo(precision).eps))
 
 
@@ -151,18 +152,13 @@ def test_chi_squared_numbers_have_their_distribution():
         assert scipy.stats.kstest(numbers, scipy.stats.chi2(freedom).cdf).pvalue > 1e-3
 
 
-def test_the_chain_may_be_swept_over_inputs_also_in_float32():
+def test_the_precision_is_that_of_the_student(precision):
     student, teacher = example(1, 1)
-
-    def experiment(key, *, inputs, learning_rate):
-        step = online.chain(teacher, inputs, learning_rate=learning_rate, examples=10)
-        observe = lambda state: {"Q": state.params.overlaps[0, 0]}
-        return jd.iterate(step, student, times=jnp.round(jnp.array([0.0, 1.0]) * inputs / 10), observe=observe, key=key)
-
-    runs = jd.sweep(experiment, {"inputs": np.array([20.0, 100.0]), "learning_rate": [0.5]}, seeds=3)
-    assert runs.Q.dtype == np.float32
-    assert bool(runs.ok.all())
-    assert np.all(runs.time.values[..., -1] == np.array([2, 10])[None, :, None])
+    key, d = jax.random.key(0), jnp.asarray(20.0)
+    step = lambda d: online.chain(teacher, d, learning_rate=0.5, examples=10)(key, jd.State(0, student)).params
+    start = lambda d: online.random_start(key, teacher, student.readout, d, 0.1)
+    for draw in (step, start):
+        assert {a.dtype for a in jax.tree.leaves(jax.eval_shape(draw, d))} == {precision}
 
 
 def test_numbers_that_cannot_be_are_refused():

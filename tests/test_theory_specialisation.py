@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import jaxdyn as jd
 from jaxdyn.theory import online, specialisation
 
 TINY = 1e-6  # a learning rate at which the ODE divided by it is that of gradient flow, but for as much
@@ -70,8 +69,8 @@ def test_the_largest_learning_rate_is_where_the_perfect_solution_loses_stability
 
 
 @pytest.mark.parametrize("units", [1, 2])
-def test_the_error_decays_as_the_slowest_mode_that_it_sees(units, x64):
-    perfect, teacher = specialisation.plateau((1,) * units).student, specialisation.teacher(units)
+def test_errors_decay_as_the_slowest_mode_that_they_see_and_end_at_the_floor(units, x64):
+    perfect, noise = specialisation.plateau((1,) * units).student, 1e-4
     upper = np.triu_indices(units)
 
     def of(modes):
@@ -79,19 +78,24 @@ def test_the_error_decays_as_the_slowest_mode_that_it_sees(units, x64):
         R = modes[len(upper[0]) :].reshape(units, units)
         return online.Student(half + jnp.triu(half, 1).T, R, perfect.readout)
 
-    def speed(modes, eta):
-        moved = online.velocity(teacher, learning_rate=eta)(0.0, of(modes))
+    def speed(modes, eta, noise):
+        moved = online.velocity(specialisation.teacher(units, noise), learning_rate=eta)(0.0, of(modes))
         return jnp.concatenate([moved.overlaps[upper], moved.with_teacher.ravel()])
 
+    error = jax.jit(jax.value_and_grad(lambda m: online.generalisation_error(of(m), specialisation.teacher(units))))
+    linear = jax.jit(lambda m, eta: (jax.jacfwd(speed)(m, eta, 0.0), speed(m, eta, noise)))
     modes = jnp.concatenate([perfect.overlaps[upper], perfect.with_teacher.ravel()])
-    gradient = np.asarray(jax.jit(jax.grad(lambda m: online.generalisation_error(of(m), teacher)))(modes))
-    jacobian = jax.jit(jax.jacfwd(speed))
     for share in (0.2, 0.5, 0.9):
         eta = share * float(specialisation.max_learning_rate(units))
-        values, vectors = np.linalg.eig(np.asarray(jacobian(modes, eta)))
+        jacobian, force = map(np.asarray, linear(modes, eta))
+        values, vectors = np.linalg.eig(jacobian)
         # The error is linear in some modes, and at lowest order a square of the others.
-        slowest = np.min(-values.real * np.where(np.abs(gradient @ vectors) > 1e-7, 1, 2))
-        assert float(specialisation.decay_rate(units, eta)) == pytest.approx(slowest, rel=1e-9)
+        seen = np.abs(np.asarray(error(modes)[1]) @ vectors) > 1e-7
+        assert float(specialisation.decay_rate(units, eta)) == pytest.approx(
+            np.min(-values.real * np.where(seen, 1, 2)), rel=1e-9
+        )
+        rest = error(modes - np.linalg.solve(jacobian, force))[0]
+        assert float(rest) == pytest.approx(float(specialisation.noise_floor(units, eta)) * noise**2, rel=1e-6)
 
 
 def test_the_optimal_learning_rate_decays_fastest(x64):
@@ -104,23 +108,10 @@ def test_the_optimal_learning_rate_decays_fastest(x64):
             assert best / float(specialisation.max_learning_rate(1)) == pytest.approx(2 / 3, abs=1e-7)
 
 
-def test_learning_rests_at_the_noise_floor(x64):
-    units, eta = 2, 0.5
-
-    def rests(noise):
-        teacher = specialisation.teacher(units, noise)
-        velocity, start = online.velocity(teacher, learning_rate=eta), specialisation.plateau((1, 1)).student
-        observe = lambda state: {"error": online.generalisation_error(state.params, teacher)}
-        return jd.integrate(velocity, start, times=[1000.0], observe=observe, solver=jd.RK4(1.0)).observed["error"][0]
-
-    noises = jnp.array([0.02, 0.01])
-    excess = jax.jit(jax.vmap(rests))(noises) / (noises**2 * specialisation.noise_floor(units, eta)) - 1
-    # The next order is noise^2.
-    assert abs(excess[0]) < noises[0] ** 2
-    assert float(excess[0] / excess[1]) == pytest.approx(4, rel=0.01)
-    small = float(specialisation.noise_floor(units, 1e-6))
-    general = online.noise_floor(specialisation.plateau((1, 1)).student, specialisation.teacher(units, 1.0), 1e-6)
-    assert small == pytest.approx(float(general), rel=1e-5)
+def test_the_floor_at_small_rates_is_that_of_any_unit(x64):
+    perfect, noisy = specialisation.plateau((1, 1)).student, specialisation.teacher(2, 1.0)
+    general = float(online.noise_floor(perfect, noisy, 1e-6))
+    assert float(specialisation.noise_floor(2, 1e-6)) == pytest.approx(general, rel=1e-5)
 
 
 def test_escape_times_scatter_as_logarithms_of_normal_numbers(x64):
