@@ -92,6 +92,6 @@ def test_root_of_regular_and_singular_matrices(precision):
     np.testing.assert_allclose(root @ root.T, G, atol=20 * eps)
     assert jnp.all(jnp.triu(root, 1) == 0)
     singular = jnp.ones((3, 3), precision) + jnp.diag(jnp.array([0.0, 0.0, 1.0], precision))
-    root, slope = jax.jit(lambda G: (integrals.root(G), jax.jacfwd(integrals.root)(G)))(singular)
+    root, slope = jax.jit(lambda G: (integrals.root(G), jax.jacrev(integrals.root)(G)))(singular)
     np.testing.assert_allclose(root @ root.T, singular, atol=20 * eps)
     assert bool(jnp.all(jnp.isfinite(slope)))

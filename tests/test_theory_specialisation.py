@@ -114,6 +114,12 @@ def test_the_floor_at_small_rates_is_that_of_any_unit(x64):
     assert float(specialisation.noise_floor(2, 1e-6)) == pytest.approx(general, rel=1e-5)
 
 
+def test_asymmetry_is_what_rows_and_columns_do_not_explain(x64):
+    rows, columns = jnp.arange(3.0)[:, None], jnp.array([[1.0, -2.0, 5.0]])
+    assert float(specialisation.asymmetry(rows + columns)) < 1e-15
+    assert float(specialisation.asymmetry(rows + columns + jnp.eye(3))) == pytest.approx(2**0.5, rel=1e-14)
+
+
 def test_escape_times_scatter_as_logarithms_of_normal_numbers(x64):
     z = np.random.default_rng(0).standard_normal((200_000, 4))
     for index in (1, 4):
