@@ -71,6 +71,23 @@ CONFIGURATIONS = {
     "rosenfeld2023": (
         {"outlier": 30.0, "rates": (0.075, 0.1), "slow_variances": (1.0, 0.2, 0.04), "slow_rate": 0.055, "draws": 2},
         {"feature": 8.0, "width": 24, "net_rate": 0.4, "slow_variances": (0.5, 0.1, 0.03, 0.02), "slow_rate": 0.09},
+    "saad1995": (
+        {
+            "learning_rate": 0.7,
+            "noise": 0.2,
+            "large": 2000,
+            "escape_sizes": (50, 150),
+            "escapes": 64,
+            "shares": (1.05,),
+        },
+        {
+            "learning_rate": 1.3,
+            "noise": 0.05,
+            "sizes": (50, 150),
+            "runs": 1024,
+            "scale": 0.1,
+            "escape_sizes": (50, 100),
+        },
     ),
     "saxe2013": (
         {"aligned_strengths": (2.0, 1.5), "u0": 0.02, "depths": (2, 4), "levels": 2, "gains": (0.95, 1.05)},

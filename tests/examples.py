@@ -319,6 +319,9 @@ EXAMPLES = {
     ),
     "tasks.in_context_features": lambda: AsFunction(tasks.in_context_features, tuple(PROMPTS()[:3])),
     "tasks.in_context_moments": lambda: AsFunction(lambda xx: tasks.in_context_moments(xx, 5), (2 * jnp.eye(2),)),
+    "tasks.labelled": lambda: AsFunction(
+        lambda key: tasks.labelled(key, lambda x: LINEAR.apply(best(), x), 4, 3, noise=0.1), (jax.random.key(0),)
+    ),
     "tasks.full_batch": lambda: AsStream(tasks.full_batch(data())),
     "tasks.two_clusters": lambda: AsFunction(
         lambda key: tasks.two_clusters(key, 6, 3, sigma=0.5, flipped=0.3), (jax.random.key(0),)

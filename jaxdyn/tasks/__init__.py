@@ -5,6 +5,7 @@ from jaxdyn.tasks.mixtures import Mixture, Outliers, opposing_outliers, two_clus
 from jaxdyn.tasks.regression import Regression, regression, teacher_student
 from jaxdyn.tasks.spectra import Covariances, binary_tree, covariances, frames, from_svd, linear_teacher
 from jaxdyn.tasks.streams import epochs, full_batch, minibatch, online
+from jaxdyn.tasks.teacher import labelled
 from jaxdyn.tasks.views import gaussian_pairs, noisy_copies, successive_states
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "in_context_features",
     "in_context_moments",
     "in_context_regression",
+    "labelled",
     "linear_teacher",
     "minibatch",
     "noisy_copies",

@@ -7,7 +7,9 @@ accelerated methods and their ODEs.  permutations: wide networks that vote.  hie
 kernel_regression: learning curves.  noether: symmetries under finite steps.  stability: minima of SGD.  centralflow:
 descent and RMSProp at the edge of stability, on average, by complementarity (a semidefinite problem), and opposing:
 two-layer networks with outliers, in closed form.  curl: sign-diverse plasticity.  perturbation: zeroth-order learning.
-saddles: plateaus and escapes from small weights.  embeddings: narrow networks within wide ones.
+saddles: plateaus and escapes from small weights.  embeddings: narrow networks within wide ones.  online: committees
+that learn online by their order parameters, with gaussian_integrals of their units, specialisation (plateaus, escape,
+stability) and fluctuations at finite size.
 """
 
 from jaxdyn.theory import (
@@ -16,7 +18,9 @@ from jaxdyn.theory import (
     curl,
     embeddings,
     equivalents,
+    fluctuations,
     gated,
+    gaussian_integrals,
     hierarchical,
     highdim,
     kernel_regression,
@@ -26,12 +30,14 @@ from jaxdyn.theory import (
     memorisation,
     momentum,
     noether,
+    online,
     opposing,
     permutations,
     perturbation,
     riccati,
     saddles,
     selfdistillation,
+    specialisation,
     stability,
 )
 
@@ -41,7 +47,9 @@ __all__ = [
     "curl",
     "embeddings",
     "equivalents",
+    "fluctuations",
     "gated",
+    "gaussian_integrals",
     "hierarchical",
     "highdim",
     "kernel_regression",
@@ -51,11 +59,13 @@ __all__ = [
     "memorisation",
     "momentum",
     "noether",
+    "online",
     "opposing",
     "permutations",
     "perturbation",
     "riccati",
     "saddles",
     "selfdistillation",
+    "specialisation",
     "stability",
 ]
