@@ -71,6 +71,7 @@ CONFIGURATIONS = {
     "rosenfeld2023": (
         {"outlier": 30.0, "rates": (0.075, 0.1), "slow_variances": (1.0, 0.2, 0.04), "slow_rate": 0.055, "draws": 2},
         {"feature": 8.0, "width": 24, "net_rate": 0.4, "slow_variances": (0.5, 0.1, 0.03, 0.02), "slow_rate": 0.09},
+    ),
     "saad1995": (
         {
             "learning_rate": 0.7,
