@@ -38,6 +38,7 @@ from scipy.special import erf  # noqa: E402
 
 import jaxdyn as jd  # noqa: E402
 from jaxdyn import models, observables, rules, tasks  # noqa: E402
+from jaxdyn._program import compiler_options  # noqa: E402
 from jaxdyn.theory import centralflow, complementarity, linear, online, saddles  # noqa: E402
 
 PEER = Path(__file__).parent / "peers" / "central_flow_cvxpy.py"
@@ -179,10 +180,24 @@ def central(repeats, rates=64, steps=100):
         run = jd.train(jax.grad(error), optax.sgd(rate), stream, start, times=[1000], observe=observe)
         return run.observed["loss"]
 
+    @jax.jit
+    def step(w, rate):
+        return jax.tree.map(lambda a, g: a - rate * g, w, jax.grad(error)(w, batch))
+
+    def stepped():
+        ends = []
+        for rate in grid:
+            w = start
+            for _ in range(1000):
+                w = step(w, rate)
+            ends.append(error(w, batch))
+        return jnp.stack(ends)
+
     scanned, alone = jax.jit(jax.vmap(descend)), jax.jit(descend)
     _, building_scan, scan = clocked(lambda: scanned(grid), repeats)
     _, building_alone, loop = clocked(lambda: jnp.stack([alone(rate) for rate in grid]), repeats)
     size = sum(a.size for a in jax.tree.leaves(start))
+    _, _, python = clocked(stepped, 1)
     print(f"{rates} learning rates: {steps} steps of central flow, 1000 of descent; {size} parameters, 64 examples\n")
     rows = [
         ["central flow, vmap", f"{seconds:.3g}", "1.0", f"{building:.1f}", ""],
@@ -195,6 +210,7 @@ def central(repeats, rates=64, steps=100):
         ],
         ["descent, vmap", f"{scan:.3g}", "1.0", f"{building_scan:.1f}", ""],
         ["descent, a loop of calls", f"{loop:.3g}", f"{loop / scan:.1f}", f"{building_alone:.1f}", ""],
+        ["descent, Python loops over jitted steps", f"{python:.3g}", f"{python / scan:.1f}", "", ""],
     ]
     table(["", "CPU s", "times vmap", "first call (CPU s)", "difference"], rows)
 
@@ -246,7 +262,7 @@ def committees(repeats, seeds=100, d=400, k=3, alpha=10, rate=1.0):
     _, _, spent = clocked(lambda: by_numpy(seeds, d, k, alpha, rate), max(1, repeats // 2))
     rows = [["NumPy, all seeds in each step", f"{spent:.3g}", "1.0", "", ""]]
     for name, run in (("chain of order parameters", chain), ("with weights, `train`", weights)):
-        many = jax.jit(jax.vmap(run))
+        many = jax.jit(jax.vmap(run), compiler_options=compiler_options())  # as sweeps are compiled
         values, building, seconds = clocked(lambda f=many: f(keys), repeats)
         mean, sem = float(values.mean()), float(values.std()) / seeds**0.5
         rows.append([name, f"{seconds:.3g}", f"{spent / seconds:.1f}", f"{mean:.4f} +- {sem:.4f}", f"{building:.1f}"])
