@@ -86,7 +86,8 @@ def saddle_table(
     def judge(flat):
         params = unravel(flat)
         saddle = project_to_saddle(loss, params, batch)
-        moved = jnp.linalg.norm(ravel_pytree(saddle)[0] - flat) / jnp.linalg.norm(flat)
+        size = jnp.maximum(jnp.linalg.norm(flat), jnp.finfo(flat.dtype).tiny)
+        moved = jnp.linalg.norm(ravel_pytree(saddle)[0] - flat) / size
         here = snapshot(loss, batch)(State(0, saddle))
         found = {"saddle_loss": here["loss"], "residual": here["gradient_norm"], "distance": moved}
         width = {} if units is None else effective_width(units)(State(0, params))
@@ -262,7 +263,7 @@ def clusters(
 
     def observe(state):
         place, weight = units(state.params)
-        works = jnp.abs(weight) >= active * jnp.max(jnp.abs(weight))
+        works = (jnp.abs(weight) >= active * jnp.max(jnp.abs(weight))) & (weight != 0)
         apart = jnp.sqrt(jnp.sum((place[:, None] - place[None]) ** 2, -1))
         together = (apart <= radius) & (weight[:, None] * weight[None] > 0) & works[None]
         return {"clusters": jnp.sum(jnp.where(works, 1 / jnp.maximum(jnp.sum(together, 1), 1), 0))}
@@ -294,15 +295,19 @@ def charges(of: Callable[[Params], Float[Array, "..."]], loss: Loss, batch: Batc
     Raises ValueError where that fails at the concrete parameters `like`: the largest |cosine| of the angle between a
     charge's gradient and the loss's is not 0 to half the digits.
     """
-    gradient = ravel_pytree(jax.grad(loss)(like, batch))[0]
     flat, unravel = ravel_pytree(like)
-    if not isinstance(gradient, jax.core.Tracer):
+
+    @jax.jit
+    def largest_cosine(flat):
+        gradient = jax.grad(lambda w: loss(unravel(w), batch))(flat)
         generators = jax.jacrev(lambda w: jnp.ravel(of(unravel(w))))(flat)
         sizes = jnp.linalg.norm(generators, axis=1) * jnp.linalg.norm(gradient)
-        cosine = jnp.max(jnp.abs(generators @ gradient) / jnp.where(sizes == 0, 1, sizes))
-        if cosine > jnp.finfo(flat.dtype).eps ** 0.5:
-            raise ValueError(
-                f"of: is no charge of a symmetry of this loss: the cosine between its gradient and the loss's is "
-                f"{cosine:.3g}, not 0; pass one whose gradient is the generator of a symmetry"
-            )
+        return jnp.max(jnp.abs(generators @ gradient) / jnp.where(sizes == 0, 1, sizes))
+
+    cosine = largest_cosine(flat)
+    if not isinstance(cosine, jax.core.Tracer) and cosine > jnp.finfo(flat.dtype).eps ** 0.5:
+        raise ValueError(
+            "of: is no charge of a symmetry of this loss: the cosine between its gradient and the loss's is "
+            f"{cosine:.3g}, not 0; pass one whose gradient is the generator of a symmetry"
+        )
     return lambda state: {"charges": of(state.params)}
