@@ -113,6 +113,8 @@ def test_widths_are_participation_ratios():
     s = np.linalg.svd(tilted, compute_uv=False)
     seen = observables.rank_distance(lambda p: p, 1)(jd.State(0, tilted))
     np.testing.assert_allclose(seen["rank_distance"], s[1] / s[0], rtol=1e-12)
+    with pytest.raises(ValueError, match="rank: 4 of 4 singular values; pass 1 <= rank < 4"):
+        observables.rank_distance(lambda p: p, 4)(jd.State(0, tilted))
 
 
 def test_clusters_are_of_one_sign_near_and_active():
