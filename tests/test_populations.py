@@ -80,13 +80,14 @@ def test_linear_convolutions_and_attention_are_linear_networks_of_second_moments
 def test_moments_of_prompts_are_those_of_drawn_ones():
     q = models.orthogonal(jax.random.key(0), 3, 3)
     covariance = tasks.from_svd(q, jnp.array([1.0, 0.5, 0.2]), q)
-    prompts = tasks.in_context_regression(jax.random.key(1), 20_000, 4, covariance)
+    prompts = tasks.in_context_regression(jax.random.key(1), 20_000, 2, covariance)
     np.testing.assert_allclose(prompts.x[:, 0].T @ prompts.query, 0, atol=4.5 * 20_000**0.5)
-    features, exact = tasks.in_context_features(*prompts[:3]), tasks.in_context_moments(covariance, 4)
+    features, exact = tasks.in_context_features(*prompts[:3]), tasks.in_context_moments(covariance, 2)
     for i, j in ((0, 0), (0, 4), (3, 5), (7, 7), (2, 6)):
         within_sampling_error(np.asarray(features[:, i] * features[:, j]), exact.xx[i, j])
         within_sampling_error(np.asarray(prompts.target * features[:, i]), exact.yx[0, i])
     within_sampling_error(np.asarray(prompts.target**2), exact.yy[0, 0])
+    within_sampling_error(np.sum(features**2, 1), np.trace(exact.xx))
 
 
 def test_a_softmax_of_small_scores_averages_and_adds_linear_attention():

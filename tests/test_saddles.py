@@ -181,7 +181,7 @@ def test_a_run_that_never_leaves_is_a_saddle_at_its_end():
     run = jd.train(jax.grad(loss), optax.sgd(0.1), stream, start, times=np.arange(0, 50, 10), observe=observe)
     table = observables.saddle_table(run, loss, moments, like=start)
     assert table.sizes["saddle"] == 1
-    assert (float(table["index"][0]), bool(table.left[0]), float(table.residual[0])) == (6, False, 0)
+    assert [float(table[name][0]) for name in ("index", "left", "residual", "distance")] == [6, 0, 0, 0]
 
 
 def trained(model, loss, data, scale, rate, steps):

@@ -129,6 +129,9 @@ def test_blow_up_times_of_aligned_units_are_their_closed_forms():
     np.testing.assert_allclose(time, 1 / (2**0.5 * 3 * u), rtol=1e-6)
     deep = saddles.blow_up_time(jnp.prod, jnp.full(5, 0.1), degree=5)
     np.testing.assert_allclose(deep, 0.1**-3 / 3, rtol=1e-6)
+    # So few steps that it has grown 100 times only, and 1e-4 of the time is what is left.
+    short = saddles.blow_up_time(jnp.prod, jnp.full(4, 0.1), degree=4, steps=165)
+    np.testing.assert_allclose(short, 0.1**-2 / 2, rtol=1e-6)
     with pytest.raises(ValueError, match="degree: 2"):
         saddles.blow_up_time(jnp.prod, jnp.ones(2), degree=2)
 
