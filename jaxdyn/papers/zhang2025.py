@@ -177,7 +177,7 @@ CLAIMS = (
           lambda r: _off_time(_net(r, "linear kernels")), 1e-3),
     Claim("neurons of equal singular values pass no saddle but the start",
           lambda r: abs(_kind(r, "equal").saddle.sum("share") - 1).max(), 0.5),
-    Claim("unless their scales differ: then one by one learns", lambda r: _off_width(_kind(r, "scales")), 0.05),
+    Claim("unless their scales differ: then one after another", lambda r: _off_width(_kind(r, "scales")), 0.05),
     Claim("quadratic neurons do so from equal scales", lambda r: _off_width(_net(r, "quadratic neurons")), 0.05),
     Claim("and first drop when a single one of them would have blown up, up to a constant, to 0.1 %",
           lambda r: _off_time(_net(r, "quadratic neurons")), 1e-3),
