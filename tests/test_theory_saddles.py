@@ -10,7 +10,7 @@ from scipy.integrate import quad, solve_ivp
 from scipy.optimize import minimize
 
 import jaxdyn as jd
-from jaxdyn import models, tasks
+from jaxdyn import models, observables, rules, tasks
 from jaxdyn.theory import embeddings, linear, saddles
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -62,6 +62,9 @@ def test_linear_plateaus_are_best_approximations_of_low_rank():
     np.testing.assert_allclose(saddles.linear_plateaus(s), expected, atol=1e-13)
 
 
+best_rectifier = jax.jit(saddles.best_rectifier)
+
+
 @pytest.mark.parametrize(("v", "patches"), [((3.0, -1.0), 1), ((2.0, 1.0), 1), ((1.0, -0.5), 4), ((-2.0, 0.3), 3)])
 def test_best_rectifier_beats_all_on_a_grid_and_meets_the_best(v, patches):
     # In the plane E relu(a.x) relu(b.x) is 2 = E |x|^2 times a mean over the angle of x.
@@ -70,12 +73,12 @@ def test_best_rectifier_beats_all_on_a_grid_and_meets_the_best(v, patches):
     overlap = 2 * rectified.T @ rectified / len(angles)
     mean = np.sqrt(np.pi / 2) * rectified.mean(0)
     kernel = patches * overlap + patches * (patches - 1) * mean[:, None] * mean[None]
-    u = np.array([[1.0, 0.0], [0.0, 1.0]])
+    u = np.eye(2)
     teacher = np.zeros(len(angles) // 4)
     teacher[[0, len(teacher) // 4]] = v
     g = kernel @ teacher
     losses = (teacher @ g - g**2 / np.diag(kernel)) / 2
-    loss, unit = saddles.best_rectifier(u, np.array(v), patches)
+    loss, unit = best_rectifier(u, np.array(v), patches)
     best = np.argmin(losses)
     # The grid of 0.4 degrees is off by no more than half its spacing, where the loss is a parabola.
     assert -(teacher @ g) * np.deg2rad(0.2) ** 2 / 2 < loss - losses[best] < 1e-6
@@ -86,9 +89,9 @@ def test_best_rectifier_beats_all_on_a_grid_and_meets_the_best(v, patches):
 
 def test_at_the_drop_half_of_the_loss_of_a_mode_is_gone():
     s, u0 = np.array([3.0, 1.0]), np.array([1e-8, 1e-4])
-    np.testing.assert_allclose((s - linear.mode_strength(saddles.drop_times(s, u0), s, u0)) ** 2, s**2 / 2, rtol=1e-9)
-    deep = linear.deep_mode_strength(saddles.drop_times(s, u0, 4.0), s, u0, 4.0)
-    np.testing.assert_allclose((s - deep) ** 2, s**2 / 2, rtol=1e-9)
+    at = jax.jit(lambda depth: linear.deep_mode_strength(saddles.drop_times(s, u0, depth), s, u0, depth))
+    for depth in (2.0, 4.0):
+        np.testing.assert_allclose((s - at(depth)) ** 2, s**2 / 2, rtol=1e-9)
 
 
 def linear_saddle(s, rank, hidden, sizes=(6, 5)):
@@ -126,6 +129,9 @@ def test_blow_up_times_of_aligned_units_are_their_closed_forms():
     np.testing.assert_allclose(time, 1 / (2**0.5 * 3 * u), rtol=1e-6)
     deep = saddles.blow_up_time(jnp.prod, jnp.full(5, 0.1), degree=5)
     np.testing.assert_allclose(deep, 0.1**-3 / 3, rtol=1e-6)
+    # So few steps that it has grown 100 times only, and 1e-4 of the time is what is left.
+    short = saddles.blow_up_time(jnp.prod, jnp.full(4, 0.1), degree=4, steps=165)
+    np.testing.assert_allclose(short, 0.1**-2 / 2, rtol=1e-6)
     with pytest.raises(ValueError, match="degree: 2"):
         saddles.blow_up_time(jnp.prod, jnp.ones(2), degree=2)
 
@@ -219,9 +225,10 @@ def test_embeddings_keep_the_loss_and_carry_gradients_linearly(case):
     loss = layer_loss(name)
     wide = embed(jnp.asarray(U), jnp.asarray(V))
     assert wide[0].shape[0] == wide[1].shape[0] > 3
-    np.testing.assert_allclose(loss(*wide), loss(U, V), rtol=1e-12)
-    expected = carried(*jax.grad(loss, argnums=(0, 1))(U, V))
-    for found, correct in zip(jax.grad(loss, argnums=(0, 1))(*wide), expected, strict=True):
+    slopes = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))
+    (value, gradient), (narrow, slope) = slopes(*wide), slopes(U, V)
+    np.testing.assert_allclose(value, narrow, rtol=1e-12)
+    for found, correct in zip(gradient, carried(*slope), strict=True):
         np.testing.assert_allclose(found, correct, atol=1e-13)
 
 
@@ -283,3 +290,45 @@ def test_descent_keeps_the_invariant_manifolds():
     s = np.linalg.svd(np.concatenate([w, z], 1), compute_uv=False)
     assert s[1] > 0.1
     assert s[2] < 1e-12
+
+
+def test_a_deep_network_drops_when_all_of_it_would_blow_up_up_to_the_lead():
+    # At small weights the whole network is one unit of degree 3, whose energy is <target, W_3 W_2 W_1>.
+    s, target = 3.0, jnp.diag(jnp.array([3.0, 1.0]))
+    net, loss = models.deep_linear((2, 3, 3, 2)), rules.covariance_loss(models.product)
+    moments, lead = tasks.linear_teacher(target), saddles.blow_up_lead((1 - 0.5**0.5) * s, s, 3.0)
+
+    @jax.jit
+    def both(scale):
+        start = jax.tree.map(lambda w: scale * w, net.init(jax.random.key(3)))
+        escape = saddles.blow_up_time(lambda w: jnp.sum(models.product(w) * target), start, steps=600)
+        times, observe = 1.1 * escape * jnp.linspace(0, 1, 1501), lambda state: {"loss": loss(state.params, moments)}
+        run = jd.flow(jax.grad(loss), moments, start, times=times, observe=observe, solver=jd.RK4(0.02))
+        return escape, observables.level_times(times, run.observed["loss"], jnp.array([(5 + 0.5) / 2]))[0]
+
+    for scale in (0.1, 0.05):
+        escape, drop = both(scale)
+        # The next mode has learned a share of the order of the scale by then.
+        assert abs(escape - drop - lead) < scale * lead
+
+
+def test_merged_heads_of_attention_drop_once_after_the_logarithm_of_their_scale():
+    variances = jnp.array([1.0, 0.6])
+    moments, loss = tasks.in_context_moments(jnp.diag(variances), 20), rules.covariance_loss(models.attention_product)
+    levels = saddles.attention_plateaus(variances, 20, 2)[0]
+    rate = jnp.linalg.norm(variances**2)
+
+    @jax.jit
+    @jax.vmap
+    def flow(scale):
+        start = jax.tree.map(lambda w: scale * w, models.in_context_attention(2, 4).init(jax.random.key(0)))
+        times, observe = jnp.linspace(0, 40, 801), observables.snapshot(loss, moments)
+        seen = jd.flow(jax.grad(loss), moments, start, times=times, observe=observe, solver=jd.RK4(0.05)).observed
+        saddle = observables.saddle_records(seen["loss"], seen["gradient_norm"])
+        return jnp.sum(saddle), observables.level_times(times, seen["loss"], levels.mean()[None])[0], seen["loss"][-1]
+
+    count, drops, end = flow(jnp.array([1e-4, 1e-6]))
+    np.testing.assert_array_equal(count, 1)
+    np.testing.assert_allclose(end, levels[1], rtol=1e-6)
+    # Linear interpolation between records 0.05 apart is off by 1e-4 or less.
+    np.testing.assert_allclose(drops[1] - drops[0], np.log(100) / rate, atol=1e-3)

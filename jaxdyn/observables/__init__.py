@@ -1,4 +1,7 @@
-"""Observables: factories of pure functions `State -> {name: array}`; the names are the factories' own."""
+"""Observables: factories of pure functions `State -> {name: array}`; the names are the factories' own.
+
+With them go a few functions of what a run has recorded: its saddles, levels and groups of examples.
+"""
 
 from jaxdyn.observables.curvature import hessian_eigenvalues, hessian_index, sharpness
 from jaxdyn.observables.gradients import gradient_norm, loss

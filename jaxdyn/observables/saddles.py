@@ -86,7 +86,8 @@ def saddle_table(
     def judge(flat):
         params = unravel(flat)
         saddle = project_to_saddle(loss, params, batch)
-        moved = jnp.linalg.norm(ravel_pytree(saddle)[0] - flat) / jnp.linalg.norm(flat)
+        size = jnp.maximum(jnp.linalg.norm(flat), jnp.finfo(flat.dtype).tiny)
+        moved = jnp.linalg.norm(ravel_pytree(saddle)[0] - flat) / size
         here = snapshot(loss, batch)(State(0, saddle))
         found = {"saddle_loss": here["loss"], "residual": here["gradient_norm"], "distance": moved}
         width = {} if units is None else effective_width(units)(State(0, params))
@@ -95,14 +96,10 @@ def saddle_table(
     judged = [jax.tree.map(np.asarray, judge(seen["params"][record])) for record in records]
     table = {name: values[records] for name, values in seen.items() if name != "params"}
     table |= {name: np.stack([row[name] for row in judged]) for name in judged[0]}
-    table |= {
-        "time": np.asarray(run.time)[records],
-        "record": records,
-        "left": np.arange(len(records)) < len(records) - 1,
-    }
-    return xr.Dataset(
-        {name: ("saddle", values) for name, values in table.items()}, attrs={"parameters": len(seen["params"][0])}
-    )
+    left = np.arange(len(records)) < len(records) - 1
+    table |= {"time": np.asarray(run.time)[records], "record": records, "left": left}
+    columns = {name: ("saddle", values) for name, values in table.items()}
+    return xr.Dataset(columns, attrs={"parameters": len(seen["params"][0])})
 
 
 def _snapshots(run, like):
@@ -154,10 +151,9 @@ def saddle_records(
         new = (falling ^ turned, jnp.where(further | turned, y, extreme), jnp.where(further | turned, k, place))
         return new, (turned & falling, place)
 
-    # Where the gradient is 0, all that follows lies infinitely higher.
-    heights = jnp.where(
-        ended, jnp.nan, jnp.where(jnp.isneginf(height), jnp.log10(jnp.finfo(height.dtype).tiny), height)
-    )
+    # A gradient of 0 lies below all others, but not infinitely.
+    height = jnp.maximum(height, jnp.log10(jnp.finfo(height.dtype).tiny))
+    heights = jnp.where(ended, jnp.nan, height)
     start = (jnp.asarray(True), heights[0], records[0])
     _, (left, places) = jax.lax.scan(climb, start, (heights, records))
     return jnp.zeros(len(loss), bool).at[places].max(left)
@@ -229,6 +225,7 @@ def effective_width(units: Callable[[Params], Float[Array, "units ..."]]) -> Obs
     Participation ratios (sum x)^2 / sum x^2 of the squared norms of the rows of `units(params)` and of the squares of
     their singular values.  A row holds all weights of a unit, those in and those out, or what it contributes (such as
     `models.attention_heads`).  A saddle of rank r has r directions: in r units (sparse), or spread over all of them.
+    NaN where all are 0.
 
     >>> {name: f"{width:.1f}" for name, width in effective_width(lambda w: w)(State(0, jnp.ones((4, 2)))).items()}
     {'unit_width': '4.0', 'direction_width': '1.0'}
@@ -237,6 +234,8 @@ def effective_width(units: Callable[[Params], Float[Array, "units ..."]]) -> Obs
     def observe(state):
         rows = units(state.params)
         rows = rows.reshape(len(rows), -1)
+        # Scaled, or fourth powers of small initial weights would underflow.
+        rows = rows / jnp.max(jnp.abs(rows))
         products = rows @ rows.T
         norms = jnp.diagonal(products)
         # The sum of the fourth powers of singular values is that of the squares of all products of rows.
@@ -262,7 +261,7 @@ def clusters(
 
     def observe(state):
         place, weight = units(state.params)
-        works = jnp.abs(weight) >= active * jnp.max(jnp.abs(weight))
+        works = (jnp.abs(weight) >= active * jnp.max(jnp.abs(weight))) & (weight != 0)
         apart = jnp.sqrt(jnp.sum((place[:, None] - place[None]) ** 2, -1))
         together = (apart <= radius) & (weight[:, None] * weight[None] > 0) & works[None]
         return {"clusters": jnp.sum(jnp.where(works, 1 / jnp.maximum(jnp.sum(together, 1), 1), 0))}
@@ -274,11 +273,13 @@ def rank_distance(of: Callable[[Params], Float[Array, "_ _"]], rank: int) -> Obs
     """Observe how far the matrix `of(params)` is from that `rank`, `rank_distance` = sigma_(rank + 1) / sigma_rank.
 
     For linear units with all their weights in the rows it is the distance to the invariant manifold of a narrower
-    network.
+    network.  Raises ValueError for a rank that is none of a narrower one.
     """
 
     def observe(state):
         singular = jnp.linalg.svd(of(state.params), compute_uv=False)
+        if not 1 <= rank < len(singular):
+            raise ValueError(f"rank: {rank} of {len(singular)} singular values; pass 1 <= rank < {len(singular)}")
         return {"rank_distance": singular[rank] / singular[rank - 1]}
 
     return observe
@@ -294,15 +295,19 @@ def charges(of: Callable[[Params], Float[Array, "..."]], loss: Loss, batch: Batc
     Raises ValueError where that fails at the concrete parameters `like`: the largest |cosine| of the angle between a
     charge's gradient and the loss's is not 0 to half the digits.
     """
-    gradient = ravel_pytree(jax.grad(loss)(like, batch))[0]
     flat, unravel = ravel_pytree(like)
-    if not isinstance(gradient, jax.core.Tracer):
+
+    @jax.jit
+    def largest_cosine(flat):
+        gradient = jax.grad(lambda w: loss(unravel(w), batch))(flat)
         generators = jax.jacrev(lambda w: jnp.ravel(of(unravel(w))))(flat)
         sizes = jnp.linalg.norm(generators, axis=1) * jnp.linalg.norm(gradient)
-        cosine = jnp.max(jnp.abs(generators @ gradient) / jnp.where(sizes == 0, 1, sizes))
-        if cosine > jnp.finfo(flat.dtype).eps ** 0.5:
-            raise ValueError(
-                f"of: is no charge of a symmetry of this loss: the cosine between its gradient and the loss's is "
-                f"{cosine:.3g}, not 0; pass one whose gradient is the generator of a symmetry"
-            )
+        return jnp.max(jnp.abs(generators @ gradient) / jnp.where(sizes == 0, 1, sizes))
+
+    cosine = largest_cosine(flat)
+    if not isinstance(cosine, jax.core.Tracer) and cosine > jnp.finfo(flat.dtype).eps ** 0.5:
+        raise ValueError(
+            "of: is no charge of a symmetry of this loss: the cosine between its gradient and the loss's is "
+            f"{cosine:.3g}, not 0; pass one whose gradient is the generator of a symmetry"
+        )
     return lambda state: {"charges": of(state.params)}

@@ -22,11 +22,10 @@ from jaxdyn.theory import linear, saddles
 TITLE = "Saddle-to-saddle dynamics explains a simplicity bias across neural network architectures"
 REFERENCE = Reference(TITLE, "Zhang, Saxe, Latham", 2025, "2512.20607", "saddles")
 QUICK = dict(
-    strengths=(4.0, 2.0, 1.0, 0.5), width=20, random=16, kernels=(3.0, 1.5, 0.75), curvature=2.0, units=8,
-    teacher=(3.0, -1.0), kernel_teacher=(1.0, -0.5), patches=4.0, variances=(1.0, 0.6, 0.35), length=32, heads=6,
-    prompts=64, seeds=2, records=1200,
+    strengths=(4.0, 2.0, 1.0, 0.5), width=20, random=16, kernels=(3.0, 1.5, 0.75), curvature=2.0, units=8, heads=6,
+    variances=(1.0, 0.6, 0.35), teacher=(3.0, -1.0), kernel_teacher=(1.0, -0.5), patches=4.0, seeds=2, records=1200,
 )  # fmt: skip
-SIZES = {"quick": QUICK, "paper": QUICK | {"random": 100, "width": 40, "seeds": 8, "prompts": 1000, "records": 4000}}
+SIZES = {"quick": QUICK, "paper": QUICK | {"random": 100, "width": 40, "seeds": 8, "records": 4000}}
 NETWORKS = ["linear kernels", "linear attention", "softmax attention", "quadratic neurons", "rectifiers", "kinks"]
 DIMS = dict.fromkeys(("loss", "gradient_norm", "norm", "width"), ("share", "network")) | {"share": "share"}
 DIMS |= dict.fromkeys(("levels", "drops_theory"), ("network", "n")) | {"time": "network"}
@@ -48,7 +47,7 @@ def neurons(key, s, sizes, scale):
     return Network(weights, covariance_loss(models.product), moments, acts, time, levels, drops)
 
 
-def layers(key, *, kind, strengths, width, records):
+def layers(key, *, kind, strengths, width, **_):
     """Linear neurons: of strengths given, equal ones, those from units of very different scales, and all at random."""
     k_numbers, k_weights = jax.random.split(key)
     a, full = jax.random.uniform(k_numbers, (5,), jnp.float32).astype(float), jnp.ones(width)
@@ -59,10 +58,10 @@ def layers(key, *, kind, strengths, width, records):
     return {"linear neurons": neurons(k_weights, s[kind], (5, width, 4), scales[kind])}
 
 
-def architectures(key, *, twin, width, kernels, curvature, units, teacher, kernel_teacher, patches, variances, length,
-                  heads, prompts, records):  # fmt: skip
+def architectures(key, *, twin, width, kernels, curvature, units, heads, variances, teacher, kernel_teacher, patches,
+                  records):  # fmt: skip
     """All others; the twin of rectifiers is a convolution of them, that of softmax attention has a single head."""
-    k, s, nets = jax.random.split(key, 7), jnp.array(variances), []
+    k, s, c, nets = jax.random.split(key, 7), jnp.array(variances), curvature, []
     # A convolution of 6 patches of 4 inputs: the target is a matrix, of patches and kernels.
     net = neurons(k[0], jnp.array(kernels), (4, width, 6), 1e-4)
     weights, rows = {"u": net.params[0], "v": net.params[1].T}, lambda w: jnp.concatenate([w["u"], w["v"]], 1)
@@ -70,23 +69,22 @@ def architectures(key, *, twin, width, kernels, curvature, units, teacher, kerne
     nets.append(net._replace(params=weights, loss=loss, batch=moments, width=acting("direction", rows)))
 
     attention, acts = partial(models.in_context_attention, rank=1), acting("unit", models.attention_heads)
-    weights, levels = attention(s.size, heads, scale=0.05).init(k[3]), saddles.attention_plateaus(s, length)[0]
-    loss, moments = covariance_loss(models.attention_product), tasks.in_context_moments(jnp.diag(s), length)
+    weights, levels = attention(s.size, heads, scale=0.05).init(k[3]), saddles.attention_plateaus(s, 32)[0]
+    loss, moments = covariance_loss(models.attention_product), tasks.in_context_moments(jnp.diag(s), 32)
     nets.append(Network(weights, loss, moments, acts, 80 / s[-1] ** 2, levels))
     model = attention(2, 3, softmax=True, scale=jnp.array([0.05, 0.005, 0.0005]))
     # Heads of zero keys and queries just average the prompt, and stay so.
     single = jnp.where(twin, jnp.array([1, 0, 0]), 1)[:, None, None]
     weights = {name: w if name == "v" else single * w for name, w in model.init(k[4]).items()}
-    data = tasks.in_context_regression(k[5], prompts, 12, jnp.diag(s[:2]))
+    data = tasks.in_context_regression(k[5], 100, 12, jnp.diag(s[:2]))
     nets.append(Network(weights, squared_error(model.apply), (data[:3], data[3]), acts, 100 / s[1] ** 2))
 
-    goal = {"u": jnp.eye(3), "v": jnp.full(3, curvature)}
+    goal = {"u": jnp.eye(3), "v": jnp.full(3, c)}
     weights = models.two_layer(3, units, activation=jnp.square, scale=0.02).init(k[1])
-    escape = partial(saddles.blow_up_time, lambda w: 5 * curvature * w["v"] * w["u"] @ w["u"])
+    escape = partial(saddles.blow_up_time, lambda w: 5 * c * w["v"] * w["u"] @ w["u"])
     escapes, (levels, excess) = jnp.sort(jax.vmap(escape)(weights)), saddles.quadratic_plateaus(goal["v"])
     acts = acting("unit", lambda w: w["v"][:, None, None] * w["u"][:, :, None] * w["u"][:, None])
-    drops = escapes[:1] - saddles.quadratic_lead(curvature + excess[1])
-    time = jnp.minimum(3 * escapes[2], 60 / curvature)  # for stable steps
+    drops, time = escapes[:1] - saddles.quadratic_lead(c + excess[1]), jnp.minimum(3 * escapes[2], 60 / c)
     nets.append(Network(weights, teacher_student("square"), goal, acts, time, levels, drops))
     rectifiers = partial(models.two_layer, 2, activation=jax.nn.relu, balanced=True, scale=1e-4)
     goal = {"u": jnp.eye(2), "v": jnp.where(twin, jnp.array(kernel_teacher), jnp.array(teacher))}
@@ -131,14 +129,16 @@ def judged(runs):
     seen = [runs[name].transpose(..., "share") for name in ("loss", "gradient_norm")]
     find = jax.jit(jax.vmap(partial(see.saddle_records, prominence=0.2)))
     found = find(*(a.values.reshape(-1, a.sizes["share"]) for a in seen))
-    return runs.assign(saddle=(seen[0].dims, np.reshape(found, seen[0].shape)))
+    return runs.assign(saddle=(seen[0].dims, np.asarray(found).reshape(seen[0].shape)))
 
 
-def run(*, sweep=sweep, strengths, width, random, seeds, records, **options):
+def run(*, sweep=sweep, strengths, width, random, kernels, curvature, units, heads, variances, teacher, kernel_teacher,
+        patches, seeds, records):  # fmt: skip
     """Train all networks; return what they pass beside what theory says of it."""
-    kinds = ["given", "equal", "scales", "random"]
-    layered = partial(staircase, networks=partial(layers, strengths=strengths, width=width), records=records)
-    others = partial(staircase, networks=architectures, width=width, records=records, **options)
+    kinds, given = ["given", "equal", "scales", "random"], {"records": records, "width": width}
+    layered = partial(staircase, networks=partial(layers, strengths=strengths), **given)
+    given |= dict(kernels=kernels, curvature=curvature, units=units, heads=heads, variances=variances, teacher=teacher)
+    others = partial(staircase, networks=architectures, kernel_teacher=kernel_teacher, patches=patches, **given)
     with jax.enable_x64(True):
         layered = sweep(layered, {"kind": np.arange(4)}, seeds=random, dims=DIMS).isel(network=0)
         others = sweep(others, {"twin": (0, 1)}, seeds=seeds, dims=DIMS)
@@ -177,7 +177,7 @@ CLAIMS = (
           lambda r: _off_time(_net(r, "linear kernels")), 1e-3),
     Claim("neurons of equal singular values pass no saddle but the start",
           lambda r: abs(_kind(r, "equal").saddle.sum("share") - 1).max(), 0.5),
-    Claim("unless their scales differ: then one by one learns", lambda r: _off_width(_kind(r, "scales")), 0.05),
+    Claim("unless their scales differ: then one after another", lambda r: _off_width(_kind(r, "scales")), 0.05),
     Claim("quadratic neurons do so from equal scales", lambda r: _off_width(_net(r, "quadratic neurons")), 0.05),
     Claim("and first drop when a single one of them would have blown up, up to a constant, to 0.1 %",
           lambda r: _off_time(_net(r, "quadratic neurons")), 1e-3),

@@ -4,13 +4,14 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Real
 
 from jaxdyn.rules.losses import Loss
 from jaxdyn.types import Params
 
 
-def teacher_student(activation: str, patches: int = 1) -> Loss:
+def teacher_student(activation: str, patches: Real[ArrayLike, ""] = 1) -> Loss:
     """Return `loss(params, teacher) = 1/2 E (y - y_teacher)^2` of two-layer networks for standard normal inputs.
 
     Both are {"u": (units, inputs), "v": (units,)} of `models.two_layer`, y = sum_i v_i sum_p phi(u_i . x_p) with

@@ -68,7 +68,7 @@ def attention_plateaus(
 
 
 def best_rectifier(
-    u: Float[ArrayLike, "units 2"], v: Float[ArrayLike, " units"], patches: int = 1, angles: int = 720
+    u: Float[ArrayLike, "units 2"], v: Float[ArrayLike, " units"], patches: Numbers = 1, angles: int = 720
 ) -> tuple[Float[Array, ""], Float[Array, "2"]]:
     """Return the loss of the best single rectifier for a teacher sum_i v_i relu(u_i . x), and its strength as a vector.
 
