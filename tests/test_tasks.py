@@ -152,6 +152,7 @@ def test_outliers_share_a_feature_that_tells_nothing_of_the_label():
         np.testing.assert_allclose(group.var(0), 0.09, rtol=4.5 * (2 / 500) ** 0.5)
     np.testing.assert_allclose(usual.mean(0), 0, atol=4.5 / 4000**0.5)
     np.testing.assert_array_equal(data.labels[4000:], data.group[4000:])
+    np.testing.assert_array_equal(data.group[4000:], np.repeat([1, -1], 500))
     # A linear teacher: least squares gets its direction, and that labels all usual examples.
     direction = np.linalg.lstsq(usual, data.labels[:4000], rcond=None)[0]
     assert np.mean(np.sign(usual @ direction) == data.labels[:4000]) > 0.97

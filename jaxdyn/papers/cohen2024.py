@@ -27,9 +27,9 @@ TITLE = "Understanding optimization in deep learning with central flows"
 REFERENCE = Reference(TITLE, "Cohen, Damian, Talwalkar, Kolter, Lee", 2024, "2410.24206", "saddles")
 QUICK = dict(
     examples=32, inputs=3, width=8, rate=0.6, high=0.9, unstable=2.0, scalar=0.04, adaptive=0.005, decay=0.95,
-    kick=1e-4, steps=500, window=60, top=4, networks=2,
+    kick=1e-4, steps=500, window=60, top=3, networks=2,
 )  # fmt: skip
-SIZES = {"quick": QUICK, "paper": QUICK | {"examples": 64, "width": 12, "steps": 2000, "top": 5, "networks": 4}}
+SIZES = {"quick": QUICK, "paper": QUICK | {"examples": 64, "width": 12, "steps": 2000, "top": 4, "networks": 4}}
 LOSS = squared_error(mlp((1, 1)).apply)  # of networks of any size
 KINDS = "gradient descent", "at a high rate", "at an unstable rate", "scalar RMSProp", "RMSProp"
 EVERY = 5  # steps from one record of the flows to the next

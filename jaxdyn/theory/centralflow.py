@@ -70,13 +70,13 @@ def rmsprop(
 class Memory(NamedTuple):
     """What the flow carries beside x: nu, the top eigenpairs of H u = e P u at x, and a root of the covariance.
 
-    Rows of `vectors` u have u^T P u = 1, `eigenvalues` fall, and S = roots^T roots.  `enough` is False from where all
-    of the eigenvalues were at the edge: there may have been more of them there, so that `top` was too small.
+    Rows of `vectors` u have u^T P u = 1 and `eigenvalues` fall; the covariance is S = roots^T roots.  One more pair is
+    followed than the covariance may use: `enough` is False from where that eigenvalue was at the edge, too.
     """
 
     nu: Array
-    vectors: Float[Array, "top n"]
-    eigenvalues: Float[Array, "top"]
+    vectors: Float[Array, "top+1 n"]
+    eigenvalues: Float[Array, "top+1"]
     roots: Float[Array, "top n"]
     enough: Bool[Array, ""]
 
@@ -98,10 +98,11 @@ def central_flow(
 ) -> CentralFlow:
     """Return the central flow of a gradient method on `loss(params, batch)`; time counts the method's steps.
 
-    `top` eigenvectors are followed, from step to step by Rayleigh and Ritz; it must exceed the number of eigenvalues at
-    the edge, else `Memory.enough` becomes False.  The error is of first order in 1/substeps, that of eigenvalues at the
-    edge of second order.  A substep costs 3 (top + 1) Hessian-vector products and top (top + 1)/2 third derivatives.
-    Where no covariance can hold the eigenvalues at the edge, as on a quadratic loss, parameters become NaN.
+    The covariance lies in the space of `top` eigenvectors, as many as there may be at the edge (else `Memory.enough`
+    becomes False), which are followed from step to step by Rayleigh and Ritz.  The error is of first order in
+    1/substeps, that of eigenvalues at the edge of second order.  A substep costs 3 (top + 2) Hessian-vector products
+    and top (top + 1)/2 third derivatives.  Where no covariance can hold the eigenvalues at the edge, as on a quadratic
+    loss, parameters become NaN.
 
     It is an average over oscillations: descent crosses the edge in bursts, and a start far beyond it may blow up, of
     which the flow knows nothing.
@@ -124,11 +125,10 @@ def central_flow(
     def init(params):
         x, unravel = ravel_pytree(params)
         nu, gradient = method.init(x), _gradient(loss, batch, unravel)
-        vectors = _normal(1, (min(top, x.size), x.size), x.dtype)
+        vectors = _normal(1, (min(top + 1, x.size), x.size), x.dtype)
         follow = lambda _, pair: _followed(gradient, x, jnp.broadcast_to(method.rates(nu), x.shape), pair[1])
         eigenvalues, vectors = lax.fori_loop(0, FRESH, follow, (jnp.zeros(len(vectors), x.dtype), vectors))
-        memory = Memory(nu, vectors, eigenvalues, jnp.zeros_like(vectors), jnp.asarray(True))
-        return State(0, params, memory)
+        return State(0, params, Memory(nu, vectors, eigenvalues, jnp.zeros_like(vectors[:top]), jnp.asarray(True)))
 
     def step(key, state):
         x, unravel = ravel_pytree(state.params)
@@ -172,7 +172,7 @@ def predictions(loss: Callable[[Params, Batch], Float[Array, ""]], batch: Batch)
     """Observe on a central flow what the method does on average, and the eigenvalues.
 
     `loss` is the predicted time average, `loss_center` the loss at x, `variance` the trace of the covariance,
-    `eigenvalues` (top,) those of H u = e P u, whose edge is 2, and `enough` is `Memory.enough`.
+    `eigenvalues` (top + 1,) those of H u = e P u, whose edge is 2, and `enough` is `Memory.enough`.
     """
 
     def observe(state):
@@ -198,14 +198,16 @@ def _normal(seed, shape, dtype):
 
 def _substep(gradient, method, dt, x, memory):
     """Move on by `dt`, by Euler's method but for the covariance, which is that for which the end obeys the edge."""
-    nu, u, g = memory.nu, memory.vectors, gradient(x)
-    first, second = np.triu_indices(len(u))
-    pair = np.zeros((len(u), len(u)), int)
+    nu, top, g = memory.nu, len(memory.roots), gradient(x)
+    u = memory.vectors[:top]
+    first, second = np.triu_indices(top)
+    pair = np.zeros((top, top), int)
     pair[first, second] = pair[second, first] = np.arange(len(first))
     rates = jnp.broadcast_to(method.rates(nu), x.shape)
     along = lambda v, y: jax.jvp(gradient, (y,), (v,))[1]
-    third = lambda v, w: jax.jvp(lambda y: along(w, y), (x,), (v,))[1]
-    thirds = jax.vmap(third)(u[first], u[second])
+    third = lambda pair: jax.jvp(lambda y: along(pair[0], y), (x,), (pair[1],))[1]
+    # One after the other: side by side they take more memory, and on CPU more time.
+    thirds = lax.map(third, (u[first], u[second]))
     products = u[first] * u[second]
     steeper = lambda nu_dot: (
         products @ jax.jvp(lambda nu: 1 / jnp.broadcast_to(method.rates(nu), x.shape), (nu,), (nu_dot,))[1]
@@ -213,7 +215,7 @@ def _substep(gradient, method, dt, x, memory):
     # By themselves, and for each covariance u_i u_j^T, which lies where H u = 2 P u.
     nu_dot = method.drift(nu, g**2)
     nu_dots = jax.vmap(lambda uu: method.drift(nu, g**2 + uu * (EDGE / rates) ** 2) - nu_dot)(products)
-    slack = jnp.diag(EDGE - memory.eigenvalues) + dt * (EDGE * steeper(nu_dot) + thirds @ (rates * g))[pair]
+    slack = jnp.diag(EDGE - memory.eigenvalues[:top]) + dt * (EDGE * steeper(nu_dot) + thirds @ (rates * g))[pair]
     response = EDGE * jax.vmap(steeper)(nu_dots) + thirds @ (rates[None] * thirds).T / 2
     solution = complementarity.solve(slack, dt * response[pair[:, :, None, None], pair[None, None]])
     weights = solution.x[first, second] * np.where(first == second, 1.0, 2.0)
@@ -221,14 +223,14 @@ def _substep(gradient, method, dt, x, memory):
     nu = nu + dt * (nu_dot + jnp.tensordot(weights, nu_dots, 1))
     values, vectors = jnp.linalg.eigh(solution.x)
     roots = (jnp.sqrt(jnp.maximum(values, 0))[None] * vectors).T @ u
-    enough = memory.enough & (len(u) == x.size or jnp.linalg.eigvalsh(solution.slack)[-1] > 1e-4)
-    eigenvalues, vectors = _followed(gradient, x, jnp.broadcast_to(method.rates(nu), x.shape), u)
+    eigenvalues, vectors = _followed(gradient, x, jnp.broadcast_to(method.rates(nu), x.shape), memory.vectors)
+    enough = memory.enough & jnp.all(eigenvalues[top:] < EDGE)
     return x, Memory(nu, vectors, eigenvalues, roots, enough)
 
 
 def _followed(gradient, x, rates, vectors):
     """Return the top eigenvalues and eigenvectors of H u = e u / rates near such of an earlier x."""
-    half, top = jnp.sqrt(rates), len(vectors)
+    half, rows = jnp.sqrt(rates), len(vectors)
     product = lambda v: half * jax.jvp(gradient, (x,), (half * v,))[1]
     # A random vector finds what rises from below, also where the Hessian does not couple it to the rest.
     block = jnp.concatenate([vectors / half[None], _normal(0, (1, x.size), x.dtype)])
@@ -236,4 +238,4 @@ def _followed(gradient, x, rates, vectors):
     basis = jnp.linalg.qr((block / jnp.linalg.norm(block, axis=1, keepdims=True)).T)[0].T
     small = basis @ jax.vmap(product)(basis).T
     values, mixtures = jnp.linalg.eigh((small + small.T) / 2)
-    return values[::-1][:top], half[None] * (mixtures[:, ::-1][:, :top].T @ basis)
+    return values[::-1][:rows], half[None] * (mixtures[:, ::-1][:, :rows].T @ basis)
