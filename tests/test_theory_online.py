@@ -115,6 +115,31 @@ def test_noise_floor_of_units_beyond_the_teachers(x64):
     assert float(floor(student, UNITS["relu"])) == pytest.approx(0.02 * 0.01 * 2 / 8, rel=1e-14)
 
 
+def test_students_with_a_unit_too_many_rest_at_that_floor_for_small_rates(x64):
+    upper = np.triu_indices(3)
+
+    def of(modes):
+        half = jnp.zeros((3, 3)).at[upper].set(modes[:6])
+        return online.Student(half + jnp.triu(half, 1).T, modes[6:].reshape(3, 2), jnp.ones(3))
+
+    def excess(eta):
+        teacher = online.Teacher(jnp.eye(2), jnp.ones(2), 0.1)
+
+        def speed(modes):
+            moved = online.velocity(teacher, learning_rate=eta)(0.0, of(modes))
+            return jnp.concatenate([moved.overlaps[upper], moved.with_teacher.ravel()])
+
+        newton = lambda _, modes: modes - jnp.linalg.solve(jax.jacfwd(speed)(modes), speed(modes))
+        start = jnp.concatenate([jnp.diag(jnp.array([1.0, 1.0, eta * 0.005]))[upper], jnp.eye(3, 2).ravel()])
+        rest = of(jax.lax.fori_loop(0, 10, newton, start))
+        return online.generalisation_error(rest, teacher) / online.noise_floor(of(start), teacher, eta) - 1
+
+    first, second = jax.jit(jax.vmap(excess))(jnp.array([0.02, 0.01]))
+    # The next order is that of the learning rate.
+    assert abs(first) < 0.02
+    assert float(first / second) == pytest.approx(2, rel=0.02)
+
+
 def test_the_equations_know_no_order_of_units(precision):
     student, teacher = example(3, 2)
     swapped = online.Student(student.overlaps[::-1, ::-1], student.with_teacher[::-1], student.readout[::-1])
