@@ -41,8 +41,8 @@ def plateau(blocks: Sequence[int]) -> Plateau:
     1/(2B)); (K,) is the plateau of Saad and Solla (1995), (1, ..., 1) the perfect solution.  As B g(h) = E[teacher | h]
     there, blocks do not see each other and their errors add up.  Each specialises in (B - 1)^2 directions at the
     learning rate times (2/pi) B (2B - 1)^(-1/2) (2B + 1)^(-3/2); returned are the fastest and the sum of their numbers.
-    B (B + 1)/2 - 1 directions, which split Q, are exactly neutral.  Two blocks of several units escape in one or two
-    more directions, slower ones, which mix them and are not counted.
+    B (B + 1)/2 - 1 directions, which split Q, are exactly neutral.  Two blocks of several units, as in (2, 2) and (3,
+    2), also escape in one or two slower directions, which mix them and are not counted.
 
     >>> saddle = plateau((2,))
     >>> f"{saddle.error:.4f}, {saddle.rate:.4f}", saddle.index
