@@ -141,18 +141,31 @@ def _reproduce(name, paper, size, given, out, as_json):
         jax.config.update("jax_compilation_cache_dir", str(cache))
     folder = out / name
     options = paper.SIZES[size] | given
-    started = time.perf_counter()
-    found = paper.run(
-        sweep=functools.partial(sweep, store=lambda fingerprint: folder / "runs" / fingerprint[:16]), **options
-    )
+    reused = []
+
+    def store(fingerprint):
+        path = folder / "runs" / fingerprint[:16]
+        reused.append(path.exists())
+        return path
+
+    wall, cpu = time.perf_counter(), _cpu_seconds()
+    found = paper.run(sweep=functools.partial(sweep, store=store), **options)
     results.save(found, folder / "results")
     default = all(paper.SIZES[size][option] == value for option, value in given.items())
-    made = results.provenance(paper.__file__) | {"wall_seconds": round(time.perf_counter() - started, 2)}
-    _write(folder / "provenance.json", made | {"paper": name, "size": size, "options": options, "default": default})
+    cost = {"wall_seconds": time.perf_counter() - wall, "cpu_seconds": _cpu_seconds() - cpu}
+    made = results.provenance(paper.__file__) | {unit: round(seconds, 2) for unit, seconds in cost.items()}
+    made |= {"paper": name, "size": size, "options": options, "default": default, "reused": any(reused)}
+    _write(folder / "provenance.json", made)
     code = _judge(name, out, as_json)
     for path in _draw(paper, found, folder):
         print(path, file=sys.stderr if as_json else sys.stdout)
     return code
+
+
+def _cpu_seconds():
+    """Return the seconds that all cores have spent on this process and its children so far."""
+    spent = os.times()
+    return spent.user + spent.system + spent.children_user + spent.children_system
 
 
 def _judge(name, out, as_json):
