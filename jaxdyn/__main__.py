@@ -179,9 +179,7 @@ def _judge(name, out, as_json):
         ref = paper.REFERENCE
         print(f"\n{ref.title} ({ref.authors}, {ref.year})\n")
         for v in verdicts:
-            word = "undecided" if v.holds is None else "holds" if v.holds else "fails"
-            word += "" if v.expected or v.holds is None else " (unexpected)"
-            print(f"  {word:10} {v.error:9.3g} < {v.below:<9.3g} {v.statement}")
+            print(f"  {v.word:10} {v.error:9.3g} < {v.below:<9.3g} {v.statement}")
         print(f"\n{sum(v.expected for v in verdicts)} of {len(verdicts)} claims as expected; numbers in {folder}")
     # Other options than a size's own may leave a claim undecided; the sizes must decide all.
     default = json.loads((folder / "provenance.json").read_text())["default"]

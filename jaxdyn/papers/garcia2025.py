@@ -23,7 +23,10 @@ TITLE = (
     "A unified perspective on optimization in machine learning and neuroscience: "
     "from gradient descent to neural adaptation"
 )
-REFERENCE = Reference(TITLE, "Garcia Fernandez, Ahmad, van Gerven", 2025, "2510.18812", "saddles")
+REFERENCE = Reference(
+    TITLE, "Garcia Fernandez, Ahmad, van Gerven", 2025, "2510.18812", "saddles",
+    "Zeroth-order learning: "
+    "perturbed nodes and weights, random signs, forward gradients: exact second moments, rates and floors")  # fmt: skip
 QUICK = dict(outputs=4, inputs=3, sigma=0.3, fraction=0.3, draws=20000, runs=400, last=1500)
 SIZES = {"quick": QUICK, "paper": QUICK | {"inputs": 6, "draws": 100000, "runs": 2000, "last": 5000}}
 SQUARED = squared_error(lambda w, x: x @ w.T)
@@ -31,6 +34,7 @@ ERROR = lambda outputs, y: jnp.sum((y - outputs) ** 2, 1) / 2
 
 
 def nodes(w, x, noise):
+    """A linear layer, and its nodes to perturb."""
     outputs = x @ w.T if noise is None else x @ w.T + noise[0]
     return outputs, [outputs]
 
@@ -49,6 +53,7 @@ RULES = {
 
 
 def sample(key, inputs):
+    """One example."""
     # In float32, so that float64 repeats the same run; the teacher is 0, so that W is what is left to learn.
     return jax.random.normal(key, (1, inputs), jnp.float32).astype(float), jnp.zeros((1, 1))
 

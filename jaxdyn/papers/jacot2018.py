@@ -20,7 +20,10 @@ from jaxdyn.papers import Reference
 from jaxdyn.rules.losses import squared_error
 
 TITLE = "Neural tangent kernel: convergence and generalization in neural networks"
-REFERENCE = Reference(TITLE, "Jacot, Gabriel, Hongler", 2018, "1806.07572", "kernels")
+REFERENCE = Reference(
+    TITLE, "Jacot, Gabriel, Hongler", 2018, "1806.07572", "kernels",
+    "The neural tangent kernel: "
+    "its exact variance at finite width, drift 1/n, Gaussian processes in training, early stopping")  # fmt: skip
 QUICK = dict(initial_widths=(8, 32), initial_seeds=600, depths=(1, 2, 3, 4), deep_width=32, widths=(32, 64, 128),
              seeds=32, examples=12, noise=0.5, rate=1.0, last=100)  # fmt: skip
 PAPER = dict(initial_widths=(16, 64), initial_seeds=4000, depths=(1, 2, 3, 4, 8), deep_width=64, examples=20,
