@@ -1,4 +1,4 @@
-"""The command line: list | run | verify | plot.
+"""The command line: list | run | verify | plot | report | explore.
 
 `run` writes into `<out>/<name>/`: `results` (zarr), `figure.png` and `.svg`, `verdicts.json`, `provenance.json`, and
 `runs`, the stores from which a second run with the same options takes what it needs.
@@ -62,6 +62,56 @@ def plot_paper(name: str, *, out: Path = Path("results")) -> int:
     paper = papers.load(name)
     for path in _draw(paper, _saved(name, out), out / name):
         print(path)
+    return 0
+
+
+@app.command(name="report")
+def report_papers(
+    *names: str,
+    results: Path = Path("results"),
+    out: Path = Path("site"),
+    table: bool = False,
+    record: bool = False,
+    records: Path = Path("docs/gallery"),
+) -> int:
+    """Write a site of papers, by default of all, from what `run` has saved.
+
+    Parameters
+    ----------
+    results
+        Where `run` has saved.
+    out
+        The folder of the site; open its index.html.
+    table
+        Print the table of papers from their records instead.
+    record
+        Keep the verdicts and the cost of saved runs in the records instead.
+    records
+        The folder of the records.
+    """
+    from jaxdyn import report
+
+    chosen = names or tuple(papers.names())
+    if record:
+        print(*(report.record(report.read(name, results), records) for name in chosen), sep="\n")
+    elif table:
+        print(report.table(chosen, records))
+    else:
+        from jaxdyn import explore
+
+        tables = {name: explore.table(name) for name in chosen if name in explore.names()}
+        print(report.site(out, results=results, names=chosen, tables=tables)[0])
+    return 0
+
+
+@app.command(name="explore")
+def explore_paper(name: str, *, out: Path = Path("explore")) -> int:
+    """Write a page with sliders: change a number and see the theory move at once."""
+    from jaxdyn import explore, report
+
+    path = out / f"{name}.html"
+    report.write(path, report.exploration(explore.table(name)))
+    print(path)
     return 0
 
 

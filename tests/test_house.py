@@ -28,6 +28,8 @@ FLOORS = [
     {"_program"},
     {"sweep"},
     {"papers"},
+    {"explore"},
+    {"report"},
     {"__main__"},
 ]
 FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
