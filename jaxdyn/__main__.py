@@ -99,6 +99,7 @@ def report_papers(
     else:
         from jaxdyn import explore
 
+        _keep_programs()
         tables = {name: explore.table(name) for name in chosen if name in explore.names()}
         print(report.site(out, results=results, names=chosen, tables=tables)[0])
     return 0
@@ -109,6 +110,7 @@ def explore_paper(name: str, *, out: Path = Path("explore")) -> int:
     """Write a page with sliders: change a number and see the theory move at once."""
     from jaxdyn import explore, report
 
+    _keep_programs()
     path = out / f"{name}.html"
     report.write(path, report.exploration(explore.table(name)))
     print(path)
@@ -186,9 +188,7 @@ def _reproduce(name, paper, size, given, out, as_json):
         flags = os.environ.get("XLA_FLAGS", "")
         if "xla_backend_optimization_level" not in flags:
             os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=1 {flags}".strip()
-    if not jax.config.jax_compilation_cache_dir:
-        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "jaxdyn"
-        jax.config.update("jax_compilation_cache_dir", str(cache))
+    _keep_programs()
     folder = out / name
     options = paper.SIZES[size] | given
     reused = []
@@ -210,6 +210,13 @@ def _reproduce(name, paper, size, given, out, as_json):
     for path in _draw(paper, found, folder):
         print(path, file=sys.stderr if as_json else sys.stdout)
     return code
+
+
+def _keep_programs():
+    """Keep compiled programs from run to run."""
+    if not jax.config.jax_compilation_cache_dir:
+        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "jaxdyn"
+        jax.config.update("jax_compilation_cache_dir", str(cache))
 
 
 def _cpu_seconds():

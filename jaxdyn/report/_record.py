@@ -27,7 +27,7 @@ def record(saved: Saved, folder: Path) -> Path:
     cost = saved.made["cpu_seconds"]
     if saved.made["reused"] or cost is None:
         cost = known.get(size, {}).get("cpu_seconds")
-    verdicts = [[verdict.word, verdict.statement] for verdict in saved.verdicts]
+    verdicts = [f"{verdict.word}: {verdict.statement}" for verdict in saved.verdicts]
     known[size] = {"cpu_seconds": cost, "verdicts": verdicts}
     write(path, json.dumps({size: known[size] for size in ("quick", "paper") if size in known}, indent=1) + "\n")
     return path
@@ -50,7 +50,7 @@ def _row(name, known):
     sizes = [known[size] for size in ("quick", "paper") if size in known]
     costs = ", ".join("?" if one["cpu_seconds"] is None else _seconds(one["cpu_seconds"]) for one in sizes)
     # Sizes may disagree, where one of them fails: then both are told.
-    said = dict.fromkeys(counts(word for word, _ in one["verdicts"]) for one in sizes)
+    said = dict.fromkeys(counts(line.partition(":")[0] for line in one["verdicts"]) for one in sizes)
     picture = f'<img src="docs/gallery/{name}.png" width="220" alt="{short}">'
     return f"| {picture} | `{name}` ({costs} s) | **{short}**: {what} | {'; '.join(said)} |"
 
