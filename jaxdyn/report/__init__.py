@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from jaxdyn import papers
 from jaxdyn.report import _pages
+from jaxdyn.report._charts import charts
 from jaxdyn.report._explore import exploration
 from jaxdyn.report._record import record, table
 from jaxdyn.report._saved import Saved, counts, damaged, read, write
@@ -17,7 +18,7 @@ from jaxdyn.report._saved import Saved, counts, damaged, read, write
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["Saved", "counts", "exploration", "read", "record", "site", "table", "write"]
+__all__ = ["Saved", "charts", "counts", "exploration", "read", "record", "site", "table", "write"]
 
 
 def site(

@@ -19,7 +19,7 @@ def record(saved: Saved, folder: Path) -> Path:
     are no results, or results of other options than a size's own.
     """
     if saved.trouble:
-        raise ValueError(f"name: {saved.name!r} has {saved.trouble}; run it first: jaxdyn run {saved.name}")
+        raise ValueError(f"name: {saved.name!r}: {saved.trouble}; run it first: jaxdyn run {saved.name}")
     if not saved.made["default"]:
         raise ValueError(f"name: {saved.name!r} was run with other options; run it with those of a size of its own")
     path, size = folder / f"{saved.name}.json", saved.made["size"]
