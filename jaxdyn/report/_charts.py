@@ -22,7 +22,7 @@ def charts(datasets: "Mapping[str, xarray.Dataset]") -> tuple[list[dict[str, Any
     """
     pairs = [_views(key, dataset, str(name)) for key, dataset in datasets.items() for name in dataset.data_vars]
     found = [(rank, view, place) for place, views in enumerate(pairs) for view, (rank, _) in enumerate(views)]
-    # Every pair is shown once before one is shown twice; curves over time come first.
+    # Every pair is shown once before one is shown twice; first come those that agree, and curves over time.
     kept, weight = [], 0
     for _, view, place in sorted(found, key=lambda one: (one[1], one[0], one[2])):
         chart = pairs[place][view][1]
@@ -30,8 +30,8 @@ def charts(datasets: "Mapping[str, xarray.Dataset]") -> tuple[list[dict[str, Any
         if weight > WEIGHT:
             break
         kept.append((place, view, chart))
-    first = kept[0][0] if kept else 0
-    kept.sort(key=lambda one: (one[0] != first, one[:2]))
+    first = kept[0] if kept else None
+    kept.sort(key=lambda one: (one is not first, one[0] != first[0], one[:2]))
     return [chart for _, _, chart in kept], len(found) - len(kept)
 
 
@@ -75,14 +75,16 @@ def _views(key, dataset, name):
     rest = [dim for dim in wide if dim not in (x, hue)]
     places = list(itertools.product(*(range(s.sizes[dim]) for dim in rest)))
     title, ylabel = f"{words(key)}: {words(name)}", words(name, dataset[name].attrs)
+    brief = x not in ("time", "step"), s.sizes[x] < 5
     views = []
     for place in (places[i] for i in _few(len(places), VIEWS)):
         where = dict(zip(rest, place, strict=True))
-        chosen = ", ".join(f"{words(dim)} {_labels(s, dim)[i]}" for dim, i in where.items())
-        view = _chart(*(a.isel(where) for a in (s, p, error)), x=x, hue=hue, shared=hue is not None and hue not in own)
+        chosen = ", ".join(_named(s, dim)[i] for dim, i in where.items())
+        one = [a.isel(where) for a in (s, p, error)]
+        view = _chart(*one, x=x, hue=hue, shared=hue is not None and hue not in own)
         if view:
             full = {"group": words(key), "title": title, "view": ", ".join(filter(None, [words(name), chosen]))}
-            views.append(((x not in ("time", "step"), s.sizes[x] < 5), full | view | {"ylabel": ylabel}))
+            views.append(((_apart(*one[:2]), *brief), full | view | {"ylabel": ylabel}))
     return views
 
 
@@ -124,10 +126,16 @@ def _chart(s, p, error, *, x, hue, shared):
     }
 
 
+def _apart(s, p):
+    """Whether a simulation is far from its theory: a run may go where the theory does not claim to hold."""
+    both = np.isfinite(s) & np.isfinite(p)
+    return bool(((s - p).where(both) ** 2).sum() > 0.04 * (p.where(both) ** 2).sum())
+
+
 def _abscissa(values, dims):
     def rank(dim):
         numeric = dim in values.coords and values[dim].dtype.kind in "iuf" and values[dim].ndim == 1
-        return numeric, values.sizes[dim]
+        return numeric and values.sizes[dim] > 2, values.sizes[dim]
 
     return next((dim for dim in ("time", "step") if dim in dims), None) or max(dims, key=rank)
 
@@ -151,6 +159,13 @@ def _labels(values, dim):
     if not varying:
         return [str(i + 1) for i in entries]
     return [", ".join(f"{words(name)} {text(v[i])}" for name, v in varying.items()) for i in entries]
+
+
+def _named(values, dim):
+    """Return the labels along `dim`, with its name where they are bare."""
+    labels = _labels(values, dim)
+    bare = dim in values.coords or labels == [str(i + 1) for i in range(len(labels))]
+    return [f"{words(dim)} {label}" for label in labels] if bare else labels
 
 
 def _few(number, most):

@@ -200,7 +200,8 @@ def _theory(charts, more):
     return f"""<h2>Theory beside simulation</h2>
 <div class="choice"><label for="pair" class="quiet">Shown</label><select id="pair">{options}</select></div>
 <div id="chart"></div>
-<p class="quiet">Points are means over seeds with standard errors, where there are seeds; lines are theory.</p>{left}"""
+<p class="quiet">Points are the simulation, means over seeds with standard errors where there are seeds; lines are
+theory, also for runs to which it is not meant to apply: the claims say where it holds.</p>{left}"""
 
 
 def _command(saved, module):

@@ -3,9 +3,10 @@
 // A spec has xlabel, ylabel, xlog, ylog, ticks (names of 1, 2, ...), xs, and curves of {name, colour, x, points, theory}:
 // x says which of xs, points are [index, mean, error], theory is a number at every x.  `limits` hold the axes still.
 function chart(box, spec) {
+  const drawn = ["svg", "g", "path", "line", "circle", "text"];
   const el = (name, attributes = {}, ...children) => {
-    const svg = ["svg", "g", "path", "line", "circle", "text"].includes(name);
-    const node = svg ? document.createElementNS("http://www.w3.org/2000/svg", name) : document.createElement(name);
+    const space = drawn.includes(name) ? "http://www.w3.org/2000/svg" : "http://www.w3.org/1999/xhtml";
+    const node = document.createElementNS(space, name);
     for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
     node.append(...children);
     return node;
@@ -14,14 +15,12 @@ function chart(box, spec) {
   const power = n => (n < 0 ? "⁻" : "") + [...String(Math.abs(n))].map(d => raised[d]).join("");
   const show = v => {
     if (v === null || v === undefined) return "";
-    const size = Math.abs(v);
+    const size = Math.abs(v), exponent = Math.floor(Math.log10(size));
     if (size === 0 || (size >= 1e-3 && size < 1e5)) return String(Number(v.toPrecision(4))).replace("-", "−");
-    const exponent = Math.floor(Math.log10(size));
     return `${Number((v / 10 ** exponent).toPrecision(3))}·10${power(exponent)}`.replace("-", "−");
   };
   const colour = curve => (curve.colour < 0 ? "var(--text)" : `var(--c${curve.colour % 7})`);
-  const hidden = new Set();
-  const log = {x: spec.xlog, y: spec.ylog};
+  const hidden = new Set(), log = {x: spec.xlog, y: spec.ylog};
   let held = Boolean(spec.limits), at = null, view = null;
 
   const tools = el("div", {class: "tools"}), legend = el("div", {class: "legend"});
@@ -33,9 +32,8 @@ function chart(box, spec) {
     const button = el("button", {type: "button", "aria-pressed": pressed}, text);
     if (swatch) button.prepend(el("i", {style: `--swatch: ${swatch}`}));
     button.onclick = () => {
-      const on = button.getAttribute("aria-pressed") !== "true";
-      button.setAttribute("aria-pressed", on);
-      act(on);
+      button.setAttribute("aria-pressed", button.getAttribute("aria-pressed") !== "true");
+      act(button.getAttribute("aria-pressed") === "true");
       draw();
     };
     parent.append(button);
@@ -44,30 +42,38 @@ function chart(box, spec) {
 
   function controls() {
     tools.replaceChildren();
+    legend.replaceChildren(...(spec.hue ? [el("span", {}, spec.hue)] : []));
     if (!spec.ticks?.length) toggle(tools, "log x", log.x, on => (log.x = on));
     toggle(tools, "log y", log.y, on => (log.y = on));
     if (spec.limits) toggle(tools, "hold axes", held, on => (held = on));
     if (spec.curves.some(c => c.points)) for (const kind of ["simulation", "theory"])
-      toggle(tools, kind, !hidden.has(`:${kind}`), switched(`:${kind}`));
-    legend.replaceChildren(...(spec.hue ? [el("span", {}, spec.hue)] : []));
-    if (spec.curves.length > 1) for (const c of spec.curves)
-      toggle(legend, c.name, !hidden.has(c.name), switched(c.name), colour(c));
+      toggle(tools, kind, true, switched(`:${kind}`));
+    if (spec.curves.length > 1) for (const c of spec.curves) toggle(legend, c.name, true, switched(c.name), colour(c));
   }
 
-  const shown = () => spec.curves.filter(c => !hidden.has(c.name)).map(c => ({
-    ...c, x: spec.xs[c.x],
-    points: hidden.has(":simulation") ? [] : c.points ?? [],
-    theory: hidden.has(":theory") ? [] : c.theory ?? [],
-  }));
+  const part = (name, values = []) => (hidden.has(name) ? [] : values);
+  const shown = () => spec.curves.filter(c => !hidden.has(c.name)).map(c => (
+    {...c, x: spec.xs[c.x], points: part(":simulation", c.points), theory: part(":theory", c.theory)}));
+
+  const ok = (v, logarithmic) => v !== null && v !== undefined && (!logarithmic || v > 0);
+  const ends = values => values.reduce(([low, high], v) => [Math.min(low, v), Math.max(high, v)], [Infinity, -Infinity]);
 
   function range(values, logarithmic) {
-    const good = values.filter(v => v !== null && (!logarithmic || v > 0));
+    const good = values.filter(v => ok(v, logarithmic));
     if (!good.length) return logarithmic ? [0.1, 10] : [0, 1];
-    let low = good[0], high = good[0];
-    for (const v of good) { if (v < low) low = v; if (v > high) high = v; }
-    if (logarithmic) return low < high ? [low / (high / low) ** 0.04, high * (high / low) ** 0.04] : [low / 2, high * 2];
-    const pad = (high - low) * 0.04 || Math.abs(low) * 0.1 || 1;
+    const [low, high] = ends(good), factor = (high / low) ** 0.04, pad = (high - low) * 0.04 || Math.abs(low) * 0.1 || 1;
+    if (logarithmic) return low < high ? [low / factor, high * factor] : [low / 2, high * 2];
     return [low - pad, high + pad];
+  }
+
+  // Runs that blow up shall not press all else flat: points count as far as a few times the range of the theory.
+  function heights(curves) {
+    const theory = curves.flatMap(c => c.theory), points = curves.flatMap(c => c.points.map(p => p[1]));
+    const good = theory.filter(v => ok(v, log.y));
+    if (!good.length) return points;
+    const [low, high] = ends(good), room = 2 * (high - low || Math.abs(high) || 1);
+    const [least, most] = log.y ? [low / 1e3, high * 1e3] : [low - room, high + room];
+    return [...theory, ...points.filter(v => v >= least && v <= most)];
   }
 
   const scale = ([low, high], [from, to], logarithmic) => {
@@ -76,38 +82,34 @@ function chart(box, spec) {
   };
 
   function marks([low, high], logarithmic, room) {
-    if (logarithmic) {
-      const first = Math.ceil(Math.log10(low) - 1e-9), last = Math.floor(Math.log10(high) + 1e-9);
-      const every = Math.max(1, Math.ceil((last - first + 1) / room)), found = [];
-      for (let n = first; n <= last; n += every) found.push([10 ** n, n >= -2 && n <= 3 ? show(10 ** n) : `10${power(n)}`]);
-      if (found.length >= 2) return found;
-      if (high / low > 3) {
-        for (let n = first - 1; n <= last; n++) for (const m of [2, 5]) found.push([m * 10 ** n, show(m * 10 ** n)]);
-        return found.filter(([v]) => v >= low && v <= high);
-      }
+    const found = [];
+    if (logarithmic && high / low > 3) {
+      const first = Math.floor(Math.log10(low)), last = Math.ceil(Math.log10(high)), every = Math.ceil((last - first) / room);
+      for (let n = first; n <= last; n += every) for (const m of last - first > 3 ? [1] : [1, 2, 5])
+        found.push([m * 10 ** n, m === 1 && (n < -2 || n > 3) ? `10${power(n)}` : show(m * 10 ** n)]);
+      return found.filter(([v]) => v >= low && v <= high);
     }
     const rough = (high - low) / room, size = 10 ** Math.floor(Math.log10(rough));
-    const step = size * [1, 2, 5, 10].find(m => m * size >= rough), found = [];
+    const step = size * [1, 2, 5, 10].find(m => m * size >= rough);
     for (let n = Math.ceil(low / step); n * step <= high; n++) found.push([n * step, show(Number((n * step).toPrecision(6)))]);
     return found;
   }
 
   function draw() {
     const curves = shown(), width = plot.clientWidth || 600, height = Math.round(Math.min(400, Math.max(260, width * 0.55)));
-    const every = held ? null : curves;
-    const xs = (every ?? []).flatMap(c => c.x), ys = (every ?? []).flatMap(c => [...c.theory, ...c.points.map(p => p[1])]);
-    const X = range(held ? spec.limits.x : xs, log.x), Y = range(held ? spec.limits.y : ys, log.y);
+    const names = spec.ticks ?? [], places = held ? spec.limits.x : curves.flatMap(c => c.x);
+    const X = names.length ? [0.5, names.length + 0.5] : range(places, log.x);
+    const Y = range(held ? spec.limits.y : heights(curves), log.y);
     const ymarks = marks(Y, log.y, height / 55);
     const left = 26 + 7 * Math.max(3, ...ymarks.map(m => m[1].length)), right = width - 10, top = 12, bottom = height - 46;
     const x = scale(X, [left, right], log.x), y = scale(Y, [bottom, top], log.y);
-    const xmarks = spec.ticks?.length ? spec.ticks.map((name, i) => [i + 1, name]) : marks(X, log.x, width / 90);
+    const xmarks = names.length ? names.map((name, i) => [i + 1, name]) : marks(X, log.x, width / 90);
     const svg = el("svg", {viewBox: `0 0 ${width} ${height}`, width, height, tabindex: 0, role: "img",
       "aria-label": `${spec.title ?? spec.ylabel}: ${spec.ylabel} over ${spec.xlabel}. Arrow keys read the values.`});
-    const ok = (v, logarithmic) => v !== null && v !== undefined && (!logarithmic || v > 0);
     for (const [v, name] of ymarks) svg.append(
       el("line", {class: "grid", x1: left, x2: right, y1: y(v), y2: y(v)}),
       el("text", {x: left - 7, y: y(v) + 4, "text-anchor": "end"}, name));
-    const crowded = spec.ticks?.length && Math.max(...spec.ticks.map(t => t.length)) * 7 > (right - left) / spec.ticks.length;
+    const crowded = Math.max(0, ...names.map(name => name.length)) * 7 > (right - left) / names.length;
     for (const [v, name] of xmarks) if (ok(v, log.x)) {
       const cut = crowded && name.length > 10 ? `${name.slice(0, 9)}…` : name;
       const turn = crowded ? `translate(${x(v)} ${bottom + 14}) rotate(-25)` : `translate(${x(v)} ${bottom + 18})`;
@@ -125,12 +127,12 @@ function chart(box, spec) {
       c.theory.forEach((v, i) => {
         if (!ok(v, log.y) || !ok(c.x[i], log.x)) { pen = "M"; return; }
         const [u, w] = [x(c.x[i]).toFixed(1), y(v).toFixed(1)];
-        path += spec.ticks?.length ? `M${u - 9} ${w}h18` : `${pen}${u} ${w}`;
+        path += names.length ? `M${u - 9} ${w}h18` : `${pen}${u} ${w}`;
         pen = "L";
       });
       stage.append(el("path", {class: "theory", d: path, stroke: colour(c)}));
-      for (const [i, v, e] of c.points) if (ok(v, log.y) && ok(c.x[i], log.x)) {
-        const low = log.y ? Math.max(v - (e ?? 0), Y[0]) : v - (e ?? 0);
+      for (const [i, v, e = 0] of c.points) if (ok(v, log.y) && ok(c.x[i], log.x)) {
+        const low = log.y ? Math.max(v - e, Y[0]) : v - e;
         if (e) stage.append(el("line", {x1: x(c.x[i]), x2: x(c.x[i]), y1: y(low), y2: y(v + e), stroke: colour(c)}));
         stage.append(el("circle", {cx: x(c.x[i]), cy: y(v), r: 3.2, fill: colour(c)}));
       }
@@ -144,12 +146,10 @@ function chart(box, spec) {
       .filter(v => ok(v, log.x)).sort((a, b) => a - b);
     view = {x, y, hair, dots, stops, curves, left, width};
     svg.onpointermove = svg.onpointerdown = event => {
-      const place = event.clientX - svg.getBoundingClientRect().left;
-      const near = stops.reduce((best, v, i) => Math.abs(x(v) - place) < Math.abs(x(stops[best]) - place) ? i : best, 0);
-      read(stops.length ? near : null);
+      const off = v => Math.abs(x(v) - event.clientX + svg.getBoundingClientRect().left);
+      read(stops.length ? stops.reduce((best, v, i) => off(v) < off(stops[best]) ? i : best, 0) : null);
     };
-    svg.onpointerleave = () => read(null);
-    svg.onblur = () => read(null);
+    svg.onpointerleave = svg.onblur = () => read(null);
     svg.onkeydown = event => {
       const last = stops.length - 1, here = at ?? -1;
       const to = {ArrowRight: Math.min(here + 1, last), ArrowLeft: Math.max(here - 1, 0), Home: 0, End: last, Escape: null}[event.key];
@@ -170,24 +170,23 @@ function chart(box, spec) {
     const value = view.stops[stop], place = view.x(value), rows = [];
     for (const c of view.curves) {
       // Curves may have places of their own: each is read at the one nearest to the stop.
-      const all = c.points.length ? c.points.map(p => p[0]) : c.x.keys().toArray();
+      const all = c.points.length ? c.points.map(p => p[0]) : [...c.x.keys()];
       const i = all.reduce((best, j) => Math.abs(c.x[j] - value) < Math.abs(c.x[best] - value) ? j : best, all[0]);
       const near = view.x(c.x[i]), point = c.points.find(p => p[0] === i), theory = c.theory[i];
       if (!(Math.abs(near - place) < 12) || (!point && theory === undefined)) continue;
       const error = point?.[2] ? ` ± ${show(point[2])}` : "";
       rows.push([c, point ? show(point[1]) + error : "", show(theory)]);
-      for (const v of [point?.[1], theory]) if (v !== null && v !== undefined && (!log.y || v > 0))
+      for (const v of [point?.[1], theory]) if (ok(v, log.y))
         view.dots.append(el("circle", {cx: near, cy: view.y(v), r: 5, fill: "none", stroke: colour(c)}));
     }
     const both = spec.curves.some(c => c.points);
-    const name = spec.ticks?.length ? spec.ticks[value - 1] : show(value);
+    const name = spec.ticks?.[value - 1] ?? show(value);
     const table = el("table", {}, el("tr", {}, el("th", {}, `${spec.xlabel} ${name}`),
       ...(both ? [el("th", {}, "simulation"), el("th", {}, "theory")] : [el("th")])));
     for (const [c, ...cells] of rows) table.append(el("tr", {}, el("th", {style: `color: ${colour(c)}`}, c.name),
       ...(both ? cells : cells.slice(1)).map(text => el("td", {}, text))));
     tip.replaceChildren(table);
-    view.hair.setAttribute("x1", place);
-    view.hair.setAttribute("x2", place);
+    for (const end of ["x1", "x2"]) view.hair.setAttribute(end, place);
     const flip = place > view.width / 2;
     tip.style.left = flip ? "auto" : `${place + 12}px`;
     tip.style.right = flip ? `${view.width - place + 12}px` : "auto";
