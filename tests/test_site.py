@@ -156,6 +156,16 @@ def test_the_chart_reads_values_under_the_pointer_and_by_keys(visit):
     assert not tip.is_visible()
 
 
+def test_what_the_chart_reads_stays_in_a_narrow_screen(visit):
+    page = visit("pezeshki2021", width=360)
+    page.locator("#chart").scroll_into_view_if_needed()
+    box = page.locator(".plot > svg").bounding_box()
+    for share in (0.2, 0.5, 0.95):
+        page.mouse.move(box["x"] + box["width"] * share, box["y"] + 60)
+        tip = page.locator(".tip").bounding_box()
+        assert 0 <= tip["x"] < tip["x"] + tip["width"] <= 360
+
+
 def test_the_chart_hides_curves_and_changes_axes(visit):
     page = visit("tian2021")
     paths = page.locator("path.theory")
@@ -211,7 +221,9 @@ def test_light_and_dark(visit):
     page.click("#theme")
     light = page.evaluate(ground)
     assert light != dark
+    page.wait_for_timeout(500)  # the browser writes its storage in its own time
     page.click("text=Multi-scale feature learning")
+    page.wait_for_url("**/pezeshki2021.html")
     assert page.evaluate(ground) == light  # the choice lasts
     assert visit("index").evaluate(ground) == light
     # Text on its ground: at least the 4.5 that WCAG's AA asks of small text.

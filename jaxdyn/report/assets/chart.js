@@ -187,9 +187,8 @@ function chart(box, spec) {
       ...(both ? cells : cells.slice(1)).map(text => el("td", {}, text))));
     tip.replaceChildren(table);
     for (const end of ["x1", "x2"]) view.hair.setAttribute(end, place);
-    const flip = place > view.width / 2;
-    tip.style.left = flip ? "auto" : `${place + 12}px`;
-    tip.style.right = flip ? `${view.width - place + 12}px` : "auto";
+    const side = place > view.width / 2 ? place - 12 - tip.offsetWidth : place + 12;
+    tip.style.left = `${Math.max(0, Math.min(side, view.width - tip.offsetWidth))}px`;
     if (aloud) spoken.textContent = `${spec.xlabel} ${name}: ` + rows.map(([c, s, t]) =>
       [c.name, s && `simulation ${s}`, t && (both ? `theory ${t}` : t)].filter(Boolean).join(" ")).join("; ");
   }
@@ -201,7 +200,7 @@ function chart(box, spec) {
     draw();
   }
   controls();
-  new ResizeObserver(draw).observe(plot);
   draw();
+  new ResizeObserver(() => plot.clientWidth !== view.width && draw()).observe(plot);
   return {set};
 }

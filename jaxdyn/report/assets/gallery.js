@@ -19,7 +19,11 @@
   };
   form.oninput = apply;
   form.onsubmit = event => event.preventDefault();
-  form.onreset = () => setTimeout(apply);
+  form.onreset = event => {
+    event.preventDefault();
+    for (const field of [form.search, form.chapter, form.verdict]) field.value = "";
+    apply();
+  };
   // Back from a paper the browser has filled the fields again.
   addEventListener("pageshow", apply);
   addEventListener("keydown", event => {
