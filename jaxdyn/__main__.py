@@ -46,25 +46,6 @@ def run_paper(*tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen
     return single(tokens[1:]) or 0
 
 
-@app.command(name="verify")
-def verify_papers(*names: str, out: Path = Path("results"), json: bool = False) -> int:
-    """Judge the claims of papers again on their saved results, by default of all that have some."""
-    saved = [path.parent.name for path in sorted(out.glob("*/verdicts.json"))]
-    if not names and not saved:
-        raise ValueError(f"out: no results in {str(out)!r}; run a paper first: jaxdyn run {papers.names()[0]}")
-    codes = [_judge(name, out, json) for name in names or saved]
-    return max(codes)
-
-
-@app.command(name="plot")
-def plot_paper(name: str, *, out: Path = Path("results")) -> int:
-    """Draw a paper's figure again from its saved results."""
-    paper = papers.load(name)
-    for path in _draw(paper, _saved(name, out), out / name):
-        print(path)
-    return 0
-
-
 @app.command(name="report")
 def report_papers(
     *names: str,
@@ -114,6 +95,25 @@ def explore_paper(name: str, *, out: Path = Path("explore")) -> int:
     path = out / f"{name}.html"
     report.write(path, report.exploration(explore.table(name)))
     print(path)
+    return 0
+
+
+@app.command(name="verify")
+def verify_papers(*names: str, out: Path = Path("results"), json: bool = False) -> int:
+    """Judge the claims of papers again on their saved results, by default of all that have some."""
+    saved = [path.parent.name for path in sorted(out.glob("*/verdicts.json"))]
+    if not names and not saved:
+        raise ValueError(f"out: no results in {str(out)!r}; run a paper first: jaxdyn run {papers.names()[0]}")
+    codes = [_judge(name, out, json) for name in names or saved]
+    return max(codes)
+
+
+@app.command(name="plot")
+def plot_paper(name: str, *, out: Path = Path("results")) -> int:
+    """Draw a paper's figure again from its saved results."""
+    paper = papers.load(name)
+    for path in _draw(paper, _saved(name, out), out / name):
+        print(path)
     return 0
 
 
