@@ -36,12 +36,12 @@ def site(
     front = out / "index.html"
     if out.exists() and any(out.iterdir()) and not (front.exists() and "jaxdyn report" in front.read_text()):
         raise ValueError(f"out: {str(out)!r} holds other files; pass a new folder")
-    names = list(names) or papers.names()
-    all_saved = [_with_figure(read(name, results), out / "figures") for name in names]
+    found = [_with_figure(read(name, results), out / "figures") for name in names or papers.names()]
+    all_saved = sorted(found, key=lambda saved: bool(saved.trouble))  # what there is to see comes first
     pages = [front]
-    write(front, _pages.gallery(all_saved))
+    write(front, _pages.gallery(all_saved, tables))
     for i, saved in enumerate(all_saved):
-        near = names[i - 1] if i else None, names[i + 1] if i + 1 < len(names) else None
+        near = [all_saved[j].name if 0 <= j < len(all_saved) else None for j in (i - 1, i + 1)]
         pages.append(out / f"{saved.name}.html")
         write(pages[-1], _pages.paper(saved, near, saved.name in tables))
         if saved.name in tables:

@@ -8,7 +8,7 @@ import keyword
 import re
 import shlex
 import tokenize
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from html import escape
 from importlib import resources
 from pathlib import Path
@@ -19,6 +19,12 @@ from jaxdyn import papers
 from jaxdyn.report import _charts
 from jaxdyn.report._saved import NOT_RUN, WORDS, Saved, counts
 
+MEANING = {
+    "refuted": "Refuted: was published and does not hold.",
+    "fails": "Fails: should hold and does not, here.",
+    "unexpected": "Unexpected: should be refuted and holds, here.",
+    "undecided": "Undecided: these results cannot judge it.",
+}
 TITLE = "jaxdyn: papers of learning dynamics, theory beside simulation"
 
 
@@ -40,8 +46,8 @@ def page(title: str, nav: str, body: str, scripts: Sequence[str], data: Mapping[
     )
 
 
-def gallery(all_saved: Sequence[Saved]) -> str:
-    """Return the page of all papers, to search and to filter."""
+def gallery(all_saved: Sequence[Saved], explored: Collection[str]) -> str:
+    """Return the page of all papers, to search and to filter; those `explored` have sliders."""
     chapters = sorted({saved.reference.chapter for saved in all_saved})
     verdicts = {word: word for word in ("holds", "refuted", "fails", "undecided")} | {"none": "no results"}
     select = lambda name, shown, options: (
@@ -61,20 +67,20 @@ ours that does not hold <span class="fails">fails</span>.</p>
 <button type="reset">Reset</button><span id="found" role="status"></span>
 </form>
 <div class="cards">
-{"".join(map(_card, all_saved))}
+{"".join(_card(saved, saved.name in explored) for saved in all_saved)}
 </div>
 <p id="none" class="quiet" hidden>No paper has all of this.</p>"""
     return page(TITLE, "<strong>jaxdyn</strong>", body, ["gallery.js"])
 
 
-def paper(saved: Saved, near: tuple[str | None, str | None], explored: bool) -> str:
+def paper(saved: Saved, near: Sequence[str | None], explored: bool) -> str:
     """Return the page of a paper, with links to the pages before and after it, and to its sliders if it has some."""
     ref, module = saved.reference, papers.load(saved.name)
     source = Path(module.__file__).read_text(encoding="utf-8")
     arxiv = f' · <a href="https://arxiv.org/abs/{ref.arxiv}">arXiv:{ref.arxiv}</a>' if ref.arxiv else ""
     about = re.sub("`(.*?)`", r"<code>\1</code>", escape(module.__doc__.strip().partition("\n\n")[2]))
     charts, more = _charts.charts(saved.datasets)
-    sliders = f'<p><a href="explore/{saved.name}.html">Change a number and see the theory move</a></p>'
+    sliders = f'<p><a class="button" href="explore/{saved.name}.html">Change a number, see the theory move</a></p>'
     results = f"""{_marks(saved)}
 <figure class="figure">
 <img src="figures/{saved.name}.png" alt="Figure of {escape(ref.title)}" width="1024" height="704">
@@ -128,10 +134,11 @@ def highlighted(source: str) -> str:
     return "".join(out) + text(last, (len(lines) + 1, 0))
 
 
-def _card(saved):
+def _card(saved, explored):
     ref = saved.reference
     words = {verdict.word for verdict in saved.verdicts}
     verdicts = " ".join(sorted(words | ({"fails"} if "unexpected" in words else set()) or {"none"}))
+    sliders = f' · <a href="explore/{saved.name}.html">sliders</a>' if explored else ""
     if saved.trouble:
         picture = f'<div class="blank">{escape(saved.trouble)}</div>'
         foot = f"<code>jaxdyn run {saved.name}</code>"
@@ -145,7 +152,7 @@ def _card(saved):
 <div class="about"><h2><a href="{saved.name}.html">{escape(_short(saved))}</a></h2>
 <p class="quiet">{escape(ref.authors)}, {ref.year}</p>
 <p>{escape(ref.summary.partition(": ")[2])}</p>
-<div class="foot"><span class="quiet">{escape(ref.chapter)}</span>{foot}</div>
+<div class="foot"><span class="quiet">{escape(ref.chapter)}{sliders}</span>{foot}</div>
 {_marks(saved)}</div></article>
 """
 
@@ -167,7 +174,9 @@ def _claims(saved):
         for v in saved.verdicts
     )
     head = '<th>verdict</th><th>statement</th><th class="number">error</th><th class="number">to hold</th>'
-    return f'<table class="claims"><thead><tr>{head}</tr></thead><tbody>\n{rows}</tbody></table>'
+    said = " ".join(text for word, text in MEANING.items() if word in {verdict.word for verdict in saved.verdicts})
+    table = f'<table class="claims"><thead><tr>{head}</tr></thead><tbody>\n{rows}</tbody></table>'
+    return f'{table}\n<p class="quiet">{said}</p>'
 
 
 def number(value: float) -> str:
@@ -225,7 +234,7 @@ def _made(saved):
         f"{name} {' '.join(map(str, v)) if isinstance(v, list) else v}" for name, v in made["options"].items()
     )
     rows = {
-        "size": made["size"] + ("" if made["default"] else ", with other options"),
+        "size": made["size"] + ("" if made["default"] else ", with own options"),
         "options": options,
         "cost": _cost(saved) + (f", {made['wall_seconds']:.3g} s of wall time" if made["wall_seconds"] else ""),
         "finished": when,
@@ -238,9 +247,9 @@ def _made(saved):
 
 
 def _cost(saved):
-    made, stored = saved.made, ", stored runs" if saved.made["reused"] else ""
-    seconds = made["cpu_seconds"]
-    return f"{made['size']}: " + ("cost not recorded" if seconds is None else f"{seconds:.2g} CPU-s{stored}")
+    made, stored = saved.made, " with stored runs" if saved.made["reused"] else ""
+    seconds, own = made["cpu_seconds"], "" if made["default"] else ", own options"
+    return f"{made['size']}{own}: " + ("cost not recorded" if seconds is None else f"{seconds:.2g} CPU-s{stored}")
 
 
 def _trouble(saved):
