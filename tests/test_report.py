@@ -1,5 +1,6 @@
 """What is shown of saved results: charts, records, the README's table, pages of what is whole, missing or damaged."""
 
+import html
 import json
 import sys
 import types
@@ -143,6 +144,15 @@ def test_damaged_results_are_said_to_be(broken, tmp_path):
     for page in pages:
         assert "damaged results" in page.read_text()
     assert "jaxdyn run tian2021" in pages[1].read_text()
+
+
+def test_the_command_repeats_the_options_of_a_run():
+    module = types.SimpleNamespace(SIZES={"quick": {"a": (1, 2), "b": 3, "c": True, "d": False, "e": "x"}})
+    made = {"size": "quick", "options": {"a": [1, -2], "b": 3, "c": False, "d": True, "e": "it's"}}
+    shown = _pages._command(report.Saved("tian2021", None, None, (), made, {}, ""), module)
+    assert html.unescape(shown).startswith(
+        """<div class="command"><code>jaxdyn run tian2021 --a 1 -2 --no-c --d --e 'it'"'"'s'</code>"""
+    )
 
 
 def test_results_of_before_the_cost_was_recorded_are_shown(tmp_path):

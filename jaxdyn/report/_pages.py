@@ -17,7 +17,7 @@ from typing import Any
 
 from jaxdyn import papers
 from jaxdyn.report import _charts
-from jaxdyn.report._saved import NOT_RUN, WORDS, Saved, counts
+from jaxdyn.report._saved import NOT_RUN, WORDS, Saved, counts, two_digits
 
 MEANING = {
     "refuted": "Refuted: was published and does not hold.",
@@ -219,9 +219,11 @@ def _command(saved, module):
         words += ["--size", size]
     for option, value in saved.made.get("options", {}).items():
         usual = module.SIZES.get(size, {}).get(option)
-        if value != (list(usual) if isinstance(usual, tuple) else usual):
-            values = value if isinstance(value, list) else [value]
-            words += [f"--{option.replace('_', '-')}", *map(str, values)] if value is not False else []
+        if value == (list(usual) if isinstance(usual, tuple) else usual):
+            continue
+        # A truth is a flag of its own.
+        values = value if isinstance(value, list) else [] if isinstance(value, bool) else [value]
+        words += [f"--{'no-' if value is False else ''}{option.replace('_', '-')}", *map(str, values)]
     code = escape(shlex.join(words))
     return f'<div class="command"><code>{code}</code><button type="button" class="copy">Copy</button></div>'
 
@@ -249,7 +251,9 @@ def _made(saved):
 def _cost(saved):
     made, stored = saved.made, " with stored runs" if saved.made["reused"] else ""
     seconds, own = made["cpu_seconds"], "" if made["default"] else ", own options"
-    return f"{made['size']}{own}: " + ("cost not recorded" if seconds is None else f"{seconds:.2g} CPU-s{stored}")
+    return f"{made['size']}{own}: " + (
+        "cost not recorded" if seconds is None else f"{two_digits(seconds)} CPU-s{stored}"
+    )
 
 
 def _trouble(saved):

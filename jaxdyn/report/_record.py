@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxdyn import papers
-from jaxdyn.report._saved import Saved, counts, write
+from jaxdyn.report._saved import Saved, counts, two_digits, write
 
 HEAD = """| `make gallery` draws it | paper (CPU time at quick and at paper size) | what is reproduced | claims |
 |---|---|---|---|"""
@@ -48,13 +48,8 @@ def _read(name, folder) -> dict[str, Any]:
 def _row(name, known):
     short, _, what = papers.load(name).REFERENCE.summary.partition(": ")
     sizes = [known[size] for size in ("quick", "paper") if size in known]
-    costs = ", ".join("?" if one["cpu_seconds"] is None else _seconds(one["cpu_seconds"]) for one in sizes)
+    costs = ", ".join("?" if one["cpu_seconds"] is None else two_digits(one["cpu_seconds"]) for one in sizes)
     # Sizes may disagree, where one of them fails: then both are told.
     said = dict.fromkeys(counts(line.partition(":")[0] for line in one["verdicts"]) for one in sizes)
     picture = f'<img src="docs/gallery/{name}.png" width="220" alt="{short}">'
     return f"| {picture} | `{name}` ({costs} s) | **{short}**: {what} | {'; '.join(said)} |"
-
-
-def _seconds(seconds):
-    """Return seconds to two digits."""
-    return f"{float(f'{seconds:.2g}'):g}"

@@ -63,6 +63,15 @@ def counts(words: Iterable[str]) -> str:
     return ", ".join(f"{found[word]} {text(word)}" for word in order if found[word])
 
 
+def two_digits(value: float) -> str:
+    """Return a number to two digits.
+
+    >>> two_digits(123.4)
+    '120'
+    """
+    return f"{float(f'{value:.2g}'):g}"
+
+
 def write(path: Path, text: str) -> None:
     """Write a file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
