@@ -4,7 +4,7 @@ Descent with the learning rate eta makes a network sharper until the largest eig
 there on it oscillates and no longer follows gradient flow (Cohen, Kaur, Li, Kolter, Talwalkar, 2021).  Averaged over
 time it follows the central flow dx/dt = -eta grad [L + <H, S>/2], S the covariance that holds eigenvalues at this edge.
 So do RMSProp with one rate for all parameters and with one for each, at the edge of their own rates: a tanh network on
-random labels, by all of them, beside its central and its stable flow, in float64.
+a wave of Gaussian inputs, by all of them, beside its central and its stable flow, in float64.
 """
 
 from functools import partial
