@@ -154,9 +154,11 @@ def compiler_options() -> dict[str, str]:
     """Return how blocks are compiled.
 
     On CPU, small matrix products by a library share out each call over the thread pool: 45% more time at 50 runs of a
-    small network, for 20% less at products 512 wide.  Runs side by side have no use for that.
+    small network, for 20% less at products 512 wide.  So do the loops that XLA writes itself, a microsecond's work
+    each: 2.8 times the time where steps draw random numbers.  Runs side by side have no use for either.
     """
-    return {"xla_disable_hlo_passes": "dot-library-rewriter"} if jax.default_backend() == "cpu" else {}
+    passes = "dot-library-rewriter,cpu-parallel-task-assigner"
+    return {"xla_disable_hlo_passes": passes} if jax.default_backend() == "cpu" else {}
 
 
 def precision_now() -> tuple[bool, Any]:

@@ -310,13 +310,17 @@ def _joined(first, second):
 
 def _integrate_rk4(velocity, start, times, observe, step):
     def advance(state, h):
-        shifted = lambda k, c: jax.tree.map(lambda p, v: p + c * h * v, state.params, k)
-        k1 = velocity(state.time, state.params)
-        k2 = velocity(state.time + h / 2, shifted(k1, 0.5))
-        k3 = velocity(state.time + h / 2, shifted(k2, 0.5))
-        k4 = velocity(state.time + h, shifted(k3, 1.0))
-        combine = lambda p, a, b, c, d: p + h / 6 * (a + 2 * b + 2 * c + d)
-        return state._replace(time=state.time + h, params=jax.tree.map(combine, state.params, k1, k2, k3, k4))
+        # A loop over the stages: the velocity is traced and compiled once.
+        def stage(carry, weights):
+            total, slope = carry
+            ahead, share = (h * w.astype(h.dtype) for w in weights)
+            k = velocity(state.time + ahead, jax.tree.map(lambda p, v: p + ahead * v, state.params, slope))
+            return (jax.tree.map(lambda s, v: s + share * v, total, k), k), None
+
+        still = jax.tree.map(jnp.zeros_like, state.params)
+        weights = jnp.array([0, 1 / 2, 1 / 2, 1]), jnp.array([1, 2, 2, 1]) / 6
+        (moved, _), _ = lax.scan(stage, (still, still), weights)
+        return state._replace(time=state.time + h, params=jax.tree.map(jnp.add, state.params, moved))
 
     def segment(carry, time):
         state, ok = carry

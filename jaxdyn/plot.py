@@ -3,11 +3,12 @@
 Each function draws on the matplotlib Axes it is given, or on new ones, and returns them.
 """
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from jaxdyn.types import nearest
+from jaxdyn.types import Trajectory, nearest
 
 if TYPE_CHECKING:
     import matplotlib.axes
@@ -111,6 +112,45 @@ def phase_diagram(
         axes.plot(*(np.asarray(a) for a in line), color="white", linewidth=2, path_effects=outline)
     axes.set(xlabel=_label(values[x]), ylabel=_label(values[y]), **{f"{side}scale": "log" for side in log})
     axes.set(xlim=edges[0][[0, -1]], ylim=edges[1][[0, -1]])
+    return axes
+
+
+def saddles(
+    run: Trajectory,
+    table: "xarray.Dataset",
+    *,
+    levels: Any = (),
+    drops: Any = (),
+    labels: Mapping[str, str] | None = None,
+    axes: "matplotlib.axes.Axes | None" = None,
+    colour: str = COLOURS[0],
+) -> "matplotlib.axes.Axes":
+    """Draw the loss of a run over time, and the saddles that it has passed, by `observables.saddle_table`.
+
+    Saddles that were left are circles, the end a square.  `labels` are the table's variables to write beside them and
+    their formats: by default {"index": "index {:.0f}", "direction_width": "width {:.1f}"}, those that there are.  A
+    theory's `levels` of the plateaus are lines across, its times of the `drops` between them lines downwards.
+
+    Raises ValueError for a run without `loss`, or of several runs.
+    """
+    if np.ndim(run.observed.get("loss")) != 1 or "loss" not in run.observed:
+        raise ValueError("run: has no `loss` of one run over time; record a snapshot, and choose one run of a sweep")
+    axes = _axes(axes)
+    axes.plot(run.time, run.observed["loss"], color=colour, zorder=2, label="loss")
+    lines = {"color": "0.6", "linewidth": 0.8, "zorder": 1}
+    for i, level in enumerate(np.ravel(levels)):
+        axes.axhline(level, **lines, label="_" * i + "plateau in theory")
+    for i, drop in enumerate(np.ravel(drops)):
+        axes.axvline(drop, **lines, linestyle=(0, (2, 2)), label="_" * i + "drop in theory")
+    texts = labels or {"index": "index {:.0f}", "direction_width": "width {:.1f}"}
+    for i, row in enumerate(table.isel(saddle=i) for i in range(table.sizes["saddle"])):
+        left = bool(row.left) if "left" in row else True
+        place = float(row.time), float(row.loss)
+        style = {"color": COLOURS[1], "markerfacecolor": "white", "markersize": 5, "linestyle": "", "zorder": 3}
+        axes.plot(*place, marker="o" if left else "s", **style, label="_" * i + "saddle")
+        words = [text.format(float(row[name])) for name, text in texts.items() if name in row]
+        axes.annotate("\n".join(words), place, (5, 4), textcoords="offset points", fontsize="small", color="0.2")
+    axes.set(xlabel=axes.get_xlabel() or "time", ylabel=axes.get_ylabel() or "loss")
     return axes
 
 

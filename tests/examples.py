@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 from flax import linen, nnx
 
 import jaxdyn as jd
@@ -53,6 +54,12 @@ class AsFunction(NamedTuple):
     args: tuple
 
 
+class AsAnalysis(NamedTuple):
+    """A function on the host, of recorded runs; its own tests say what of."""
+
+    function: Callable
+
+
 def normal(seed, *shape):
     return jax.random.normal(jax.random.key(seed), shape, jnp.float32).astype(float)
 
@@ -67,6 +74,9 @@ best = lambda: LINEAR.init(jax.random.key(2))
 inputs = lambda: normal(1, 6, 3)
 data = lambda: (inputs(), LINEAR.apply(best(), inputs()))
 squared = rules.squared_error(LINEAR.apply)
+UNITS = models.two_layer(4, 3, activation=jax.nn.relu, patches=2)
+HEADS = models.in_context_attention(3, 2, rank=2)
+PROMPTS = lambda: tasks.in_context_regression(jax.random.key(1), 5, 4, jnp.diag(jnp.array([1.0, 0.5, 0.2])))
 LINEAR_NTK = lambda params: kernels.empirical.ntk(LINEAR.apply, params, inputs())
 modes = lambda observe: AsObserve(observe(models.product, TARGET_FRAMES()[-1], TARGET_FRAMES()[0]), start())
 
@@ -127,11 +137,51 @@ def early_learning():
     return AsField(rules.early_learning(LINEAR.apply, 2.0, 0.7), params, batch, loss)
 
 
+SIGMOIDS = lambda: models.mlp((3, 4, 2)).init(jax.random.key(0))
+
+
+def linear_nodes(weights, x, noise):
+    add = lambda layer, a: a if noise is None else a + noise[layer]
+    hidden = add(0, x @ weights[0].T)
+    outputs = add(1, jax.lax.stop_gradient(hidden) @ weights[1].T)
+    return outputs, [hidden, outputs]
+
+
+def example_errors(outputs, y):
+    return jnp.sum((y - outputs) ** 2, 1) / 2
+
+
+def zeroth_order(field):
+    # The mean of many estimates descends; a single one need not.
+    mean = lambda p, batch: jax.tree.map(lambda a: jnp.mean(a, 0), jax.vmap(lambda k: field(p, (batch, k)))(KEYS()))
+    return AsField(mean, start(), data(), lambda p: squared(p, data()))
+
+
+KEYS = lambda: jax.random.split(jax.random.key(0), 400)
+
+
+def carried(params, key):
+    """A map of gradient descent that carries two tangents, and its start."""
+    step = jd.descent(jax.grad(squared), optax.sgd(0.1, momentum=0.9), tasks.full_batch(data()))
+    begin = jd.State(jnp.asarray(0), params, optax.sgd(0.1, momentum=0.9).init(params))
+    return observables.with_tangents(step, begin, 2, key=key)
+
+
 EXAMPLES = {
     "models.deep_linear": lambda: AsModel(LINEAR, inputs()),
     "models.mlp": lambda: AsModel(models.mlp((3, 4, 2), bias_scale=0.1), inputs()),
     "models.from_linen": lambda: AsModel(models.from_linen(dense(2), inputs()), inputs()),
     "models.from_nnx": lambda: AsModel(models.from_nnx(dense_nnx), inputs()),
+    "models.diagonal_linear": lambda: AsModel(models.diagonal_linear(3), inputs()),
+    "models.two_layer": lambda: AsModel(UNITS, normal(1, 6, 4)),
+    "models.two_layer_product": lambda: AsFunction(
+        models.two_layer_product, ({"u": normal(0, 3, 2), "v": normal(1, 3, 2)},)
+    ),
+    "models.in_context_attention": lambda: AsModel(
+        models.in_context_attention(3, 2, softmax=True), tuple(PROMPTS()[:3])
+    ),
+    "models.attention_heads": lambda: AsFunction(models.attention_heads, (HEADS.init(jax.random.key(0)),)),
+    "models.attention_product": lambda: AsFunction(models.attention_product, (HEADS.init(jax.random.key(0)),)),
     "models.product": lambda: AsFunction(models.product, (start(),)),
     "models.orthogonal": lambda: AsFunction(lambda key: models.orthogonal(key, 4, 3), (jax.random.key(0),)),
     "models.aligned": lambda: AsFunction(models.aligned, (TARGET_FRAMES(), jnp.array([2.0, 1.0]))),
@@ -155,13 +205,36 @@ EXAMPLES = {
     "rules.cross_entropy": lambda: AsLoss(
         rules.cross_entropy(LINEAR.apply), start(), (inputs(), jnp.argmax(data()[1], 1)), best()
     ),
+    "rules.teacher_loss": lambda: AsLoss(
+        rules.teacher_loss("relu", patches=2), *(UNITS.init(jax.random.key(seed)) for seed in (0, 1, 1))
+    ),
     "rules.with_state": with_state,
     "rules.early_learning": early_learning,
+    "rules.sign_diverse": lambda: AsField(
+        rules.sign_diverse(jax.grad(squared), [jnp.ones((1, 3)), jnp.array([[1.0, 1, 1, -1]])]), start(), data(), None
+    ),
+    "rules.keep_norms": lambda: AsFunction(three_steps(optax.chain(optax.sgd(0.01), rules.keep_norms())), (start(),)),
+    "rules.weight_perturbation": lambda: zeroth_order(rules.weight_perturbation(squared, 0.1, antithetic=True)),
+    "rules.forward_gradient": lambda: zeroth_order(rules.forward_gradient(squared)),
+    "rules.node_perturbation": lambda: zeroth_order(
+        rules.node_perturbation(linear_nodes, example_errors, 0.1, antithetic=True)
+    ),
+    "rules.noisy": lambda: AsStream(lambda key, step: jax.random.key_data(rules.noisy(lambda k, t: ())(key, step)[1])),
+    "rules.sigmoid_layers": lambda: AsFunction(rules.sigmoid_layers, (SIGMOIDS(), inputs())),
+    "rules.knowledge_accumulation": lambda: AsFunction(
+        lambda p, x: rules.knowledge_accumulation({"params": p, "state": rules.sigmoid_layers(p, 2 * x)["outputs"]}, x),
+        (SIGMOIDS(), inputs()),
+    ),
     "rules.three_term": lambda: AsFunction(three_steps(rules.three_term(0.01, 0.5, 0.3)), (start(),)),
     "rules.ahead": lambda: AsFunction(
         lambda p: rules.ahead(three_steps(rules.three_term(0.01, 0.5))(p), 0.7), (start(),)
     ),
     "rules.nesterov_schedule": lambda: AsFunction(rules.nesterov_schedule, (jnp.asarray(4),)),
+    "rules.scalar_rmsprop": lambda: AsFunction(three_steps(rules.scalar_rmsprop(0.01, 0.9)), (start(),)),
+    "rules.kicks": lambda: AsFunction(
+        lambda key, p: three_steps(optax.chain(optax.sgd(0.01), rules.kicks(key, 0.1)))(p).params,
+        (jax.random.key(0), start()),
+    ),
     "rules.self_distillation": self_distillation,
     "rules.latent_covariance_loss": lambda: AsFunction(
         lambda online, target: rules.latent_covariance_loss(models.product)(online, target, views()),
@@ -179,15 +252,50 @@ EXAMPLES = {
     "observables.loss": lambda: AsObserve(observables.loss(squared, data()), start()),
     "observables.gradient_norm": lambda: AsObserve(observables.gradient_norm(jax.grad(squared), data()), start()),
     "observables.sharpness": lambda: AsObserve(observables.sharpness(squared, data(), depth=8), start()),
+    "observables.with_tangents": lambda: AsFunction(
+        lambda p, key: carried(p, key)[0](None, carried(p, key)[1]).params.growth, (start(), jax.random.key(0))
+    ),
+    "observables.tangent_growth": lambda: AsObserve(
+        observables.tangent_growth(), carried(start(), jax.random.key(0))[1].params
+    ),
+    "observables.hessian_eigenvalues": lambda: AsObserve(
+        observables.hessian_eigenvalues(squared, data(), top=2, depth=8), start()
+    ),
+    "observables.box_average": lambda: AsFunction(lambda x: observables.box_average(x, 3)[1:4], (normal(0, 5, 2),)),
     "observables.kernel_change": lambda: AsObserve(observables.kernel_change(LINEAR_NTK, best()), start()),
     "observables.kernel_target_alignment": lambda: AsObserve(
         observables.kernel_target_alignment(LINEAR_NTK, data()[1]), start()
     ),
+    "observables.hessian_index": lambda: AsObserve(observables.hessian_index(squared, data()), start()),
+    "observables.snapshot": lambda: AsObserve(observables.snapshot(squared, data()), start()),
+    "observables.saddle_records": lambda: AsFunction(
+        observables.saddle_records, (-jnp.arange(9.0), jnp.exp(3 * jnp.sin(jnp.arange(9.0))))
+    ),
+    "observables.plateaus": lambda: AsFunction(
+        observables.plateaus, (jnp.arange(4.0), jnp.array([3.0, 3.0, 1.0, 0.0]))
+    ),
+    "observables.level_times": lambda: AsFunction(
+        observables.level_times, (jnp.arange(4.0), jnp.array([3.0, 2.0, 1.5, 0.0]), jnp.array([2.5, 1.0]))
+    ),
+    "observables.project_to_saddle": lambda: AsFunction(
+        lambda p: observables.project_to_saddle(squared, p, data(), steps=1, products=3), (best(),)
+    ),
+    "observables.effective_width": lambda: AsObserve(observables.effective_width(lambda p: p[0]), start()),
+    "observables.clusters": lambda: AsObserve(observables.clusters(lambda p: (p[0], p[1][0]), radius=0.5), start()),
+    "observables.rank_distance": lambda: AsObserve(observables.rank_distance(models.product, 1), start()),
+    "observables.charges": lambda: AsObserve(
+        observables.charges(lambda p: p[0] @ p[0].T - p[1].T @ p[1], squared, data(), start()), start()
+    ),
+    "observables.saddle_table": lambda: AsAnalysis(observables.saddle_table),
     "observables.combine": lambda: AsObserve(
         observables.combine(observables.loss(squared, data()), observables.weight_distance(best())), start()
     ),
     "observables.prefixed": lambda: AsObserve(
         observables.prefixed("test_", observables.loss(squared, data())), start()
+    ),
+    "observables.sample_losses": lambda: AsObserve(observables.sample_losses(squared, data()), start()),
+    "observables.opposing_groups": lambda: AsFunction(
+        lambda losses: observables.opposing_groups(losses, 3), (normal(0, 6, 5),)
     ),
     "tasks.covariances": lambda: AsFunction(tasks.covariances, data()),
     "tasks.linear_teacher": lambda: AsFunction(tasks.linear_teacher, (normal(0, 2, 3),)),
@@ -206,9 +314,20 @@ EXAMPLES = {
         tasks.successive_states, (jnp.array([[0.5, 0.2], [0.0, 0.3]]), jnp.eye(2))
     ),
     "tasks.gaussian_pairs": lambda: AsFunction(lambda key: tasks.gaussian_pairs(key, views(), 4), (jax.random.key(0),)),
+    "tasks.in_context_regression": lambda: AsFunction(
+        lambda key, xx: tasks.in_context_regression(key, 4, 3, xx), (jax.random.key(0), 2 * jnp.eye(2))
+    ),
+    "tasks.in_context_features": lambda: AsFunction(tasks.in_context_features, tuple(PROMPTS()[:3])),
+    "tasks.in_context_moments": lambda: AsFunction(lambda xx: tasks.in_context_moments(xx, 5), (2 * jnp.eye(2),)),
+    "tasks.labelled": lambda: AsFunction(
+        lambda key: tasks.labelled(key, lambda x: LINEAR.apply(best(), x), 4, 3, noise=0.1), (jax.random.key(0),)
+    ),
     "tasks.full_batch": lambda: AsStream(tasks.full_batch(data())),
     "tasks.two_clusters": lambda: AsFunction(
         lambda key: tasks.two_clusters(key, 6, 3, sigma=0.5, flipped=0.3), (jax.random.key(0),)
+    ),
+    "tasks.opposing_outliers": lambda: AsFunction(
+        lambda key, size: tasks.opposing_outliers(key, 3, 2, 2, size=size), (jax.random.key(0), jnp.array(6.0))
     ),
     "tasks.online": lambda: AsStream(tasks.online(lambda key: jax.random.normal(key, (3,)))),
     "tasks.minibatch": lambda: AsStream(tasks.minibatch(data(), 2)),

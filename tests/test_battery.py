@@ -80,7 +80,7 @@ def test_imports_are_cheap():
     assert not {"flax", "matfree", "diffrax", "scipy.linalg", "xarray"} & set(loaded)
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
+@every(AsModel, AsFunction, AsLoss, AsField, AsObserve, AsStream)
 def test_the_precision_is_the_callers(name, precision):
     example = EXAMPLES[name]()
     calls = {

@@ -152,3 +152,35 @@ def test_names_that_clash_are_refused_and_prefixed_apart():
         observables.combine(train, train)(state())
     seen = observables.combine(train, observables.prefixed("test_", train))(state())
     assert seen["loss"] == seen["test_loss"]
+
+
+@pytest.mark.usefixtures("x64")
+def test_the_largest_eigenvalues_are_those_of_the_dense_hessian():
+    loss, data = rules.squared_error(NET.apply), batch()
+    exact = jnp.linalg.eigvalsh(dense_hessian(loss, state().params, data))[::-1]
+    found = jax.jit(observables.hessian_eigenvalues(loss, data, top=4, depth=1000))(state())["hessian_eigenvalues"]
+    np.testing.assert_allclose(found, exact[:4], rtol=1e-10)
+    with pytest.raises(ValueError, match="top: 3; pass at least 1, at most depth=2"):
+        observables.hessian_eigenvalues(loss, data, top=3, depth=2)(state())
+
+
+def test_eigenvalues_that_the_hessian_does_not_have_are_nan(precision):
+    # Five and one, three times each: Lanczos' method sees each once.
+    q = models.orthogonal(jax.random.key(0), 6, 6)
+    hessian = (q * jnp.array([5.0, 5.0, 5.0, 1.0, 1.0, 1.0])[None]) @ q.T
+    observe = observables.hessian_eigenvalues(lambda p, b: 0.5 * p @ b @ p, hessian, top=3, depth=6)
+    found = jax.jit(observe)(jd.State(0, jnp.ones(6)))["hessian_eigenvalues"]
+    np.testing.assert_allclose(found, [5, 1, np.nan], rtol=1000 * jnp.finfo(precision).eps)
+
+
+@pytest.mark.parametrize("window", [1, 2, 5, 12])
+def test_box_averages_are_means_of_windows(window):
+    records = 1e4 + np.random.default_rng(0).standard_normal((12, 3))
+    found = np.asarray(observables.box_average(jnp.asarray(records), window))
+    places = np.flatnonzero(np.isfinite(found[:, 0]))
+    np.testing.assert_array_equal(places, window // 2 + np.arange(12 - window + 1))
+    for i, place in enumerate(places):
+        # Rounding of single numbers of size 1e4, not of their sums.
+        np.testing.assert_allclose(found[place], records[i : i + window].mean(0), atol=2e-3)
+    with pytest.raises(ValueError, match="window: 13 of 12 records"):
+        observables.box_average(jnp.asarray(records), 13)

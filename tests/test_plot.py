@@ -8,7 +8,7 @@ import pytest
 import xarray as xr
 from matplotlib.colors import to_hex
 
-from jaxdyn import plot
+from jaxdyn import Trajectory, plot
 
 
 @pytest.fixture(autouse=True)
@@ -153,3 +153,23 @@ def test_without_matplotlib_the_error_says_what_to_install(strengths, monkeypatc
     monkeypatch.setattr(builtins, "__import__", absent)
     with pytest.raises(ImportError, match=r"pip install jaxdyn\[plot\]"):
         plot.modes(strengths)
+
+
+def test_saddles_lie_on_the_loss_with_their_labels_and_theory_beside_them():
+    time = np.linspace(0, 10, 50)
+    run = Trajectory(time, {"loss": np.exp(-time)})
+    rows = {"time": [0.0, 5.0], "loss": [1.0, 0.4], "index": [12.0, 0.0], "left": [True, False]}
+    table = xr.Dataset({name: ("saddle", values) for name, values in rows.items()})
+    axes = plot.saddles(run, table, levels=[1.0, 0.4], drops=[2.5])
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("time", "loss")
+    assert [text.get_text() for text in axes.texts] == ["index 12", "index 0"]
+    markers = [(a.get_marker(), *a.get_xydata()[0]) for a in axes.lines if a.get_linestyle() == "None"]
+    assert markers == [("o", 0, 1), ("s", 5, 0.4)]
+    np.testing.assert_array_equal(axes.lines[0].get_xydata(), np.c_[time, run.observed["loss"]])
+    assert len(axes.lines) == 1 + 2 + 1 + 2
+    assert axes.get_legend_handles_labels()[1] == ["loss", "plateau in theory", "drop in theory", "saddle"]
+    again = plot.saddles(run, table, labels={"index": "{:.0f}"}, axes=axes)
+    assert again is axes
+    assert axes.texts[-1].get_text() == "0"
+    with pytest.raises(ValueError, match="run: has no `loss` of one run"):
+        plot.saddles(Trajectory(time, {}), table)

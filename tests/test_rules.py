@@ -60,3 +60,42 @@ def test_state_moves_by_its_own_rule_while_the_rest_descends():
     np.testing.assert_allclose(run.observed["params"], 0.8**k, rtol=1e-6)
     # m_{k+1} - 0.9 m_k = 0.1 * 0.8^k with m_0 = 0 has the solution m_k = 0.9^k - 0.8^k.
     np.testing.assert_allclose(run.observed["state"], 0.9**k - 0.8**k, atol=1e-6)
+
+
+def test_scalar_rmsprop_by_hand(precision):
+    # One rate for all parameters, from a mean square that includes the present gradient.
+    slope = lambda p, _: jax.tree.map(lambda a: a**3, p)
+    params = {"a": jnp.array([1.0, -0.5]), "b": jnp.array(0.3)}
+    run = jd.train(slope, rules.scalar_rmsprop(0.1, 0.9, 0.2), tasks.full_batch(None), params, times=[5],
+                   observe=lambda s: {"nu": s.memory.nu})  # fmt: skip
+    p, nu = np.array([1.0, -0.5, 0.3]), 0.2
+    for _ in range(5):
+        g = p**3
+        nu = 0.9 * nu + 0.1 * g @ g
+        p = p - 0.1 * g / np.sqrt(nu)
+    found = np.r_[run.final.params["a"], run.final.params["b"]]
+    np.testing.assert_allclose(found, p, rtol=10 * jnp.finfo(precision).eps)
+    np.testing.assert_allclose(run.observed["nu"], nu, rtol=10 * jnp.finfo(precision).eps)
+    assert run.final.memory.nu.dtype == precision
+
+
+def test_kicks_are_of_their_size_and_no_two_alike():
+    still = lambda p, _: jax.tree.map(jnp.zeros_like, p)
+    params = {"a": jnp.zeros((30, 20)), "b": jnp.zeros(400)}
+
+    def walk(key, size):
+        optimizer = optax.chain(optax.sgd(0.5), rules.kicks(key, size))
+        observe = lambda s: {"x": jnp.concatenate([s.params["a"].ravel(), s.params["b"]])}
+        return jd.train(still, optimizer, tasks.full_batch(None), params, times=range(5), observe=observe).observed["x"]
+
+    walks = jax.jit(jax.vmap(walk, (0, None)))(jax.random.split(jax.random.key(0), 2), 0.1)
+    steps = jnp.diff(walks, axis=1).reshape(-1, 1000)
+    overlaps = steps @ steps.T
+    # Squared lengths vary by sqrt(2/1000), products of different kicks by sqrt(1/1000): 4.5 standard errors.
+    np.testing.assert_allclose(jnp.diagonal(overlaps), 0.01, rtol=4.5 * 0.045)
+    assert np.abs(overlaps - np.diag(np.diagonal(overlaps))).max() < 4.5 * 0.01 * 0.032
+    with jax.enable_x64(True):
+        exact = rules.kicks(jax.random.key(3), 0.1)
+        wide = exact.update(jnp.zeros(4), exact.init(None))[0]
+    # The same draw, scaled in its own precision.
+    np.testing.assert_allclose(wide, exact.update(jnp.zeros(4), exact.init(None))[0], rtol=1e-6)

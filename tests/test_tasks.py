@@ -139,3 +139,22 @@ def test_population_moments_are_the_limit_of_sampled_ones():
         assert jnp.all(jnp.abs(a - b) < 4 * jnp.sqrt((p[:, None] * q[None] + a**2) / n))
     white = tasks.linear_teacher(target)
     np.testing.assert_allclose(white.yy, target @ target.T, atol=1e-14)
+
+
+@pytest.mark.usefixtures("x64")
+def test_outliers_share_a_feature_that_tells_nothing_of_the_label():
+    data = tasks.opposing_outliers(jax.random.key(0), 4000, 3, 500, size=6.0, sigma=0.3)
+    usual, one, other = (np.asarray(data.x)[np.asarray(data.group) == g] for g in (0, 1, -1))
+    assert (len(usual), len(one), len(other)) == (4000, 500, 500)
+    # 4.5 standard errors of means and variances.
+    for group in (one, other):
+        np.testing.assert_allclose(group.mean(0), [6, 0, 0], atol=4.5 * 0.3 / 500**0.5)
+        np.testing.assert_allclose(group.var(0), 0.09, rtol=4.5 * (2 / 500) ** 0.5)
+    np.testing.assert_allclose(usual.mean(0), 0, atol=4.5 / 4000**0.5)
+    np.testing.assert_array_equal(data.labels[4000:], data.group[4000:])
+    np.testing.assert_array_equal(data.group[4000:], np.repeat([1, -1], 500))
+    # A linear teacher: least squares gets its direction, and that labels all usual examples.
+    direction = np.linalg.lstsq(usual, data.labels[:4000], rcond=None)[0]
+    assert np.mean(np.sign(usual @ direction) == data.labels[:4000]) > 0.97
+    with pytest.raises(ValueError, match="samples, inputs, planted: 3, 2, 0"):
+        tasks.opposing_outliers(jax.random.key(0), 3, 2, 0)

@@ -34,6 +34,18 @@ def deep_linear(sizes: Sequence[int], *, scale: Float[ArrayLike, ""] = 1.0, init
     )
 
 
+def diagonal_linear(inputs: int, *, depth: int = 2, scale: Float[ArrayLike, ""] = 1.0) -> Model:
+    """Return the diagonal linear network `y = sum_j x_j prod_l w_lj`: coordinates that are learned one by one.
+
+    Parameters are one array (depth, inputs), initially from N(0, scale^2); `apply` maps rows (..., inputs) to (...).
+
+    >>> weights, x = jnp.array([[1.0, 2.0], [3.0, -1.0]]), jnp.array([[1.0, 10.0]])
+    >>> diagonal_linear(2).apply(weights, x).tolist()
+    [-17.0]
+    """
+    return Model(lambda key: _normal(key, (depth, inputs)) * scale, lambda weights, x: x @ jnp.prod(weights, 0))
+
+
 def product(weights: Sequence[Float[Array, "_ _"]]) -> Float[Array, "outputs inputs"]:
     """Return the end-to-end matrix `W_D ... W_1` of the list `[W_1, ..., W_D]`.
 

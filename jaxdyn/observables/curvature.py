@@ -5,9 +5,35 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from jaxdyn.types import Batch, Observe, Params
+
+
+def hessian_eigenvalues(
+    loss: Callable[[Params, Batch], Float[Array, ""]], batch: Batch, *, top: int = 5, depth: int = 64
+) -> Observe:
+    """Observe the largest `top` eigenvalues of the Hessian of `loss(params, batch)`, in falling order.
+
+    By Lanczos' method as `sharpness`, in `depth` Hessian-vector products; lower ones take more of them.  A multiple
+    eigenvalue is seen once, and NaN stands for those that the Hessian does not have.  Gradient descent is at the edge
+    of stability from where the first meets 2/learning rate: `crossing_time(run.hessian_eigenvalues[..., 0], 2 / rate)`.
+
+    Raises ValueError for more eigenvalues than products or parameters.
+    """
+
+    def observe(state):
+        flat, product = _hessian_product(loss, state.params, batch)
+        if not 1 <= top <= min(depth, flat.size):
+            raise ValueError(f"top: {top}; pass at least 1, at most {depth=} and the number of parameters {flat.size}")
+        start = jax.random.normal(jax.random.key(0), flat.shape, jnp.float32).astype(flat.dtype)
+        values, vectors = jnp.linalg.eigh(_tridiagonal(product, start, depth))
+        # What the start has no part in lies behind the invariant subspace, and is not the Hessian's.
+        values = jnp.sort(jnp.where(vectors[0] == 0, -jnp.inf, values))[::-1][:top]
+        return {"hessian_eigenvalues": jnp.where(jnp.isfinite(values), values, jnp.nan)}
+
+    return observe
 
 
 def sharpness(loss: Callable[[Params, Batch], Float[Array, ""]], batch: Batch, *, depth: int = 32) -> Observe:
@@ -21,20 +47,67 @@ def sharpness(loss: Callable[[Params, Batch], Float[Array, ""]], batch: Batch, *
         raise ValueError(f"depth: {depth}; pass at least 1")
 
     def observe(state):
-        from matfree import decomp
-
-        flat, unravel = ravel_pytree(state.params)
-        gradient = lambda v: ravel_pytree(jax.grad(loss)(unravel(v), batch))[0]
-        product = lambda v: jax.jvp(gradient, (flat,), (v,))[1]
-        lanczos = decomp.tridiag_sym(min(depth, flat.size), materialize=False, custom_vjp=False)
+        flat, product = _hessian_product(loss, state.params, batch)
         start = jax.random.normal(jax.random.key(0), flat.shape, jnp.float32).astype(flat.dtype)
-        diagonal, beside = lanczos(product, start).J_small
-        # Behind an invariant subspace (the Hessian has few distinct eigenvalues) come only rounding errors, or NaN.
-        size = jnp.nanmax(jnp.abs(diagonal)) + jnp.max(jnp.nan_to_num(jnp.abs(beside)), initial=0.0)
-        inside = jnp.cumprod(beside > 100 * jnp.finfo(flat.dtype).eps * size).astype(bool)
-        beside = jnp.where(inside, beside, 0)
-        diagonal = diagonal.at[1:].set(jnp.where(inside, diagonal[1:], diagonal[0]))
-        tridiagonal = jnp.diag(diagonal) + jnp.diag(beside, 1) + jnp.diag(beside, -1)
-        return {"sharpness": jnp.linalg.eigvalsh(tridiagonal)[-1]}
+        return {"sharpness": jnp.linalg.eigvalsh(_tridiagonal(product, start, depth))[-1]}
 
     return observe
+
+
+def hessian_index(
+    loss: Callable[[Params, Batch], Float[Array, ""]],
+    batch: Batch,
+    *,
+    threshold: Float[ArrayLike, ""] = 1e-3,
+    dense: int = 1000,
+    depth: int = 64,
+    probes: int = 16,
+) -> Observe:
+    """Observe the index of the Hessian of `loss(params, batch)`: the number of directions in which a saddle falls.
+
+    Counted are the eigenvalues below -threshold * max |eigenvalue|, exactly for up to `dense` parameters.  Beyond, the
+    index is an estimate by stochastic Lanczos quadrature (Ubaru, Chen, Saad, 2017), with a standard error of about
+    sqrt(2 index / probes): the mean over `probes` random vectors z of z^T P z, P the projector on these eigenvalues'
+    space, each from `depth` Hessian-vector products, which have to tell them from the others.
+    """
+    if min(depth, probes) < 1:
+        raise ValueError(f"depth, probes: {depth}, {probes}; pass at least 1 of each")
+
+    def observe(state):
+        flat, product = _hessian_product(loss, state.params, batch)
+        if flat.size <= dense:
+            values = jnp.linalg.eigvalsh(jax.vmap(product)(jnp.eye(flat.size, dtype=flat.dtype)))
+            return {"index": jnp.sum(values < -threshold * jnp.max(jnp.abs(values))).astype(flat.dtype)}
+
+        def probed(key):
+            start = jax.random.rademacher(key, flat.shape, flat.dtype)
+            values, vectors = jnp.linalg.eigh(_tridiagonal(product, start, depth))
+            return values, flat.size * vectors[0] ** 2
+
+        # One after the other: each keeps `depth` vectors of the size of the parameters.
+        values, weights = jax.lax.map(probed, jax.random.split(jax.random.key(0), probes))
+        below = values < -threshold * jnp.max(jnp.abs(values))
+        return {"index": jnp.sum(jnp.where(below, weights, 0)) / probes}
+
+    return observe
+
+
+def _hessian_product(loss, params, batch):
+    """Return the parameters in one vector, and the products of the Hessian there with such vectors."""
+    flat, unravel = ravel_pytree(params)
+    gradient = lambda v: ravel_pytree(jax.grad(loss)(unravel(v), batch))[0]
+    return flat, lambda v: jax.jvp(gradient, (flat,), (v,))[1]
+
+
+def _tridiagonal(product, start, depth):
+    """Return Lanczos' matrix from a `start`, whose eigenvalues approximate those of the product."""
+    from matfree import decomp
+
+    lanczos = decomp.tridiag_sym(min(depth, start.size), materialize=False, custom_vjp=False)
+    diagonal, beside = lanczos(product, start).J_small
+    # Behind an invariant subspace (the Hessian has few distinct eigenvalues) come only rounding errors, or NaN.
+    size = jnp.nanmax(jnp.abs(diagonal)) + jnp.max(jnp.nan_to_num(jnp.abs(beside)), initial=0.0)
+    inside = jnp.cumprod(beside > 100 * jnp.finfo(start.dtype).eps * size).astype(bool)
+    beside = jnp.where(inside, beside, 0)
+    diagonal = diagonal.at[1:].set(jnp.where(inside, diagonal[1:], diagonal[0]))
+    return jnp.diag(diagonal) + jnp.diag(beside, 1) + jnp.diag(beside, -1)

@@ -6,10 +6,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, PyTree
 
-from jaxdyn.types import Params, State
+from jaxdyn.dynamics import step_key
+from jaxdyn.types import Key, Params, State
 
 Scheduled = Float[ArrayLike, ""] | Callable[[Int[Array, ""]], Float[ArrayLike, ""]]
 
@@ -64,3 +66,61 @@ def nesterov_schedule(count: Int[Array, ""]) -> Float[Array, ""]:
     """
     count = jnp.asarray(count, float)
     return jnp.maximum(count - 1, 0) / (count + 2)
+
+
+class ScalarRms(NamedTuple):
+    """The memory of `scalar_rmsprop`: the running average of the gradient's squared norm."""
+
+    nu: Float[Array, ""]
+
+
+def scalar_rmsprop(
+    learning_rate: Float[ArrayLike, ""], decay: Float[ArrayLike, ""] = 0.99, initial: Float[ArrayLike, ""] = 0.0
+) -> optax.GradientTransformation:
+    """Return RMSProp with one learning rate for all parameters, `learning_rate / sqrt(nu)`.
+
+    nu <- decay nu + (1 - decay) |g|^2 before it is used, |g| the norm over all parameters (Cohen et al., 2024), from
+    `initial`.  At zero the first step has the length learning_rate / sqrt(1 - decay); at |g|^2 of the start,
+    learning_rate.  `theory.centralflow` has its average course.
+    """
+
+    def init(params: Params) -> ScalarRms:
+        return ScalarRms(jnp.asarray(initial, optax.tree.norm(params).dtype))
+
+    def update(gradients, memory, params=None):
+        del params
+        squared = optax.tree.norm(gradients, squared=True)
+        nu = jnp.asarray(decay * memory.nu + (1 - decay) * squared, memory.nu.dtype)
+        # Once all is learned to the last bit there is nothing to divide.
+        rate = learning_rate / jnp.sqrt(jnp.maximum(nu, jnp.finfo(nu.dtype).tiny))
+        return jax.tree.map(lambda g: -jnp.asarray(rate, g.dtype) * g, gradients), ScalarRms(nu)
+
+    return optax.GradientTransformation(init, update)
+
+
+class Kicks(NamedTuple):
+    """The memory of `kicks`: the number of steps taken."""
+
+    count: Int[Array, ""]
+
+
+def kicks(key: Key, size: Float[ArrayLike, ""]) -> optax.GradientTransformation:
+    """Add to each update a Gaussian in all directions alike, of root mean squared length `size` over all parameters.
+
+    Without noise an unstable direction is left only after it has decayed for long: descent then leaves the edge of
+    stability late and by a leap.  Kicks of 1e-4 keep it from that.  Last in a chain, they are of `size` whatever the
+    learning rate: `optax.chain(optax.sgd(rate), kicks(key, 1e-4))`.
+    """
+
+    def init(params: Params) -> Kicks:
+        del params
+        return Kicks(jnp.zeros((), jnp.int32))
+
+    def update(updates, memory, params=None):
+        del params
+        flat, unravel = ravel_pytree(updates)
+        # Drawn in float32, so that float64 repeats the same run.
+        noise = jax.random.normal(step_key(key, memory.count), flat.shape, jnp.float32).astype(flat.dtype)
+        return unravel(flat + jnp.asarray(size / flat.size**0.5, flat.dtype) * noise), Kicks(memory.count + 1)
+
+    return optax.GradientTransformation(init, update)

@@ -1,4 +1,4 @@
-"""Clusters of examples, some of them with wrong labels."""
+"""Clusters of examples, some of them with wrong labels or with outliers."""
 
 from typing import NamedTuple
 
@@ -41,3 +41,40 @@ def two_clusters(
     wrong = order < jnp.round(flipped * samples)
     x = (sigma * noise).at[:, 0].add(truth)
     return Mixture(x, jnp.where(wrong, -truth, truth), truth, wrong)
+
+
+class Outliers(NamedTuple):
+    """Examples `x` in rows with `labels` of +-1; `group` is 0 for usual ones and an outlier's label for outliers."""
+
+    x: Float[Array, "n inputs"]
+    labels: Float[Array, "n"]
+    group: Float[Array, "n"]
+
+
+def opposing_outliers(
+    key: Key,
+    samples: int,
+    inputs: int,
+    planted: int,
+    *,
+    size: Float[ArrayLike, ""] = 6.0,
+    sigma: Float[ArrayLike, ""] = 0.3,
+) -> Outliers:
+    """Draw standard normal examples, labelled by a linear teacher, and two groups of outliers of opposite labels.
+
+    All outliers are `size` along the first axis plus sigma times standard normal: a feature of both groups alike, which
+    tells nothing of the label (Rosenfeld & Risteski, 2023).  The last 2 * `planted` of samples + 2 * planted examples
+    are the outliers, first those of label 1.  Raises ValueError for less than one sample, input or outlier.
+
+    >>> opposing_outliers(jax.random.key(0), 3, 5, 2).group.tolist()
+    [0.0, 0.0, 0.0, 1.0, 1.0, -1.0, -1.0]
+    """
+    if min(samples, inputs, planted) < 1:
+        raise ValueError(f"samples, inputs, planted: {samples}, {inputs}, {planted}; pass at least 1 of each")
+    # Drawn at once, which compiles faster, and in float32, so that float64 repeats the same run.
+    numbers = jax.random.normal(key, (samples + 2 * planted + 1, inputs), jnp.float32).astype(float)
+    usual, outliers, teacher = numbers[:samples], sigma * numbers[samples:-1], numbers[-1]
+    signs = jnp.repeat(jnp.array([1.0, -1.0]), planted)
+    labels = jnp.where(usual @ teacher < 0, -1.0, 1.0)
+    x = jnp.concatenate([usual, outliers.at[:, 0].add(size)])
+    return Outliers(x, jnp.concatenate([labels, signs]), jnp.concatenate([jnp.zeros(samples), signs]))

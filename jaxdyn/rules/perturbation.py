@@ -1,0 +1,119 @@
+"""Zeroth-order rules: gradients estimated from how a loss responds to random perturbations.
+
+Batches are pairs (data, key): the stream draws the noise, so that a field stays deterministic (`noisy`).  All are
+unbiased up to the perturbation's size; how much they vary, and how fast they therefore learn, is in
+`theory.perturbation`.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
+
+from jaxdyn.types import Batch, Field, Key, Params, Stream
+
+Loss = Callable[[Params, Batch], Float[Array, ""]]
+DIRECTIONS = {"normal": jax.random.normal, "rademacher": jax.random.rademacher}
+
+
+def noisy(stream: Stream) -> Stream:
+    """Return the stream of pairs (batch of `stream`, key) that the rules of this module take."""
+
+    def paired(key: Key, step: Any):
+        batch_key, noise_key = jax.random.split(key)
+        return stream(batch_key, step), noise_key
+
+    return paired
+
+
+def weight_perturbation(
+    loss: Loss, sigma: Float[ArrayLike, ""], *, antithetic: bool = False, directions: str = "normal"
+) -> Field:
+    """Return the field (loss(theta + sigma xi) - loss(theta)) / sigma times xi, xi a random direction of all weights.
+
+    `antithetic` takes (loss(theta + sigma xi) - loss(theta - sigma xi)) / (2 sigma): exact for quadratic losses.  With
+    `directions="rademacher"` (signs) it is simultaneous perturbation (SPSA: Spall, 1992).  In float32 a sigma below
+    1e-3 loses the difference to rounding.  Raises ValueError for other directions.
+    """
+    draw = _directions(directions)
+
+    def field(params: Params, batch: tuple[Batch, Key]) -> Params:
+        data, key = batch
+        flat, unravel = ravel_pytree(params)
+        xi = _drawn(draw, key, flat.shape, flat.dtype)
+        value = lambda shift: loss(unravel(flat + shift * xi), data)
+        return unravel(_slope(value, sigma, antithetic) * xi)
+
+    return field
+
+
+def forward_gradient(loss: Loss, *, directions: str = "normal") -> Field:
+    """Return the field (g . xi) xi of the gradient g along a random direction, by one forward pass.
+
+    The limit of `weight_perturbation` for small perturbations (Baydin et al., 2022).  Raises ValueError for other
+    directions.
+    """
+    draw = _directions(directions)
+
+    def field(params: Params, batch: tuple[Batch, Key]) -> Params:
+        data, key = batch
+        flat, unravel = ravel_pytree(params)
+        xi = _drawn(draw, key, flat.shape, flat.dtype)
+        return unravel(jax.jvp(lambda w: loss(unravel(w), data), (flat,), (xi,))[1] * xi)
+
+    return field
+
+
+def node_perturbation(
+    nodes: Callable[[Params, Any, Sequence[Array] | None], tuple[Array, Sequence[Array]]],
+    error: Callable[[Array, Array], Float[Array, " n"]],
+    sigma: Float[ArrayLike, ""],
+    *,
+    antithetic: bool = False,
+) -> Field:
+    """Return the field that perturbs the inputs of all units: (l(sigma xi) - l(0)) / sigma times xi_l h_{l-1}^T.
+
+    `nodes(params, x, noise) -> (outputs, [a_1, ..., a_L])` is a network that adds noise[l] to the inputs a_l (n, units)
+    of its layers, nothing where `noise` is None, and lets no gradient pass from layer to layer (`jax.lax.stop_gradient`
+    of what enters a layer): what a weight must know is local.  `error(outputs, y)` (n,) is the loss of each example;
+    the field is the mean over them (Williams, 1992; Fiete, Seung, 2006).
+
+    >>> def layer(w, x, noise):
+    ...     a = x @ w.T if noise is None else x @ w.T + noise[0]
+    ...     return a, [a]
+    >>> field = node_perturbation(layer, lambda out, y: jnp.sum((y - out) ** 2, 1) / 2, 1e-2, antithetic=True)
+    >>> batch = (jnp.ones((4, 3)), jnp.zeros((4, 2))), jax.random.key(0)
+    >>> field(jnp.ones((2, 3)), batch).shape
+    (2, 3)
+    """
+
+    def field(params: Params, batch: tuple[Batch, Key]) -> Params:
+        (x, y), key = batch
+        shapes = jax.eval_shape(lambda p: nodes(p, x, None)[1], params)
+        keys = jax.random.split(key, len(shapes))
+        xi = [_drawn(jax.random.normal, k, a.shape, a.dtype) for k, a in zip(keys, shapes, strict=True)]
+        value = lambda shift: error(nodes(params, x, [shift * a for a in xi])[0], y)
+        slope = _slope(value, sigma, antithetic)
+        pull = jax.vjp(lambda p: nodes(p, x, None)[1], params)[1]
+        return pull([slope[:, None] * a / len(slope) for a in xi])[0]
+
+    return field
+
+
+def _directions(name):
+    if name not in DIRECTIONS:
+        raise ValueError(f"directions: {name!r} is unknown; pass one of {sorted(DIRECTIONS)}")
+    return DIRECTIONS[name]
+
+
+def _drawn(draw, key, shape, dtype):
+    """Draw in float32, so that float64 repeats the same run."""
+    return draw(key, shape, jnp.float32).astype(dtype)
+
+
+def _slope(value, sigma, antithetic):
+    return (value(sigma) - value(-sigma)) / (2 * sigma) if antithetic else (value(sigma) - value(0.0)) / sigma
