@@ -120,7 +120,7 @@ def test_a_paper_shows_its_verdicts_its_command_and_its_file(visit):
     source = Path(papers.load("pezeshki2021").__file__).read_text()
     page.click("summary")
     assert page.locator("pre.source").inner_text() == source
-    assert page.locator(".figure img").evaluate("image => image.naturalWidth") == 1024
+    assert page.locator(".figure img").evaluate("image => image.naturalWidth") > 600
     assert all(image.get_attribute("alt") for image in page.locator("img").all())
     page = visit("tian2021")
     assert [row.get_attribute("data-verdict") for row in page.locator("tbody tr").all()] == [
