@@ -81,7 +81,9 @@ def report_papers(
         from jaxdyn import explore
 
         _keep_programs()
-        tables = {name: explore.table(name) for name in chosen if name in explore.names()}
+        explored = [name for name in chosen if name in explore.names()]
+        print(f"computing the sliders of {len(explored)} papers", file=sys.stderr, flush=True)
+        tables = {name: explore.table(name) for name in explored}
         print(report.site(out, results=results, names=chosen, tables=tables)[0])
     return 0
 

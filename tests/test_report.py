@@ -124,7 +124,7 @@ def test_what_is_no_pair_is_no_chart_and_a_page_stays_light():
 def test_pages_show_what_fails_and_what_is_refuted_and_escape_it(tmp_path):
     saved.write("tian2021", tmp_path)
     entry = report.read("tian2021", tmp_path)
-    shown = _pages.paper(entry, ("a", None), explored=False)
+    shown = _pages.paper(entry, (None, entry), explored=False)
     assert [v.word for v in entry.verdicts] == ["holds", "fails", "refuted", "undecided", "unexpected"]
     for word, said in [("fails", "1 fails"), ("refuted", "1 refuted"), ("unexpected", "1 unexpected")]:
         assert f'<tr data-verdict="{word}">' in shown

@@ -41,7 +41,7 @@ def site(
     pages = [front]
     write(front, _pages.gallery(all_saved, tables))
     for i, saved in enumerate(all_saved):
-        near = [all_saved[j].name if 0 <= j < len(all_saved) else None for j in (i - 1, i + 1)]
+        near = [all_saved[j] if 0 <= j < len(all_saved) else None for j in (i - 1, i + 1)]
         pages.append(out / f"{saved.name}.html")
         write(pages[-1], _pages.paper(saved, near, saved.name in tables))
         if saved.name in tables:

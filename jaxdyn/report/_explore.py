@@ -27,10 +27,10 @@ def exploration(table: "xarray.Dataset", *, nav: str = "<strong>jaxdyn</strong>"
     while _weight(table) > WEIGHT and table.sizes["point"] > 20:
         # The last point stays: curves end where they did.
         table = table.isel(point=slice((table.sizes["point"] - 1) % 2, None, 2))
-    spec = {key: table.attrs[key] for key in ("title", "xlabel", "ylabel")}
-    spec |= {f"{side}log": table.attrs[f"{side}scale"] == "log" for side in "xy"}
+    axes = {key: table.attrs[key] for key in ("title", "xlabel", "ylabel")}
+    axes |= {f"{side}log": table.attrs[f"{side}scale"] == "log" for side in "xy"}
     data = {
-        "spec": spec,
+        "axes": axes,
         "points": table.sizes["point"],
         "sliders": [_slider(table[name], default.get(name)) for name in sliders],
         "x": _packed(table["x"], sliders),

@@ -73,7 +73,7 @@ ours that does not hold <span class="fails">fails</span>.</p>
     return page(TITLE, "<strong>jaxdyn</strong>", body, ["gallery.js"])
 
 
-def paper(saved: Saved, near: Sequence[str | None], explored: bool) -> str:
+def paper(saved: Saved, near: Sequence[Saved | None], explored: bool) -> str:
     """Return the page of a paper, with links to the pages before and after it, and to its sliders if it has some."""
     ref, module = saved.reference, papers.load(saved.name)
     source = Path(module.__file__).read_text(encoding="utf-8")
@@ -270,7 +270,10 @@ def _stale(saved, module):
 
 
 def _near(near):
-    links = [f'<a href="{name}.html">{name}</a>' if name else "<span></span>" for name in near]
+    links = [
+        f'<a rel="{rel}" href="{saved.name}.html">{escape(_short(saved))}</a>' if saved else "<span></span>"
+        for rel, saved in zip(("prev", "next"), near, strict=True)
+    ]
     return f'<nav class="near" aria-label="Papers before and after">{"".join(links)}</nav>'
 
 

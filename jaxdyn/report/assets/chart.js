@@ -1,8 +1,8 @@
 "use strict";
 // One chart in SVG: simulation as points with their standard errors, theory as lines.
-// A spec has xlabel, ylabel, xlog, ylog, ticks (names of 1, 2, ...), xs, and curves of {name, colour, x, points, theory}:
+// What is given has xlabel, ylabel, xlog, ylog, ticks (names of 1, 2, ...), xs, and curves of {name, colour, x, points, theory}:
 // x says which of xs, points are [index, mean, error], theory is a number at every x.  `limits` hold the axes still.
-function chart(box, spec) {
+function chart(box, given) {
   const drawn = ["svg", "g", "path", "line", "circle", "text"];
   const el = (name, attributes = {}, ...children) => {
     const space = drawn.includes(name) ? "http://www.w3.org/2000/svg" : "http://www.w3.org/1999/xhtml";
@@ -20,8 +20,8 @@ function chart(box, spec) {
     return `${Number((v / 10 ** exponent).toPrecision(3))}·10${power(exponent)}`.replace("-", "−");
   };
   const colour = curve => (curve.colour < 0 ? "var(--text)" : `var(--c${curve.colour % 7})`);
-  const hidden = new Set(), log = {x: spec.xlog, y: spec.ylog};
-  let held = Boolean(spec.limits), at = null, view = null;
+  const hidden = new Set(), log = {x: given.xlog, y: given.ylog};
+  let held = Boolean(given.limits), at = null, view = null;
 
   const tools = el("div", {class: "tools"}), legend = el("div", {class: "legend"});
   const plot = el("div", {class: "plot"}), tip = el("div", {class: "tip", hidden: ""});
@@ -42,18 +42,18 @@ function chart(box, spec) {
 
   function controls() {
     tools.replaceChildren();
-    legend.replaceChildren(...(spec.hue ? [el("span", {}, spec.hue)] : []));
-    if (!spec.ticks?.length) toggle(tools, "log x", log.x, on => (log.x = on));
+    legend.replaceChildren(...(given.hue ? [el("span", {}, given.hue)] : []));
+    if (!given.ticks?.length) toggle(tools, "log x", log.x, on => (log.x = on));
     toggle(tools, "log y", log.y, on => (log.y = on));
-    if (spec.limits) toggle(tools, "hold axes", held, on => (held = on));
-    if (spec.curves.some(c => c.points)) for (const kind of ["simulation", "theory"])
+    if (given.limits) toggle(tools, "hold axes", held, on => (held = on));
+    if (given.curves.some(c => c.points)) for (const kind of ["simulation", "theory"])
       toggle(tools, kind, true, switched(`:${kind}`));
-    if (spec.curves.length > 1) for (const c of spec.curves) toggle(legend, c.name, true, switched(c.name), colour(c));
+    if (given.curves.length > 1) for (const c of given.curves) toggle(legend, c.name, true, switched(c.name), colour(c));
   }
 
   const part = (name, values = []) => (hidden.has(name) ? [] : values);
-  const shown = () => spec.curves.filter(c => !hidden.has(c.name)).map(c => (
-    {...c, x: spec.xs[c.x], points: part(":simulation", c.points), theory: part(":theory", c.theory)}));
+  const shown = () => given.curves.filter(c => !hidden.has(c.name)).map(c => (
+    {...c, x: given.xs[c.x], points: part(":simulation", c.points), theory: part(":theory", c.theory)}));
 
   const ok = (v, logarithmic) => v !== null && v !== undefined && (!logarithmic || v > 0);
   const ends = values => values.reduce(([low, high], v) => [Math.min(low, v), Math.max(high, v)], [Infinity, -Infinity]);
@@ -97,15 +97,15 @@ function chart(box, spec) {
 
   function draw() {
     const curves = shown(), width = plot.clientWidth || 600, height = Math.round(Math.min(400, Math.max(260, width * 0.55)));
-    const names = spec.ticks ?? [], places = held ? spec.limits.x : curves.flatMap(c => c.x);
+    const names = given.ticks ?? [], places = held ? given.limits.x : curves.flatMap(c => c.x);
     const X = names.length ? [0.5, names.length + 0.5] : range(places, log.x);
-    const Y = range(held ? spec.limits.y : heights(curves), log.y);
+    const Y = range(held ? given.limits.y : heights(curves), log.y);
     const ymarks = marks(Y, log.y, height / 55);
     const left = 26 + 7 * Math.max(3, ...ymarks.map(m => m[1].length)), right = width - 10, top = 12, bottom = height - 46;
     const x = scale(X, [left, right], log.x), y = scale(Y, [bottom, top], log.y);
     const xmarks = names.length ? names.map((name, i) => [i + 1, name]) : marks(X, log.x, width / 90);
     const svg = el("svg", {viewBox: `0 0 ${width} ${height}`, width, height, tabindex: 0, role: "img",
-      "aria-label": `${spec.title ?? spec.ylabel}: ${spec.ylabel} over ${spec.xlabel}. Arrow keys read the values.`});
+      "aria-label": `${given.title ?? given.ylabel}: ${given.ylabel} over ${given.xlabel}. Arrow keys read the values.`});
     for (const [v, name] of ymarks) svg.append(
       el("line", {class: "grid", x1: left, x2: right, y1: y(v), y2: y(v)}),
       el("text", {x: left - 7, y: y(v) + 4, "text-anchor": "end"}, name));
@@ -117,8 +117,8 @@ function chart(box, spec) {
         el("text", {transform: turn, "text-anchor": crowded ? "end" : "middle"}, cut));
     }
     svg.append(el("line", {class: "axis", x1: left, x2: right, y1: bottom, y2: bottom}),
-      el("text", {class: "label", x: (left + right) / 2, y: height - 6, "text-anchor": "middle"}, crowded ? "" : spec.xlabel),
-      el("text", {class: "label", transform: `translate(13 ${(top + bottom) / 2}) rotate(-90)`, "text-anchor": "middle"}, spec.ylabel));
+      el("text", {class: "label", x: (left + right) / 2, y: height - 6, "text-anchor": "middle"}, crowded ? "" : given.xlabel),
+      el("text", {class: "label", transform: `translate(13 ${(top + bottom) / 2}) rotate(-90)`, "text-anchor": "middle"}, given.ylabel));
     const stage = el("svg", {x: left - 6, y: top - 6, width: right - left + 12, height: bottom - top + 12,
       viewBox: `${left - 6} ${top - 6} ${right - left + 12} ${bottom - top + 12}`});
     svg.append(stage);
@@ -179,9 +179,9 @@ function chart(box, spec) {
       for (const v of [point?.[1], theory]) if (ok(v, log.y))
         view.dots.append(el("circle", {cx: near, cy: view.y(v), r: 5, fill: "none", stroke: colour(c)}));
     }
-    const both = spec.curves.some(c => c.points);
-    const name = spec.ticks?.[value - 1] ?? show(value);
-    const table = el("table", {}, el("tr", {}, el("th", {}, `${spec.xlabel} ${name}`),
+    const both = given.curves.some(c => c.points);
+    const name = given.ticks?.[value - 1] ?? show(value);
+    const table = el("table", {}, el("tr", {}, el("th", {}, `${given.xlabel} ${name}`),
       ...(both ? [el("th", {}, "simulation"), el("th", {}, "theory")] : [el("th")])));
     for (const [c, ...cells] of rows) table.append(el("tr", {}, el("th", {style: `color: ${colour(c)}`}, c.name),
       ...(both ? cells : cells.slice(1)).map(text => el("td", {}, text))));
@@ -189,14 +189,14 @@ function chart(box, spec) {
     for (const end of ["x1", "x2"]) view.hair.setAttribute(end, place);
     const side = place > view.width / 2 ? place - 12 - tip.offsetWidth : place + 12;
     tip.style.left = `${Math.max(0, Math.min(side, view.width - tip.offsetWidth))}px`;
-    if (aloud) spoken.textContent = `${spec.xlabel} ${name}: ` + rows.map(([c, s, t]) =>
+    if (aloud) spoken.textContent = `${given.xlabel} ${name}: ` + rows.map(([c, s, t]) =>
       [c.name, s && `simulation ${s}`, t && (both ? `theory ${t}` : t)].filter(Boolean).join(" ")).join("; ");
   }
 
   // Replace the curves; what the reader has switched stays where `fresh` is not asked for.
   function set(next, fresh = false) {
-    spec = next;
-    if (fresh) { hidden.clear(); at = null; log.x = spec.xlog; log.y = spec.ylog; controls(); }
+    given = next;
+    if (fresh) { hidden.clear(); at = null; log.x = given.xlog; log.y = given.ylog; controls(); }
     draw();
   }
   controls();

@@ -7,11 +7,11 @@
   const entry = a => data.sliders.reduce((i, s, k) => a.over.includes(s.name) ? i * sizes[k] + place[k] : i, 0);
   const row = a => a.values.slice(entry(a) * data.points, (entry(a) + 1) * data.points);
   const extent = arrays => arrays.flatMap(a => a.extent);
-  const spec = () => ({
-    ...data.spec, xs: [row(data.x)], limits: {x: extent([data.x]), y: extent(data.curves)},
+  const now = () => ({
+    ...data.axes, xs: [row(data.x)], limits: {x: extent([data.x]), y: extent(data.curves)},
     curves: data.curves.map((c, i) => ({name: c.name, colour: i, x: 0, theory: row(c)})),
   });
-  const one = chart(document.getElementById("chart"), spec());
+  const one = chart(document.getElementById("chart"), now());
   const inputs = data.sliders.map((s, k) => {
     const label = document.createElement("label"), input = document.createElement("input");
     const name = document.createElement("span"), output = document.createElement("output");
@@ -22,7 +22,7 @@
       output.textContent = s.texts[place[k]];
       input.setAttribute("aria-valuetext", s.texts[place[k]]);
     };
-    input.oninput = () => { apply(); one.set(spec()); };
+    input.oninput = () => { apply(); one.set(now()); };
     label.append(name, input, output);
     box.append(label);
     apply();
@@ -30,6 +30,6 @@
   });
   document.getElementById("reset").onclick = () => {
     inputs.forEach(({input, apply}, k) => { input.value = data.sliders[k].start; apply(); });
-    one.set(spec());
+    one.set(now());
   };
 })();
