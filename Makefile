@@ -10,16 +10,29 @@ BIN := $(VENV)/bin
 RESULTS ?= results
 PAPERS ?= $(filter-out __init__,$(basename $(notdir $(wildcard jaxdyn/papers/*.py))))
 
-.PHONY: demo test lint bench peers gallery clean
+.PHONY: demo test lint bench peers gallery table clean
 
 demo: $(VENV)/installed-demo
 	$(BIN)/jaxdyn run saxe2013 --out $(RESULTS)
 
 gallery: $(PAPERS:%=docs/gallery/%.png)
 
-docs/gallery/%.png: jaxdyn/papers/%.py $(VENV)/installed-demo
-	$(BIN)/jaxdyn run $* --out $(RESULTS)
-	cp $(RESULTS)/$*/figure.png $@
+# Cold, so that compiling counts.
+docs/gallery/%.png docs/gallery/%.json: jaxdyn/papers/%.py $(VENV)/installed-demo
+	rm -rf $(RESULTS)/quick/$* $(RESULTS)/paper/$* $(RESULTS)/cold/$*
+	for size in quick paper; do \
+		XDG_CACHE_HOME=$(RESULTS)/cold/$*/$$size $(BIN)/jaxdyn run $* --size $$size --out $(RESULTS)/$$size && \
+		$(BIN)/jaxdyn report $* --record --results $(RESULTS)/$$size || exit 1; \
+	done
+	cp $(RESULTS)/quick/$*/figure.png docs/gallery/$*.png
+
+# The README's table of papers, from the records that `make gallery` leaves.
+table: $(VENV)/installed-demo
+	mkdir -p $(RESULTS)
+	$(BIN)/jaxdyn report --table > $(RESULTS)/table.md
+	sed -e '/^<!-- papers -->$$/,/^<!-- end of papers -->$$/{//!d;}' -e '/^<!-- papers -->$$/r $(RESULTS)/table.md' \
+		README.md > $(RESULTS)/README.md
+	cp $(RESULTS)/README.md README.md
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .
