@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 RESULTS ?= results
 PAPERS ?= $(filter-out __init__,$(basename $(notdir $(wildcard jaxdyn/papers/*.py))))
 
-.PHONY: demo test lint bench peers gallery clean
+.PHONY: demo test lint docs types wheel bench peers gallery clean
 
 demo: $(VENV)/installed-demo
 	$(BIN)/jaxdyn run saxe2013 --out $(RESULTS)
@@ -26,6 +26,15 @@ lint: $(VENV)/installed-test
 
 test: lint
 	$(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal
+
+# Notebooks and examples are run; they are small unless JAXDYN_FAST=0.
+docs: $(VENV)/installed-docs
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet docs docs/_build/html
+	@echo docs/_build/html/index.html
+
+# pyright runs on Node.js: it takes the one of the system, or else downloads one.
+types: $(VENV)/installed-types
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 bench: $(VENV)/installed-demo peers
 	$(BIN)/python benchmarks/sweep.py --torch $(TORCH_VENV)/bin/python
@@ -45,6 +54,14 @@ $(VENV)/installed-test: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
 	touch $@
 
+$(VENV)/installed-docs: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	touch $@
+
+$(VENV)/installed-types: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,types]'
+	touch $@
+
 $(TORCH_VENV)/installed:
 	$(PYTHON) -m venv $(TORCH_VENV)
 	$(TORCH_VENV)/bin/python -m pip install --quiet torch==2.13.0 numpy
@@ -59,4 +76,4 @@ $(NT_VENV)/installed:
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(TORCH_VENV) $(NT_VENV) .cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(TORCH_VENV) $(NT_VENV) .cache .pytest_cache .ruff_cache docs/_build docs/papers dist
