@@ -201,7 +201,7 @@ def _statistics(values, x, over, spread):
     """Return places, means and bars where there is a mean: a record may be unobserved, a run may have blown up."""
     runs = values.sizes.get(over, 1)
     mean = _mean(values, over)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         bar = values.std(over, ddof=1, skipna=False) if runs > 1 else mean * np.nan
     place = values[x]
     if place.ndim != 1:
