@@ -52,8 +52,7 @@ def write_catalogue(folder):
 def _paragraph(text):
     if text.lstrip().startswith(">>>"):
         return text
-    first, *rest = text.split("\n")
-    if first.startswith("    "):
+    if text.startswith("    "):
         return "::\n\n" + text
     return "".join(map(_marked, re.split(r"(`[^`]+`)", text)))
 
@@ -78,7 +77,8 @@ def _entry(name, paper):
 
 def _plain(text):
     return "".join(
-        part if part[:1] == "`" else re.sub(r"([\\*|_<>\[\]$#])", r"\\\1", part) for part in re.split(r"(`[^`]+`)", text)
+        part if part[:1] == "`" else re.sub(r"([\\*|_<>\[\]$#])", r"\\\1", part)
+        for part in re.split(r"(`[^`]+`)", text)
     )
 
 

@@ -12,6 +12,7 @@ import jaxdyn
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGES = [path for path in sorted(DOCS.rglob("*.md")) if not {"_build", "papers", "api"} & set(path.parts)]
+UNLINKED = ("index.md", "glossary.md", "changelog.md", "benchmarks.md", "migrating-from-neural-tangents.md")
 EXAMPLE = re.compile(r"^```(?:python|\{code-cell\} ipython3)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 EXAMPLES = {page: found for page in PAGES if (found := EXAMPLE.findall(page.read_text()))}
 
@@ -58,3 +59,34 @@ def test_every_public_name_has_an_entry():
     public = [value for value in reachable(jaxdyn) if value is not jaxdyn.theory]
     assert not [value for value in public if id(value) not in entries]
     assert len(public) > 300
+
+
+def test_every_name_that_a_page_refers_to_exists():
+    modules = [jaxdyn, *filter(inspect.ismodule, reachable(jaxdyn))]
+    known = {f"{m.__name__}.{name}" for m in modules for name in getattr(m, "__all__", None) or vars(m)}
+    for page in PAGES:
+        for name in re.findall(r"\{py:obj\}`([\w.]+)`", page.read_text()):
+            assert any(f".{full}".endswith(f".{name.lstrip('.')}") for full in known), f"{named(page)}: {name}"
+
+
+def prose(page):
+    """What a page says, without its code, formulas, headings, roles (links to terms are some) and links."""
+    text = re.sub(r"^(```|:::).*?^\1|^---\n.*?^---\n|^#.*?$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    return re.sub(r"(\{[\w:]+\})?`[^`]*`|\$\$.*?\$\$|\$[^$]*\$|\[[^\]]*\]\([^)]*\)", "", text, flags=re.DOTALL)
+
+
+def test_terms_are_explained_and_linked_where_they_are_used():
+    entries = re.findall(r"^(\w.*)\n  ", (DOCS / "glossary.md").read_text(), re.MULTILINE)
+    assert entries == sorted(entries, key=str.lower)
+    linked = set()
+    for page in PAGES:
+        links = {
+            re.sub(r".*<(.*)>", r"\1", " ".join(link.split()))
+            for link in re.findall(r"\{term\}`([^`]+)`", page.read_text())
+        }
+        assert links <= set(entries), f"{named(page)}: {links - set(entries)}"
+        linked |= links
+        if page.parent.name in ("docs", "howto", "theory") and page.name not in UNLINKED:
+            used = {term for term in entries if re.search(rf"\b{re.escape(term)}s?\b", prose(page))}
+            assert used <= links, f"{named(page)}: link {sorted(used - links)} to the glossary"
+    assert linked == set(entries), f"no page uses {set(entries) - linked}"
