@@ -11,9 +11,9 @@ from docutils.nodes import SkipNode as SkipNode
 from jaxdyn import papers
 
 CHAPTERS = {
-    "linear": "Linear networks and regression in high dimension",
-    "kernels": "Kernels and infinite width",
-    "saddles": "Saddles, symmetry and stability",
+    "linear": "Papers on linear networks and regression",
+    "kernels": "Papers on kernels and infinite width",
+    "saddles": "Papers on saddles, symmetry and stability",
 }
 
 
@@ -45,7 +45,7 @@ def write_catalogue(folder):
     loaded = [(name, papers.load(name)) for name in papers.names()]
     for chapter in sorted({paper.REFERENCE.chapter for _, paper in loaded}):
         entries = [_entry(name, paper) for name, paper in loaded if paper.REFERENCE.chapter == chapter]
-        title = f"# {CHAPTERS.get(chapter, chapter.capitalize())}"
+        title = f"# {CHAPTERS.get(chapter, f'Papers on {chapter}')}"
         _write(folder / f"{chapter}.md", "\n\n".join([title, *entries]) + "\n")
 
 

@@ -31,6 +31,7 @@ ERROR = lambda outputs, y: jnp.sum((y - outputs) ** 2, 1) / 2
 
 
 def nodes(w, x, noise):
+    """The outputs of a linear layer with noise on them, and the list of what is perturbed."""
     outputs = x @ w.T if noise is None else x @ w.T + noise[0]
     return outputs, [outputs]
 
