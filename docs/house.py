@@ -45,8 +45,8 @@ def write_catalogue(folder):
     loaded = [(name, papers.load(name)) for name in papers.names()]
     for chapter in sorted({paper.REFERENCE.chapter for _, paper in loaded}):
         entries = [_entry(name, paper) for name, paper in loaded if paper.REFERENCE.chapter == chapter]
-        title = f"# {CHAPTERS.get(chapter, f'Papers on {chapter}')}"
-        _write(folder / f"{chapter}.md", "\n\n".join([title, *entries]) + "\n")
+        title = CHAPTERS.get(chapter, f"Papers on {chapter}")
+        _write(folder / f"{chapter}.md", "\n\n".join([f"# {title}", *entries]) + "\n")
 
 
 def _paragraph(text):

@@ -50,6 +50,7 @@ RULES = {
 
 
 def sample(key, inputs):
+    """One example, and its target."""
     # In float32, so that float64 repeats the same run; the teacher is 0, so that W is what is left to learn.
     return jax.random.normal(key, (1, inputs), jnp.float32).astype(float), jnp.zeros((1, 1))
 
