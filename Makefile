@@ -5,6 +5,7 @@ NT_PYTHON ?= python3.11
 VENV ?= .venv
 TORCH_VENV ?= .venv-torch
 NT_VENV ?= .venv-nt
+WHEEL_VENV ?= .venv-wheel
 BIN := $(VENV)/bin
 RESULTS ?= results
 PAPERS ?= $(filter-out __init__,$(basename $(notdir $(wildcard jaxdyn/papers/*.py))))
@@ -35,6 +36,14 @@ docs: $(VENV)/installed-docs
 # pyright runs on Node.js: it takes the one of the system, or else downloads one.
 types: $(VENV)/installed-types
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+# Builds what is published and installs the wheel where the repository is not.
+wheel: $(VENV)/installed-test
+	rm -rf dist $(WHEEL_VENV)
+	$(BIN)/python -m hatchling build -d dist
+	$(PYTHON) -m venv $(WHEEL_VENV)
+	$(WHEEL_VENV)/bin/python -m pip install --quiet --constraint constraints.txt "$$(ls dist/*.whl)[plot]"
+	cd dist && ../$(WHEEL_VENV)/bin/jaxdyn list
 
 bench: $(VENV)/installed-demo peers
 	$(BIN)/python benchmarks/sweep.py --torch $(TORCH_VENV)/bin/python
@@ -76,4 +85,4 @@ $(NT_VENV)/installed:
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(TORCH_VENV) $(NT_VENV) .cache .pytest_cache .ruff_cache docs/_build docs/papers dist
+	rm -rf $(VENV) $(TORCH_VENV) $(NT_VENV) $(WHEEL_VENV) .cache .pytest_cache .ruff_cache docs/_build docs/papers docs/notebooks dist

@@ -68,7 +68,8 @@ def setup(app):
     app.connect("autodoc-process-docstring", house.docstring)
     app.connect("autodoc-process-signature", house.signature)
     app.connect("autodoc-skip-member", house.skip)
-    app.connect("builder-inited", lambda app: house.write_catalogue(DOCS / "papers"))
+    house.write_catalogue(DOCS / "papers")
+    house.copy_notebooks(ROOT / "notebooks", DOCS / "notebooks")
 
 
 html_math_renderer = "mathml"

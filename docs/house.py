@@ -49,6 +49,13 @@ def write_catalogue(folder):
         _write(folder / f"{chapter}.md", "\n\n".join([f"# {title}", *entries]) + "\n")
 
 
+def copy_notebooks(source, folder):
+    """Copy the notebooks to where Sphinx looks for pages."""
+    folder.mkdir(exist_ok=True)
+    for path in source.glob("*.py"):
+        _write(folder / path.name, path.read_text())
+
+
 def _paragraph(text):
     if text.lstrip().startswith(">>>"):
         return text

@@ -11,7 +11,7 @@ import pytest
 import jaxdyn
 
 DOCS = Path(__file__).parent.parent / "docs"
-PAGES = [path for path in sorted(DOCS.rglob("*.md")) if not {"_build", "papers", "api"} & set(path.parts)]
+PAGES = [path for path in sorted(DOCS.rglob("*.md")) if not {"_build", "papers", "notebooks", "api"} & set(path.parts)]
 UNLINKED = ("index.md", "glossary.md", "changelog.md", "benchmarks.md", "migrating-from-neural-tangents.md")
 EXAMPLE = re.compile(r"^```(?:python|\{code-cell\} ipython3)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 EXAMPLES = {page: found for page in PAGES if (found := EXAMPLE.findall(page.read_text()))}
