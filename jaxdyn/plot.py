@@ -133,7 +133,7 @@ def saddles(
 
     Raises ValueError for a run without `loss`, or of several runs.
     """
-    if np.ndim(run.observed.get("loss")) != 1 or "loss" not in run.observed:
+    if "loss" not in run.observed or np.ndim(run.observed["loss"]) != 1:
         raise ValueError("run: has no `loss` of one run over time; record a snapshot, and choose one run of a sweep")
     axes = _axes(axes)
     axes.plot(run.time, run.observed["loss"], color=colour, zorder=2, label="loss")
