@@ -195,7 +195,7 @@ def _convolved(name, k, window, strides, padding):
     both = list(zip(*k.axes(), strict=True)) if k.full else first
     size = math.prod(window)
 
-    def over(v, axes, lost: Scalar = 0.0):
+    def over(v, axes, lost: Array | float = 0.0):
         return None if v is None else (sum_windows(v, axes, window, strides, padding) + lost) / size
 
     one = dict(q1=over(k.q1, first), m1=over(k.m1, first), q2=over(k.q2, second), m2=over(k.m2, second))
