@@ -43,7 +43,7 @@ wheel: $(VENV)/installed-test
 	$(BIN)/python -m hatchling build -d dist
 	$(PYTHON) -m venv $(WHEEL_VENV)
 	$(WHEEL_VENV)/bin/python -m pip install --quiet --constraint constraints.txt "$$(ls dist/*.whl)[plot]"
-	cd dist && ../$(WHEEL_VENV)/bin/jaxdyn list
+	cd dist && $(abspath $(WHEEL_VENV))/bin/jaxdyn list
 
 bench: $(VENV)/installed-demo peers
 	$(BIN)/python benchmarks/sweep.py --torch $(TORCH_VENV)/bin/python
