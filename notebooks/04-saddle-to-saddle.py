@@ -65,6 +65,7 @@ y = x[:, :3] * strengths
 net = models.from_linen(Net(width=10, scale=1e-4), x[:1])
 start = net.init(jax.random.key(1))
 loss = rules.squared_error(net.apply)
+print(f"loss at the start {loss(start, (x, y)):.5f}, of outputs of zero {np.sum(strengths**2) / 2:.5f}")
 
 # %% [markdown]
 # ## Its saddles
