@@ -6,11 +6,12 @@ VENV ?= .venv
 TORCH_VENV ?= .venv-torch
 NT_VENV ?= .venv-nt
 CVXPY_VENV ?= .venv-cvxpy
+WHEEL_VENV ?= .venv-wheel
 BIN := $(VENV)/bin
 RESULTS ?= results
 PAPERS ?= $(filter-out __init__,$(basename $(notdir $(wildcard jaxdyn/papers/*.py))))
 
-.PHONY: demo test lint bench peers gallery table clean
+.PHONY: demo test lint docs types wheel bench peers gallery table clean
 
 demo: $(VENV)/installed-demo
 	$(BIN)/jaxdyn run saxe2013 --out $(RESULTS)
@@ -41,6 +42,23 @@ lint: $(VENV)/installed-test
 test: lint
 	$(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal
 
+# Notebooks and examples are run; they are small unless JAXDYN_FAST=0.
+docs: $(VENV)/installed-docs
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet docs docs/_build/html
+	@echo docs/_build/html/index.html
+
+# pyright runs on Node.js: it takes the one of the system, or else downloads one.
+types: $(VENV)/installed-types
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+# Builds what is published and installs the wheel where the repository is not.
+wheel: $(VENV)/installed-test
+	rm -rf dist $(WHEEL_VENV)
+	$(BIN)/python -m hatchling build -d dist
+	$(PYTHON) -m venv $(WHEEL_VENV)
+	$(WHEEL_VENV)/bin/python -m pip install --quiet --constraint constraints.txt "$$(ls dist/*.whl)[plot]"
+	cd dist && $(abspath $(WHEEL_VENV))/bin/jaxdyn list
+
 bench: $(VENV)/installed-demo peers
 	$(BIN)/python benchmarks/sweep.py --torch $(TORCH_VENV)/bin/python
 	$(BIN)/python benchmarks/theory.py
@@ -58,6 +76,14 @@ $(VENV)/installed-demo: $(VENV)/bin/python pyproject.toml constraints.txt
 
 $(VENV)/installed-test: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	touch $@
+
+$(VENV)/installed-docs: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	touch $@
+
+$(VENV)/installed-types: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,types]'
 	touch $@
 
 $(TORCH_VENV)/installed:
@@ -79,4 +105,5 @@ $(CVXPY_VENV)/installed:
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(TORCH_VENV) $(NT_VENV) $(CVXPY_VENV) .cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(TORCH_VENV) $(NT_VENV) $(CVXPY_VENV) $(WHEEL_VENV) .cache .pytest_cache .ruff_cache
+	rm -rf docs/_build docs/papers docs/notebooks dist site screenshots

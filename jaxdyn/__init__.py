@@ -5,6 +5,7 @@ A learning system is a map or a flow on a pytree; we observe it at chosen times,
 
 import importlib
 import os
+from typing import TYPE_CHECKING
 
 
 def _reserve_threads() -> None:
@@ -34,6 +35,9 @@ from jaxdyn.dynamics import (  # noqa: E402
 from jaxdyn.sweep import run_key, sweep  # noqa: E402
 from jaxdyn.types import Model, State, Trajectory  # noqa: E402
 
+if TYPE_CHECKING:
+    from jaxdyn import kernels, models, observables, papers, plot, results, rules, tasks, theory
+
 __version__ = "0.1.0"
 
 _SUBMODULES = ("results", "plot", "papers", "models", "tasks", "rules", "observables", "kernels", "theory")
@@ -52,16 +56,24 @@ __all__ = [
     "flow",
     "integrate",
     "iterate",
+    "kernels",
     "log_times",
+    "models",
+    "observables",
+    "papers",
+    "plot",
     "power_law",
     "predictions",
+    "results",
+    "rules",
     "run_key",
     "segmented",
     "step_key",
     "sweep",
+    "tasks",
+    "theory",
     "train",
     "verify",
-    *_SUBMODULES,
 ]
 
 

@@ -260,7 +260,7 @@ def _draw(paper, found, folder):
     return paths
 
 
-def _saved(name, out):
+def _saved(name, out) -> Any:
     papers.load(name)
     if results.read_record(out / name / "results") is None:
         raise ValueError(f"name: no results of {name!r} in {str(out)!r}; run it first: jaxdyn run {name}")

@@ -68,7 +68,7 @@ def at(times: Any, observe: Observe) -> Observe:
 
 
 def iterate(
-    step: Callable[[Key | None, State], State],
+    step: Callable[[Any, State], State],
     start: Params | State,
     *,
     times: Any,
@@ -208,7 +208,7 @@ def integrate(
         throw=False,
         event=event,
     )
-    (observed, ok), last = solution.ys
+    (observed, ok), last = solution.ys  # pyright: ignore[reportGeneralTypeIssues]
     final = State(solution.ts[1][0], jax.tree.map(lambda a: a[0], last))
     reached = jnp.isfinite(solution.ts[0])
     success = solution.result == diffrax.RESULTS.successful

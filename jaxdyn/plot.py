@@ -133,7 +133,7 @@ def saddles(
 
     Raises ValueError for a run without `loss`, or of several runs.
     """
-    if np.ndim(run.observed.get("loss")) != 1 or "loss" not in run.observed:
+    if "loss" not in run.observed or np.ndim(run.observed["loss"]) != 1:
         raise ValueError("run: has no `loss` of one run over time; record a snapshot, and choose one run of a sweep")
     axes = _axes(axes)
     axes.plot(run.time, run.observed["loss"], color=colour, zorder=2, label="loss")
@@ -201,7 +201,7 @@ def _statistics(values, x, over, spread):
     """Return places, means and bars where there is a mean: a record may be unobserved, a run may have blown up."""
     runs = values.sizes.get(over, 1)
     mean = _mean(values, over)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         bar = values.std(over, ddof=1, skipna=False) if runs > 1 else mean * np.nan
     place = values[x]
     if place.ndim != 1:

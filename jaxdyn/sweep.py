@@ -52,7 +52,8 @@ def sweep(
     - `store`: a folder, written block by block.  A killed sweep goes on from it to the same numbers; more seeds or
       values extend it; another experiment is refused.  It keeps the block shape it began with.  Also a function from
       the fingerprint, a str, to such a folder.
-    - `on`: None (threads), a jax Mesh, or any `concurrent.futures.Executor`.  The bits do not depend on it.
+    - `on`: None (threads), a jax Mesh, or any executor: of `concurrent.futures`, of Dask (`client.get_executor()`), of
+      submitit.  The bits do not depend on it.
     - `dims`: {output: names of its own dimensions}, behind "time" for what a Trajectory observed.
     - `progress`: whether to show a bar; by default on terminals and in notebooks.
 
@@ -277,8 +278,12 @@ def _on_executor(work, todo, executor, arguments, finish, bar):
         executor.submit(_remote, blobs[results.cell_name(p)], *arguments(block)): (p, block) for p, block in todo
     }
     try:
-        for future in concurrent.futures.as_completed(list(futures)):
-            bar.update(finish(*futures.pop(future), future.result()))
+        while futures:
+            # Asked one by one, as the jobs of submitit are no Futures of the standard library.
+            if not (done := [future for future in futures if future.done()]):
+                time.sleep(0.01)
+            for future in done:
+                bar.update(finish(*futures.pop(future), future.result()))
     except BaseException:
         for future in futures:
             future.cancel()

@@ -52,8 +52,9 @@ fig, axes = plt.subplots(figsize=(5, 3.2), layout="constrained")
 for depth in (1, 2, 4, 8):
     ntk = kernels.gram(network(1, depth), circle[48:49], circle)[0]
     axes.plot(angles, ntk / ntk.max(), label=depth)
+    print(f"{depth} hidden layers: the NTK of opposite inputs is {ntk[0] / ntk.max():.2f} of that of equal ones")
 axes.set(xlabel="angle between the inputs (rad)", ylabel="NTK, relative to its maximum", xlim=(-np.pi, np.pi))
-axes.legend(frameon=False)
+_ = axes.legend(frameon=False)
 # %% [markdown]
 # ## Training, predicted
 #
@@ -110,7 +111,7 @@ for i, (axes, step) in enumerate(zip(panels, steps, strict=True)):
     axes.plot(at, y, "k.", ms=5)
     axes.set(title=f"{step} steps", xlabel="angle (rad)", xlim=(-np.pi, np.pi))
 panels[0].set_ylabel(f"output, width {widths[-1]}")
-panels[0].legend(frameon=False, fontsize=7, loc="upper left")
+_ = panels[0].legend(frameon=False, fontsize=7, loc="upper left")
 
 # %% [markdown]
 # ## How wide is wide?
@@ -168,7 +169,7 @@ right.loglog(late, np.mean((np.asarray(mean) - truth) ** 2, -1), label="on the c
 fit = kernels.predict.descent(modes, y, late, learning_rate).train
 right.loglog(late, np.mean((np.asarray(fit) - np.asarray(y)) ** 2, -1), "--", label="on the examples")
 right.set(xlabel="time (steps)", ylabel="mean squared error", ylim=(1e-4, None))
-right.legend(frameon=False)
+_ = right.legend(frameon=False)
 # %% [markdown]
 # ## Your own model
 #
