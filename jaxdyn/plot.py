@@ -154,9 +154,8 @@ def saddles(
     return axes
 
 
-def _axes(axes):
-    if axes is not None:
-        return axes
+def new_axes() -> "matplotlib.axes.Axes":
+    """Return axes on a new figure of the size of a column; ImportError without matplotlib."""
     try:
         import matplotlib.pyplot as plt
     except ImportError as error:
@@ -164,6 +163,10 @@ def _axes(axes):
     axes = plt.subplots(figsize=(5.5, 3.6), dpi=110, layout="constrained")[1]
     axes.spines[["top", "right"]].set_visible(False)
     return axes
+
+
+def _axes(axes):
+    return new_axes() if axes is None else axes
 
 
 def _check_dims(name, values, roles, over):

@@ -28,6 +28,7 @@ FLOORS = [
     {"_program"},
     {"sweep"},
     {"papers"},
+    {"explore"},
     {"__main__"},
 ]
 FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
