@@ -7,9 +7,10 @@ TORCH_VENV ?= .venv-torch
 NT_VENV ?= .venv-nt
 BIN := $(VENV)/bin
 RESULTS ?= results
+ANIMATIONS ?= $(filter-out __init__,$(basename $(notdir $(wildcard jaxdyn/animations/*.py))))
 PAPERS ?= $(filter-out __init__,$(basename $(notdir $(wildcard jaxdyn/papers/*.py))))
 
-.PHONY: demo test lint bench peers gallery clean
+.PHONY: demo test lint bench peers gallery animations clean
 
 demo: $(VENV)/installed-demo
 	$(BIN)/jaxdyn run saxe2013 --out $(RESULTS)
@@ -19,6 +20,11 @@ gallery: $(PAPERS:%=docs/gallery/%.png)
 docs/gallery/%.png: jaxdyn/papers/%.py $(VENV)/installed-demo
 	$(BIN)/jaxdyn run $* --out $(RESULTS)
 	cp $(RESULTS)/$*/figure.png $@
+
+animations: $(ANIMATIONS:%=docs/gallery/%.gif)
+
+docs/gallery/%.gif: jaxdyn/animations/%.py $(VENV)/installed-demo
+	$(BIN)/jaxdyn animate $* --out $@
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .

@@ -36,7 +36,19 @@ from jaxdyn.types import Model, State, Trajectory  # noqa: E402
 
 __version__ = "0.1.0"
 
-_SUBMODULES = ("results", "plot", "papers", "explore", "models", "tasks", "rules", "observables", "kernels", "theory")
+_SUBMODULES = (
+    "results",
+    "plot",
+    "papers",
+    "explore",
+    "animations",
+    "models",
+    "tasks",
+    "rules",
+    "observables",
+    "kernels",
+    "theory",
+)
 
 __all__ = [
     "RK4",

@@ -1,4 +1,4 @@
-"""The command line: list | run | verify | plot.
+"""The command line: list | run | verify | plot | animate.
 
 `run` writes into `<out>/<name>/`: `results` (zarr), `figure.png` and `.svg`, `verdicts.json`, `provenance.json`, and
 `runs`, the stores from which a second run with the same options takes what it needs.
@@ -17,7 +17,7 @@ import cyclopts
 import jax
 from cyclopts import App, Parameter
 
-from jaxdyn import papers, results, sweep, verify
+from jaxdyn import animations, papers, results, sweep, verify
 
 app = App(name="jaxdyn", help="Reproduce the papers of learning dynamics, theory beside simulation.")
 
@@ -62,6 +62,18 @@ def plot_paper(name: str, *, out: Path = Path("results")) -> int:
     paper = papers.load(name)
     for path in _draw(paper, _saved(name, out), out / name):
         print(path)
+    return 0
+
+
+@app.command(name="animate")
+def animate_paper(name: str, *, out: Path | None = None) -> int:
+    """Write a GIF of a paper's dynamics, by default NAME.gif, from a small simulation of its own (about a minute)."""
+    module, path = animations.load(name), out or Path(f"{name}.gif")
+    if path.suffix != ".gif":
+        raise ValueError(f"out: {str(path)!r} is no GIF; pass a name that ends in .gif")
+    print(f"{name}: simulating", file=sys.stderr)
+    animations.save(module.animation(), path)
+    print(path)
     return 0
 
 

@@ -28,7 +28,7 @@ FLOORS = [
     {"_program"},
     {"sweep"},
     {"papers"},
-    {"explore"},
+    {"explore", "animations"},
     {"__main__"},
 ]
 FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
