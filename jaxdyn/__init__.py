@@ -32,7 +32,7 @@ from jaxdyn.dynamics import (  # noqa: E402
     train,
 )
 from jaxdyn.sweep import run_key, sweep  # noqa: E402
-from jaxdyn.types import Model, State, Trajectory  # noqa: E402
+from jaxdyn.types import Model, State, Trajectory, nearest  # noqa: E402
 
 __version__ = "0.1.0"
 
@@ -80,7 +80,7 @@ __all__ = [
 def __getattr__(name: str):
     if name in _SUBMODULES:
         return importlib.import_module(f"jaxdyn.{name}")
-    raise AttributeError(f"module 'jaxdyn' has no attribute {name!r}")
+    raise AttributeError(f"module 'jaxdyn' has no attribute {name!r}; {nearest(name, __all__)}")
 
 
 def __dir__() -> list[str]:

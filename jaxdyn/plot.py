@@ -170,6 +170,10 @@ def _axes(axes):
 
 
 def _check_dims(name, values, roles, over):
+    if not hasattr(values, "dims") or hasattr(values, "data_vars"):
+        raise TypeError(
+            f"{name}: is a {type(values).__name__}; pass one variable of what `sweep` returns, such as runs.loss"
+        )
     for role, dim in roles.items():
         if dim is not None and dim not in values.dims:
             raise ValueError(f"{role}: {name} has no dimension {dim!r}; {nearest(dim, values.dims)}")

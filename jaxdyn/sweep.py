@@ -19,6 +19,7 @@ import jaxlib
 import numpy as np
 
 from jaxdyn import _grid, _program, results
+from jaxdyn._checks import kind
 from jaxdyn._program import run_key as run_key
 from jaxdyn.dynamics import progress_bar
 from jaxdyn.types import Trajectory
@@ -65,6 +66,8 @@ def sweep(
     """
     if chunk is not None and (not isinstance(chunk, int) or chunk < 1):
         raise ValueError(f"chunk: {chunk!r} is no number of runs; pass an int >= 1")
+    if not (on is None or isinstance(on, jax.sharding.Mesh) or hasattr(on, "submit")):
+        raise TypeError(f"on: is {kind(on)}; pass None for threads, a jax Mesh or a concurrent.futures.Executor")
     grid, cells = _grid.make_grid(axes, seeds), _grid.static_cells(static)
     columns = {name: values for axis in grid if axis.dim != "seed" for name, values in axis.coords.items()}
     _program.check_signature(experiment, tuple(columns), tuple(cells), seeds is not None)
