@@ -4,7 +4,21 @@ A learning system is a map or a flow on a pytree; we observe it at chosen times,
 """
 
 import importlib
+import itertools
 import os
+import sys
+
+
+def _quiet_command_line() -> None:
+    """Keep XLA's log of errors out of the command line, where a user did not set it: jax reads its level once.
+
+    For each program from the compilation cache it says at length that a compiler's hint is no feature of the machine.
+    """
+    if os.path.basename(sys.argv[0]) == "jaxdyn" or ("-m", "jaxdyn") in itertools.pairwise(sys.orig_argv):
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+_quiet_command_line()
 
 
 def _reserve_threads() -> None:

@@ -152,6 +152,7 @@ def _reproduce(name, paper, size, given, out, as_json):
         cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "jaxdyn"
         jax.config.update("jax_compilation_cache_dir", str(cache))
     folder = out / name
+    print(f"{name}: running at size {size}, into {folder}", file=sys.stderr, flush=True)
     options = paper.SIZES[size] | given
     started = time.perf_counter()
     found = paper.run(
