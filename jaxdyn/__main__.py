@@ -194,12 +194,15 @@ def _draw(paper, found, folder):
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(6.4, 4.4), layout="constrained")
-    paper.plot(found, axes)
+    from jaxdyn.plot import style
+
     paths = [folder / f"figure.{kind}" for kind in ("png", "svg")]
-    for path in paths:
-        figure.savefig(path, dpi=160)
-    plt.close(figure)
+    with style():
+        figure, axes = plt.subplots(figsize=(6.4, 4.4), layout="constrained")
+        paper.plot(found, axes)
+        for path in paths:
+            figure.savefig(path, dpi=160)
+        plt.close(figure)
     return paths
 
 

@@ -176,7 +176,10 @@ def _png(curves, runs, values):
 
     from matplotlib.figure import Figure
 
-    file, figure = io.BytesIO(), Figure(figsize=(5.5, 3.6), dpi=110, layout="constrained")
-    draw(curves, *runs, axes=figure.subplots(), **values)
-    figure.savefig(file, format="png")
+    from jaxdyn.plot import style
+
+    with style():
+        file, figure = io.BytesIO(), Figure(figsize=(5.5, 3.6), layout="constrained")
+        draw(curves, *runs, axes=figure.subplots(), **values)
+        figure.savefig(file, format="png")
     return file.getvalue()
