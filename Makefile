@@ -5,6 +5,7 @@ NT_PYTHON ?= python3.11
 VENV ?= .venv
 TORCH_VENV ?= .venv-torch
 NT_VENV ?= .venv-nt
+CVXPY_VENV ?= .venv-cvxpy
 BIN := $(VENV)/bin
 RESULTS ?= results
 ANIMATIONS ?= $(filter-out __init__,$(basename $(notdir $(wildcard jaxdyn/animations/*.py))))
@@ -37,8 +38,9 @@ bench: $(VENV)/installed-demo peers
 	$(BIN)/python benchmarks/sweep.py --torch $(TORCH_VENV)/bin/python
 	$(BIN)/python benchmarks/theory.py
 	$(BIN)/python benchmarks/kernels.py --peer $(NT_VENV)/bin/python
+	$(BIN)/python benchmarks/saddles.py --cvxpy $(CVXPY_VENV)/bin/python
 
-peers: $(TORCH_VENV)/installed $(NT_VENV)/installed
+peers: $(TORCH_VENV)/installed $(NT_VENV)/installed $(CVXPY_VENV)/installed
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -64,5 +66,10 @@ $(NT_VENV)/installed:
 	$(NT_VENV)/bin/python -m pip install --quiet --no-deps neural-tangents==0.6.5
 	touch $@
 
+$(CVXPY_VENV)/installed:
+	$(PYTHON) -m venv $(CVXPY_VENV)
+	$(CVXPY_VENV)/bin/python -m pip install --quiet cvxpy==1.9.3 cvxopt==1.3.3 clarabel==0.11.1
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(TORCH_VENV) $(NT_VENV) .cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(TORCH_VENV) $(NT_VENV) $(CVXPY_VENV) .cache .pytest_cache .ruff_cache

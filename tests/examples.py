@@ -205,8 +205,8 @@ EXAMPLES = {
     "rules.cross_entropy": lambda: AsLoss(
         rules.cross_entropy(LINEAR.apply), start(), (inputs(), jnp.argmax(data()[1], 1)), best()
     ),
-    "rules.teacher_student": lambda: AsLoss(
-        rules.teacher_student("relu", patches=2), *(UNITS.init(jax.random.key(seed)) for seed in (0, 1, 1))
+    "rules.teacher_loss": lambda: AsLoss(
+        rules.teacher_loss("relu", patches=2), *(UNITS.init(jax.random.key(seed)) for seed in (0, 1, 1))
     ),
     "rules.with_state": with_state,
     "rules.early_learning": early_learning,

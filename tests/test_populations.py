@@ -20,7 +20,7 @@ def within_sampling_error(losses, expected):
 
 
 @pytest.mark.parametrize(("activation", "patches"), [("linear", 1), ("square", 3), ("relu", 1), ("relu", 3)])
-def test_teacher_student_is_the_mean_over_gaussian_inputs(activation, patches):
+def test_teacher_loss_is_the_mean_over_gaussian_inputs(activation, patches):
     student, teacher = (
         models.two_layer(2 * patches, width, activation=ACTIVATIONS[activation], patches=patches) for width in (3, 2)
     )
@@ -30,7 +30,7 @@ def test_teacher_student_is_the_mean_over_gaussian_inputs(activation, patches):
         params, goal = student.init(key), teacher.init(jax.random.key(1))
         x = normal(2, 20_000, 2 * patches)
         losses = (student.apply(params, x) - teacher.apply(goal, x)) ** 2 / 2
-        return losses, rules.teacher_student(activation, patches)(params, goal)
+        return losses, rules.teacher_loss(activation, patches)(params, goal)
 
     within_sampling_error(*map(np.asarray, both(jax.random.key(0))))
 
@@ -41,7 +41,7 @@ def test_the_loss_of_rectifiers_is_smooth_at_zero_and_at_parallel_units():
     u = jnp.array([[1.0, 2.0], [0.5, 1.0], [-1.0, -2.0], [0.0, 0.0], [0.3, 0.0]])
     params = {"u": u, "v": jnp.array([0.7, 0.2, -0.4, 0.0, 0.5])}
     flat, unravel = jax.flatten_util.ravel_pytree(params)
-    loss = lambda w: rules.teacher_student("relu")(unravel(w), teacher)
+    loss = lambda w: rules.teacher_loss("relu")(unravel(w), teacher)
     gradient, hessian = jax.jit(jax.grad(loss)), jax.jit(jax.hessian(loss))(flat)
     up, down = flat[None] + 1e-5 * jnp.eye(len(flat)), flat[None] - 1e-5 * jnp.eye(len(flat))
     value, slope = jax.jit(jax.vmap(loss)), jax.vmap(gradient)
@@ -120,4 +120,4 @@ def test_misfits_are_refused():
     with pytest.raises(ValueError, match=r"patches: 4 do not divide 6 inputs"):
         models.two_layer(6, 2, activation=jnp.tanh, patches=4)
     with pytest.raises(ValueError, match=r"activation: 'tanh' has no closed form here; pass one of \['linear'"):
-        rules.teacher_student("tanh")
+        rules.teacher_loss("tanh")

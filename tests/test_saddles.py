@@ -139,7 +139,7 @@ def test_charges_are_conserved_along_a_flow():
     assert jnp.max(jnp.abs(before)) > 0.1
     # Quadratic units conserve |u|^2 - 2 v^2, and nothing else of that kind.
     teacher = {"u": jnp.eye(3), "v": jnp.array([1.0, 2.0, 3.0])}
-    loss, start = rules.teacher_student("square"), models.two_layer(3, 5, activation=jnp.square).init(jax.random.key(0))
+    loss, start = rules.teacher_loss("square"), models.two_layer(3, 5, activation=jnp.square).init(jax.random.key(0))
     observables.charges(lambda p: jnp.sum(p["u"] ** 2, 1) - 2 * p["v"] ** 2, loss, teacher, start)
     with pytest.raises(
         ValueError, match=r"of: is no charge of a symmetry of this loss: the cosine .* is 0\.\d+, not 0"

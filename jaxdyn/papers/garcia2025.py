@@ -31,6 +31,7 @@ ERROR = lambda outputs, y: jnp.sum((y - outputs) ** 2, 1) / 2
 
 
 def nodes(w, x, noise):
+    """The outputs, noise added, and the one layer of them."""
     outputs = x @ w.T if noise is None else x @ w.T + noise[0]
     return outputs, [outputs]
 
@@ -49,7 +50,8 @@ RULES = {
 
 
 def sample(key, inputs):
-    # In float32, so that float64 repeats the same run; the teacher is 0, so that W is what is left to learn.
+    """One example of the error W* - W that is left: the teacher is 0."""
+    # In float32, so that float64 repeats the same run.
     return jax.random.normal(key, (1, inputs), jnp.float32).astype(float), jnp.zeros((1, 1))
 
 

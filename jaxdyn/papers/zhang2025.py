@@ -16,7 +16,7 @@ import numpy as np
 from jaxdyn import RK4, Claim, State, Trajectory, crossing_time, flow, models, sweep, tasks
 from jaxdyn import observables as see
 from jaxdyn.papers import Reference
-from jaxdyn.rules import covariance_loss, squared_error, teacher_student
+from jaxdyn.rules import covariance_loss, squared_error, teacher_loss
 from jaxdyn.theory import linear, saddles
 
 TITLE = "Saddle-to-saddle dynamics explains a simplicity bias across neural network architectures"
@@ -85,11 +85,11 @@ def architectures(key, *, twin, width, kernels, curvature, units, heads, varianc
     escapes, (levels, excess) = jnp.sort(jax.vmap(escape)(weights)), saddles.quadratic_plateaus(goal["v"])
     acts = acting("unit", lambda w: w["v"][:, None, None] * w["u"][:, :, None] * w["u"][:, None])
     drops, time = escapes[:1] - saddles.quadratic_lead(c + excess[1]), jnp.minimum(3 * escapes[2], 60 / c)
-    nets.append(Network(weights, teacher_student("square"), goal, acts, time, levels, drops))
+    nets.append(Network(weights, teacher_loss("square"), goal, acts, time, levels, drops))
     rectifiers = partial(models.two_layer, 2, activation=jax.nn.relu, balanced=True, scale=1e-4)
     goal = {"u": jnp.eye(2), "v": jnp.where(twin, jnp.array(kernel_teacher), jnp.array(teacher))}
     n, size = jnp.where(twin, patches, 1), lambda w: jnp.linalg.norm(w["u"], axis=1)
-    loss, (level, unit) = teacher_student("relu", n), saddles.best_rectifier(goal["u"], goal["v"], n)
+    loss, (level, unit) = teacher_loss("relu", n), saddles.best_rectifier(goal["u"], goal["v"], n)
     levels = jnp.stack([loss(jax.tree.map(jnp.zeros_like, goal), goal), level, 0 * level])
     directions, time = lambda w: (w["u"] / size(w)[:, None], w["v"] * size(w)), 180 / n / jnp.linalg.norm(unit)
     nets.append(Network(rectifiers(10).init(k[2]), loss, goal, formed(0.2, directions), time, levels))

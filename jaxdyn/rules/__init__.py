@@ -5,7 +5,7 @@ from jaxdyn.rules.early_learning import early_learning
 from jaxdyn.rules.entropic import knowledge_accumulation, sigmoid_layers
 from jaxdyn.rules.losses import covariance_loss, cross_entropy, squared_error
 from jaxdyn.rules.perturbation import forward_gradient, node_perturbation, noisy, weight_perturbation
-from jaxdyn.rules.populations import teacher_student
+from jaxdyn.rules.populations import teacher_loss
 from jaxdyn.rules.selfdistill import direct_predictor, latent_covariance_loss, latent_error, self_distillation
 from jaxdyn.rules.state import with_state
 from jaxdyn.rules.transforms import ahead, kicks, nesterov_schedule, scalar_rmsprop, three_term
@@ -30,7 +30,7 @@ __all__ = [
     "sigmoid_layers",
     "sign_diverse",
     "squared_error",
-    "teacher_student",
+    "teacher_loss",
     "three_term",
     "weight_perturbation",
     "with_state",

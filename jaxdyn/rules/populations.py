@@ -11,7 +11,7 @@ from jaxdyn.rules.losses import Loss
 from jaxdyn.types import Params
 
 
-def teacher_student(activation: str, patches: Real[ArrayLike, ""] = 1) -> Loss:
+def teacher_loss(activation: str, patches: Real[ArrayLike, ""] = 1) -> Loss:
     """Return `loss(params, teacher) = 1/2 E (y - y_teacher)^2` of two-layer networks for standard normal inputs.
 
     Both are {"u": (units, inputs), "v": (units,)} of `models.two_layer`, y = sum_i v_i sum_p phi(u_i . x_p) with
@@ -21,7 +21,7 @@ def teacher_student(activation: str, patches: Real[ArrayLike, ""] = 1) -> Loss:
     zero and parallel units.  Values below eps times the teacher's power are rounding; gradients keep their accuracy.
 
     >>> student, teacher = {"u": jnp.eye(2), "v": jnp.ones(2)}, {"u": jnp.eye(2), "v": jnp.array([1.0, 3.0])}
-    >>> f"{teacher_student('square')(student, teacher):.2f}", f"{teacher_student('relu')(student, teacher):.2f}"
+    >>> f"{teacher_loss('square')(student, teacher):.2f}", f"{teacher_loss('relu')(student, teacher):.2f}"
     ('6.00', '1.00')
 
     Raises ValueError for another activation.
