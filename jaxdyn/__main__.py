@@ -17,7 +17,7 @@ import cyclopts
 import jax
 from cyclopts import App, Parameter
 
-from jaxdyn import animations, papers, results, sweep, verify
+from jaxdyn import animations, papers, plot, results, sweep, verify
 
 app = App(name="jaxdyn", help="Reproduce the papers of learning dynamics, theory beside simulation.")
 
@@ -66,8 +66,11 @@ def plot_paper(name: str, *, out: Path = Path("results")) -> int:
 
 
 @app.command(name="animate")
-def animate_paper(name: str, *, out: Path | None = None) -> int:
+def animate_paper(name: str = "", *, out: Path | None = None) -> int:
     """Write a GIF of a paper's dynamics, by default NAME.gif, from a small simulation of its own (about a minute)."""
+    if not name:
+        print("Usage: jaxdyn animate NAME [--out FILE]\nAnimations:", *animations.names())
+        return 2
     module, path = animations.load(name), out or Path(f"{name}.gif")
     if path.suffix != ".gif":
         raise ValueError(f"out: {str(path)!r} is no GIF; pass a name that ends in .gif")
@@ -85,7 +88,7 @@ def main() -> None:
     """
     try:
         code = app(sys.argv[1:], result_action="return_value", exit_on_error=False)
-    except (cyclopts.CycloptsError, ValueError, TypeError) as error:
+    except (cyclopts.CycloptsError, ImportError, OSError, TypeError, ValueError) as error:
         if os.environ.get("JAXDYN_TRACEBACK"):
             raise
         if not isinstance(error, cyclopts.CycloptsError):
@@ -151,6 +154,7 @@ def _reproduce(name, paper, size, given, out, as_json):
     if not jax.config.jax_compilation_cache_dir:
         cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "jaxdyn"
         jax.config.update("jax_compilation_cache_dir", str(cache))
+    plot.style()  # raises without matplotlib: better now than after the run
     folder = out / name
     print(f"{name}: running at size {size}, into {folder}", file=sys.stderr, flush=True)
     options = paper.SIZES[size] | given
@@ -194,10 +198,8 @@ def _draw(paper, found, folder):
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
 
-    from jaxdyn.plot import style
-
     paths = [folder / f"figure.{kind}" for kind in ("png", "svg")]
-    with style():
+    with plot.style():
         figure, axes = plt.subplots(figsize=(6.4, 4.4), layout="constrained")
         paper.plot(found, axes)
         for path in paths:

@@ -177,7 +177,22 @@ def test_errors_of_the_cache_are_kept_from_the_command_line_alone(argv, given, l
     assert os.environ.get("TF_CPP_MIN_LOG_LEVEL") == level
 
 
+def test_without_matplotlib_nothing_runs_in_vain(logistic, monkeypatch, capsys, tmp_path):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert command("run", "logistic") == 2
+    assert "pip install jaxdyn[plot]" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_written_is_explained(logistic, capsys, tmp_path):
+    (tmp_path / "file").touch()
+    assert command("run", "logistic", "--out", "file") == 2
+    assert "error: [Errno" in capsys.readouterr().err
+
+
 def test_animate_explains_mistakes(capsys):
+    assert command("animate") == 2
+    assert "Animations: cohen2024" in capsys.readouterr().out
     assert command("animate", "saxe2031") == 2
     assert "did you mean 'saxe2013'" in capsys.readouterr().err
     assert command("animate", "saxe2013", "--out", "saxe.mp4") == 2

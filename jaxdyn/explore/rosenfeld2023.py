@@ -12,8 +12,8 @@ from jaxdyn.tasks import full_batch
 from jaxdyn.theory import opposing
 
 SLIDERS = {
-    "learning_rate": (0.03, 0.04, 0.05, 0.06, 0.08, 0.1),
-    "variance_of_outlier": (10.0, 15.0, 20.0, 30.0),
+    "learning_rate": (0.03, 0.04, 0.05, 0.06, 0.07, 0.08),
+    "variance_of_outlier": (10.0, 15.0, 20.0),
     "slowest_signal": (0.003, 0.01, 0.03),
 }
 DEFAULT = {"learning_rate": 0.08, "variance_of_outlier": 20.0, "slowest_signal": 0.01}
