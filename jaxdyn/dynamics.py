@@ -378,6 +378,8 @@ def _recording_times(times, begin, *, whole):
         raise ValueError(
             f"times: {_short(values)} are not whole numbers of steps; round them, e.g. np.round(time/learning_rate)"
         )
+    if whole and values[-1] >= 2**31:
+        raise ValueError(f"times: {values[-1]} steps are more than can be counted; pass fewer than 2^31")
     if not isinstance(begin, jax.core.Tracer) and values[0] < begin:
         raise ValueError(f"times: {values[0]} lies before the start's time {begin}; times are absolute")
     return values.astype(np.int32 if whole else np.float64)

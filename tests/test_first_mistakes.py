@@ -110,6 +110,11 @@ def times_between_steps():
     train(times=[0, 0.5, 1])
 
 
+@mistake("times", "3000000000", "fewer than 2^31")
+def more_steps_than_can_be_counted():
+    train(times=[0, 3_000_000_000])
+
+
 @mistake("times", "before the start's time 10", "absolute")
 def times_before_the_start():
     train(start=jd.State(10, MODEL.init(jax.random.key(0))))
