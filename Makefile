@@ -9,9 +9,10 @@ CVXPY_VENV ?= .venv-cvxpy
 WHEEL_VENV ?= .venv-wheel
 BIN := $(VENV)/bin
 RESULTS ?= results
+ANIMATIONS ?= $(filter-out __init__,$(basename $(notdir $(wildcard jaxdyn/animations/*.py))))
 PAPERS ?= $(filter-out __init__,$(basename $(notdir $(wildcard jaxdyn/papers/*.py))))
 
-.PHONY: demo test lint docs types wheel bench peers gallery table clean
+.PHONY: demo test lint docs types wheel bench peers gallery table animations clean
 
 demo: $(VENV)/installed-demo
 	$(BIN)/jaxdyn run saxe2013 --out $(RESULTS)
@@ -34,6 +35,11 @@ table: $(VENV)/installed-demo
 	sed -e '/^<!-- papers -->$$/,/^<!-- end of papers -->$$/{//!d;}' -e '/^<!-- papers -->$$/r $(RESULTS)/table.md' \
 		README.md > $(RESULTS)/README.md
 	cp $(RESULTS)/README.md README.md
+
+animations: $(ANIMATIONS:%=docs/gallery/%.gif)
+
+docs/gallery/%.gif: jaxdyn/animations/%.py $(VENV)/installed-demo
+	$(BIN)/jaxdyn animate $* --out $@
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""The command line: list | run | verify | plot | report | explore.
+"""The command line: list | run | verify | plot | report | explore | animate.
 
 `run` writes into `<out>/<name>/`: `results` (zarr), `figure.png` and `.svg`, `verdicts.json`, `provenance.json`, and
 `runs`, the stores from which a second run with the same options takes what it needs.
@@ -17,7 +17,7 @@ import cyclopts
 import jax
 from cyclopts import App, Parameter
 
-from jaxdyn import papers, results, sweep, verify
+from jaxdyn import animations, papers, plot, results, sweep, verify
 
 app = App(name="jaxdyn", help="Reproduce the papers of learning dynamics, theory beside simulation.")
 
@@ -119,6 +119,21 @@ def plot_paper(name: str, *, out: Path = Path("results")) -> int:
     return 0
 
 
+@app.command(name="animate")
+def animate_paper(name: str = "", *, out: Path | None = None) -> int:
+    """Write a GIF of a paper's dynamics, by default NAME.gif, from a small simulation of its own (about a minute)."""
+    if not name:
+        print("Usage: jaxdyn animate NAME [--out FILE]\nAnimations:", *animations.names())
+        return 2
+    module, path = animations.load(name), out or Path(f"{name}.gif")
+    if path.suffix != ".gif":
+        raise ValueError(f"out: {str(path)!r} is no GIF; pass a name that ends in .gif")
+    print(f"{name}: simulating", file=sys.stderr)
+    animations.save(module.animation(), path)
+    print(path)
+    return 0
+
+
 def main() -> None:
     """Run the command line.
 
@@ -127,7 +142,7 @@ def main() -> None:
     """
     try:
         code = app(sys.argv[1:], result_action="return_value", exit_on_error=False)
-    except (cyclopts.CycloptsError, ValueError, TypeError) as error:
+    except (cyclopts.CycloptsError, ImportError, OSError, TypeError, ValueError) as error:
         if os.environ.get("JAXDYN_TRACEBACK"):
             raise
         if not isinstance(error, cyclopts.CycloptsError):
@@ -191,7 +206,9 @@ def _reproduce(name, paper, size, given, out, as_json):
         if "xla_backend_optimization_level" not in flags:
             os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=1 {flags}".strip()
     _keep_programs()
+    plot.style()  # raises without matplotlib: better now than after the run
     folder = out / name
+    print(f"{name}: running at size {size}, into {folder}", file=sys.stderr, flush=True)
     options = paper.SIZES[size] | given
     reused = []
 
@@ -251,12 +268,13 @@ def _draw(paper, found, folder):
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(6.4, 4.4), layout="constrained")
-    paper.plot(found, axes)
     paths = [folder / f"figure.{kind}" for kind in ("png", "svg")]
-    for path in paths:
-        figure.savefig(path, dpi=160)
-    plt.close(figure)
+    with plot.style():
+        figure, axes = plt.subplots(figsize=(6.4, 4.4), layout="constrained")
+        paper.plot(found, axes)
+        for path in paths:
+            figure.savefig(path, dpi=160)
+        plt.close(figure)
     return paths
 
 

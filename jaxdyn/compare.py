@@ -83,6 +83,9 @@ def compare(simulated: "xarray.Dataset", predicted: "xarray.Dataset", *, over: s
     """
     import xarray as xr
 
+    for name, value in (("simulated", simulated), ("predicted", predicted)):
+        if not isinstance(value, xr.Dataset):
+            raise TypeError(f"{name}: is a {type(value).__name__}; pass a Dataset, such as `sweep` returns")
     simulated, predicted = _aligned(simulated, predicted)
     out = {}
     for name in predicted.data_vars:

@@ -145,7 +145,8 @@ central = jax.jit(lambda begin: jd.iterate(
 ))(begin)  # fmt: skip
 assert central.observed["enough"].all()
 
-figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+with plot.style():
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
 left.plot(descent.time[::10], descent.observed["sharpness"][::10], ".", color=plot.COLOURS[0], label="descent")
 left.plot(central.time, central.observed["eigenvalues"][:, 0] / rate, color=plot.COLOURS[1], label="central flow")
 left.axhline(2 / rate, color="0.6", linewidth=0.8, zorder=0)

@@ -19,6 +19,7 @@ PACKAGE = ROOT / "jaxdyn"
 # From the ground up; a floor imports lower ones only, and the rooms of one floor do not know each other.
 FLOORS = [
     {"types"},
+    {"_checks"},
     {"dynamics"},
     {"models", "tasks", "rules", "observables", "kernels", "theory"},
     {"plot"},
@@ -28,7 +29,7 @@ FLOORS = [
     {"_program"},
     {"sweep"},
     {"papers"},
-    {"explore"},
+    {"explore", "animations"},
     {"report"},
     {"__main__"},
 ]

@@ -367,3 +367,10 @@ def test_blocks_do_not_share_a_decomposition_among_threads():
     with threadpool_limits(2, user_api="blas"):
         assert jd.sweep(experiment, {"x": [0.0]}).threads == 1
         assert count() == 2
+
+
+def test_a_bar_says_that_the_sweep_compiles_and_then_counts_its_runs(capsys):
+    jd.sweep(lambda key, *, a: {"b": a * jax.random.normal(key)}, {"a": [1.0, 2.0]}, seeds=3, progress=True)
+    shown = capsys.readouterr().err
+    assert shown.index("compiling") < shown.index("6/6")
+    assert "compiling" not in shown[shown.index("6/6") :]
