@@ -31,7 +31,7 @@ def signature(app, what, name, obj, options, arguments, returned):
     if isinstance(node, ast.ClassDef):
         fields = [ast.unparse(field) for field in node.body if isinstance(field, ast.AnnAssign)]
         return f"({', '.join(fields)})", None
-    return f"({ast.unparse(node.args)})", node.returns and ast.unparse(node.returns)
+    return f"({ast.unparse(node.args).removeprefix('self')})", node.returns and ast.unparse(node.returns)
 
 
 def skip(app, what, name, obj, skipped, options):
