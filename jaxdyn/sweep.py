@@ -56,7 +56,7 @@ def sweep(
     - `on`: None (threads), a jax Mesh, or any executor: of `concurrent.futures`, of Dask (`client.get_executor()`), of
       submitit.  The bits do not depend on it.
     - `dims`: {output: names of its own dimensions}, behind "time" for what a Trajectory observed.
-    - `progress`: whether to show a bar; by default on terminals and in notebooks.
+    - `progress`: whether to show a bar, also while it compiles; by default on terminals and in notebooks.
 
     The experiment returns a Trajectory or a dict of arrays.  The Dataset has the dimensions (static, seed, axes, own),
     numpy values, `ok` per run (and record), and in its attributes what diverged and, as JSON, the fingerprint and every

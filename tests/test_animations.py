@@ -1,5 +1,8 @@
 """Animations: what is written is a small GIF that repeats, and every course keeps to its theory."""
 
+from pathlib import Path
+
+import jax
 import numpy as np
 import pytest
 from PIL import Image, ImageSequence
@@ -16,8 +19,6 @@ def test_each_animates_a_paper_and_lies_in_the_gallery():
 
 @pytest.mark.parametrize("name", animations.names())
 def test_the_gallery_has_it_small_and_in_time(name):
-    from pathlib import Path
-
     path = Path(__file__).parent.parent / "docs" / "gallery" / f"{name}.gif"
     assert 20_000 < path.stat().st_size < 1_000_000
     with Image.open(path) as picture:
@@ -54,12 +55,18 @@ def test_descent_keeps_to_its_central_flow_on_average(x64):
     assert abs(ratio - 1) < 0.25
 
 
-def test_linear_neurons_drop_when_theory_says(x64):
-    import jax
-
-    net, vectors = zhang2025.linear(jax.random.key(1))
+def test_neurons_drop_when_theory_says_and_to_its_plateaus(x64):
+    k_linear, k_rectified = jax.random.split(jax.random.key(1))
+    net, vectors = zhang2025.linear(k_linear)
     times, loss, _ = zhang2025.course(net, vectors)
     levels, drops = np.asarray(net.levels), np.asarray(net.drops)
     middle = (levels[:-1] + levels[1:]) / 2
     found = np.array([times[np.argmax(loss < level)] for level in middle])
     assert abs(found / drops - 1).max() < 0.01
+    net, vectors = zhang2025.rectified(k_rectified)
+    _, loss, _ = zhang2025.course(net, vectors)
+    start, plateau, _ = np.asarray(net.levels)
+    # Flat on a tenth of the way or more, to what escapes meanwhile.
+    assert (abs(loss / plateau - 1) < 0.02).sum() > len(loss) / 10
+    assert loss[0] / start - 1 < 1e-3
+    assert loss[-1] < plateau / 10

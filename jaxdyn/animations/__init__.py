@@ -52,6 +52,7 @@ def canvas(width: float = 6.4, height: float = 3.2) -> "matplotlib.figure.Figure
     except ImportError as error:
         raise ImportError("animations need matplotlib: pip install jaxdyn[plot]") from error
     figure = Figure(figsize=(width, height), dpi=100, layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)
     FigureCanvasAgg(figure)
     return figure
 

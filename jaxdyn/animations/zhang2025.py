@@ -22,7 +22,7 @@ def linear(key):
 def rectified(key):
     """Return rectifiers in the plane, and the input weights of each."""
     goal = {"u": jnp.eye(2), "v": jnp.array(TEACHER)}
-    loss, (level, unit) = rules.teacher_student("relu"), saddles.best_rectifier(goal["u"], goal["v"])
+    loss, (level, unit) = rules.teacher_loss("relu"), saddles.best_rectifier(goal["u"], goal["v"])
     start = models.two_layer(2, 24, activation=jax.nn.relu, balanced=True, scale=1e-4).init(key)
     levels = jnp.stack([loss(jax.tree.map(jnp.zeros_like, goal), goal), level, 0 * level])
     net = paper.Network(start, loss, goal, None, 75 / jnp.linalg.norm(unit), levels)

@@ -8,7 +8,7 @@ from jaxdyn.tasks import regression
 from jaxdyn.theory import highdim, leastsquares
 
 SLIDERS = {
-    "examples_per_feature": (0.8, 1.0, 1.2, 1.5, 3.0),
+    "examples_per_feature": (0.7, 0.9, 1.2, 1.5, 3.0),
     "share_of_large_features": (0.3, 0.6, 0.8),
     "ratio_of_scales": (1.0, 10.0, 50.0, 300.0),
     "noise": (0.0, 0.2, 0.5),
