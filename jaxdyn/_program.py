@@ -252,6 +252,8 @@ def _of_trajectory(out):
 def _own_dims(name, rank, dims):
     if name not in dims:
         return tuple(f"{name}_{i}" for i in range(rank))
+    if not isinstance(dims[name], str | tuple | list):
+        raise TypeError(f"dims: {name!r} has {dims[name]!r}; pass a name, or a tuple of names")
     given = (dims[name],) if isinstance(dims[name], str) else tuple(dims[name])
     if len(given) != rank:
         raise ValueError(f"dims: {name!r} has {rank} dimensions of its own; {given} names {len(given)}")

@@ -101,9 +101,7 @@ def iterate(
     def advance(state):
         new = call("step", step, step_key(key, state.time), state)
         if not isinstance(new, State):
-            raise TypeError(
-                f"step: returned {type(new).__name__}; return the state it was given with `_replace(params=...)`"
-            )
+            raise TypeError(f"step: returned {kind(new)}; return the state it was given with `_replace(params=...)`")
         check_unchanged(state._replace(time=()), new._replace(time=()))
         return new._replace(time=state.time + 1)
 
@@ -190,6 +188,8 @@ def integrate(
     start = _as_state(start, dtype)
     times = _recording_times(times, start.time, whole=False)
     stops = jnp.asarray(times, dtype)
+    if isinstance(solver, type):
+        raise TypeError(f"solver: is the class {solver.__name__}; call it: RK4(step) with a step of time, Tsit5()")
     if isinstance(solver, RK4):
         if event is not None:
             raise ValueError("event: RK4 takes fixed steps without events; use an adaptive solver such as 'tsit5'")

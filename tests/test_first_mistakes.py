@@ -190,6 +190,27 @@ def an_unknown_solver():
     flow(solver="rk4")
 
 
+@mistake("solver", "the class RK4", "RK4(step)")
+def a_solver_that_is_not_called():
+    flow(solver=jd.RK4)
+
+
+@mistake("step", "returned an array", "_replace(params=...)")
+def a_step_that_returns_the_parameters():
+    observe = lambda state: {"w": state.params}
+    jd.iterate(lambda key, state: 2 * state.params, jnp.ones(2), times=[0, 1], observe=observe)
+
+
+@mistake("batch", "is a", "the pair (inputs, labels)")
+def inputs_without_labels():
+    train(stream=tasks.full_batch(DATA[0]))
+
+
+@mistake("dims", "'a' has 0", "a tuple of names")
+def a_dimension_that_is_no_name():
+    sweep(dims={"a": 0})
+
+
 @mistake("batch", "the function", "one batch")
 def a_stream_in_the_place_of_a_batch():
     flow(batch=tasks.full_batch(DATA))
