@@ -6,20 +6,40 @@ VENV ?= .venv
 TORCH_VENV ?= .venv-torch
 NT_VENV ?= .venv-nt
 CVXPY_VENV ?= .venv-cvxpy
+WHEEL_VENV ?= .venv-wheel
 BIN := $(VENV)/bin
 RESULTS ?= results
+ANIMATIONS ?= $(filter-out __init__,$(basename $(notdir $(wildcard jaxdyn/animations/*.py))))
 PAPERS ?= $(filter-out __init__,$(basename $(notdir $(wildcard jaxdyn/papers/*.py))))
 
-.PHONY: demo test lint bench peers gallery clean
+.PHONY: demo test lint docs types wheel bench peers gallery table animations clean
 
 demo: $(VENV)/installed-demo
 	$(BIN)/jaxdyn run saxe2013 --out $(RESULTS)
 
 gallery: $(PAPERS:%=docs/gallery/%.png)
 
-docs/gallery/%.png: jaxdyn/papers/%.py $(VENV)/installed-demo
-	$(BIN)/jaxdyn run $* --out $(RESULTS)
-	cp $(RESULTS)/$*/figure.png $@
+# Cold, so that compiling counts.
+docs/gallery/%.png docs/gallery/%.json: jaxdyn/papers/%.py $(VENV)/installed-demo
+	rm -rf $(RESULTS)/quick/$* $(RESULTS)/paper/$* $(RESULTS)/cold/$*
+	for size in quick paper; do \
+		XDG_CACHE_HOME=$(RESULTS)/cold/$*/$$size $(BIN)/jaxdyn run $* --size $$size --out $(RESULTS)/$$size && \
+		$(BIN)/jaxdyn report $* --record --results $(RESULTS)/$$size || exit 1; \
+	done
+	cp $(RESULTS)/quick/$*/figure.png docs/gallery/$*.png
+
+# The README's table of papers, from the records that `make gallery` leaves.
+table: $(VENV)/installed-demo
+	mkdir -p $(RESULTS)
+	$(BIN)/jaxdyn report --table > $(RESULTS)/table.md
+	sed -e '/^<!-- papers -->$$/,/^<!-- end of papers -->$$/{//!d;}' -e '/^<!-- papers -->$$/r $(RESULTS)/table.md' \
+		README.md > $(RESULTS)/README.md
+	cp $(RESULTS)/README.md README.md
+
+animations: $(ANIMATIONS:%=docs/gallery/%.gif)
+
+docs/gallery/%.gif: jaxdyn/animations/%.py $(VENV)/installed-demo
+	$(BIN)/jaxdyn animate $* --out $@
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .
@@ -27,6 +47,23 @@ lint: $(VENV)/installed-test
 
 test: lint
 	$(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal
+
+# Notebooks and examples are run; they are small unless JAXDYN_FAST=0.
+docs: $(VENV)/installed-docs
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet docs docs/_build/html
+	@echo docs/_build/html/index.html
+
+# pyright runs on Node.js: it takes the one of the system, or else downloads one.
+types: $(VENV)/installed-types
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+# Builds what is published and installs the wheel where the repository is not.
+wheel: $(VENV)/installed-test
+	rm -rf dist $(WHEEL_VENV)
+	$(BIN)/python -m hatchling build -d dist
+	$(PYTHON) -m venv $(WHEEL_VENV)
+	$(WHEEL_VENV)/bin/python -m pip install --quiet --constraint constraints.txt "$$(ls dist/*.whl)[plot]"
+	cd dist && $(abspath $(WHEEL_VENV))/bin/jaxdyn list
 
 bench: $(VENV)/installed-demo peers
 	$(BIN)/python benchmarks/sweep.py --torch $(TORCH_VENV)/bin/python
@@ -45,6 +82,14 @@ $(VENV)/installed-demo: $(VENV)/bin/python pyproject.toml constraints.txt
 
 $(VENV)/installed-test: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	touch $@
+
+$(VENV)/installed-docs: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	touch $@
+
+$(VENV)/installed-types: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,types]'
 	touch $@
 
 $(TORCH_VENV)/installed:
@@ -66,4 +111,5 @@ $(CVXPY_VENV)/installed:
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(TORCH_VENV) $(NT_VENV) $(CVXPY_VENV) .cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(TORCH_VENV) $(NT_VENV) $(CVXPY_VENV) $(WHEEL_VENV) .cache .pytest_cache .ruff_cache
+	rm -rf docs/_build docs/papers docs/notebooks dist site screenshots

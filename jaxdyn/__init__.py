@@ -4,7 +4,22 @@ A learning system is a map or a flow on a pytree; we observe it at chosen times,
 """
 
 import importlib
+import itertools
 import os
+import sys
+from typing import TYPE_CHECKING
+
+
+def _quiet_command_line() -> None:
+    """Keep XLA's log of errors out of the command line, where a user did not set it: jax reads its level once.
+
+    For each program from the compilation cache it says at length that a compiler's hint is no feature of the machine.
+    """
+    if os.path.basename(sys.argv[0]) == "jaxdyn" or ("-m", "jaxdyn") in itertools.pairwise(sys.orig_argv):
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+_quiet_command_line()
 
 
 def _reserve_threads() -> None:
@@ -32,11 +47,40 @@ from jaxdyn.dynamics import (  # noqa: E402
     train,
 )
 from jaxdyn.sweep import run_key, sweep  # noqa: E402
-from jaxdyn.types import Model, State, Trajectory  # noqa: E402
+from jaxdyn.types import Model, State, Trajectory, nearest  # noqa: E402
+
+if TYPE_CHECKING:
+    from jaxdyn import (
+        animations,
+        explore,
+        kernels,
+        models,
+        observables,
+        papers,
+        plot,
+        report,
+        results,
+        rules,
+        tasks,
+        theory,
+    )
 
 __version__ = "0.1.0"
 
-_SUBMODULES = ("results", "plot", "papers", "models", "tasks", "rules", "observables", "kernels", "theory")
+_SUBMODULES = (
+    "results",
+    "plot",
+    "papers",
+    "explore",
+    "animations",
+    "report",
+    "models",
+    "tasks",
+    "rules",
+    "observables",
+    "kernels",
+    "theory",
+)
 
 __all__ = [
     "RK4",
@@ -45,30 +89,41 @@ __all__ = [
     "State",
     "Trajectory",
     "Verdict",
+    "animations",
     "at",
     "compare",
     "crossing_time",
     "descent",
+    "explore",
     "flow",
     "integrate",
     "iterate",
+    "kernels",
     "log_times",
+    "models",
+    "observables",
+    "papers",
+    "plot",
     "power_law",
     "predictions",
+    "report",
+    "results",
+    "rules",
     "run_key",
     "segmented",
     "step_key",
     "sweep",
+    "tasks",
+    "theory",
     "train",
     "verify",
-    *_SUBMODULES,
 ]
 
 
 def __getattr__(name: str):
     if name in _SUBMODULES:
         return importlib.import_module(f"jaxdyn.{name}")
-    raise AttributeError(f"module 'jaxdyn' has no attribute {name!r}")
+    raise AttributeError(f"module 'jaxdyn' has no attribute {name!r}; {nearest(name, __all__)}")
 
 
 def __dir__() -> list[str]:

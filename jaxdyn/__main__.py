@@ -1,4 +1,4 @@
-"""The command line: list | run | verify | plot.
+"""The command line: list | run | verify | plot | report | explore | animate.
 
 `run` writes into `<out>/<name>/`: `results` (zarr), `figure.png` and `.svg`, `verdicts.json`, `provenance.json`, and
 `runs`, the stores from which a second run with the same options takes what it needs.
@@ -17,7 +17,7 @@ import cyclopts
 import jax
 from cyclopts import App, Parameter
 
-from jaxdyn import papers, results, sweep, verify
+from jaxdyn import animations, papers, plot, results, sweep, verify
 
 app = App(name="jaxdyn", help="Reproduce the papers of learning dynamics, theory beside simulation.")
 
@@ -46,6 +46,60 @@ def run_paper(*tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen
     return single(tokens[1:]) or 0
 
 
+@app.command(name="report")
+def report_papers(
+    *names: str,
+    results: Path = Path("results"),
+    out: Path = Path("site"),
+    table: bool = False,
+    record: bool = False,
+    records: Path = Path("docs/gallery"),
+) -> int:
+    """Write a site of papers, by default of all, from what `run` has saved.
+
+    Parameters
+    ----------
+    results
+        Where `run` has saved.
+    out
+        The folder of the site; open its index.html.
+    table
+        Print the table of papers from their records instead.
+    record
+        Keep the verdicts and the cost of saved runs in the records instead.
+    records
+        The folder of the records.
+    """
+    from jaxdyn import report
+
+    chosen = names or tuple(papers.names())
+    if record:
+        print(*(report.record(report.read(name, results), records) for name in chosen), sep="\n")
+    elif table:
+        print(report.table(chosen, records))
+    else:
+        from jaxdyn import explore
+
+        _keep_programs()
+        explored = [name for name in chosen if name in explore.names()]
+        print(f"computing the sliders of {len(explored)} papers", file=sys.stderr, flush=True)
+        tables = {name: explore.table(name) for name in explored}
+        print(report.site(out, results=results, names=chosen, tables=tables)[0])
+    return 0
+
+
+@app.command(name="explore")
+def explore_paper(name: str, *, out: Path = Path("explore")) -> int:
+    """Write a page with sliders: change a number and see the theory move at once."""
+    from jaxdyn import explore, report
+
+    _keep_programs()
+    path = out / f"{name}.html"
+    report.write(path, report.exploration(explore.table(name)))
+    print(path)
+    return 0
+
+
 @app.command(name="verify")
 def verify_papers(*names: str, out: Path = Path("results"), json: bool = False) -> int:
     """Judge the claims of papers again on their saved results, by default of all that have some."""
@@ -65,6 +119,21 @@ def plot_paper(name: str, *, out: Path = Path("results")) -> int:
     return 0
 
 
+@app.command(name="animate")
+def animate_paper(name: str = "", *, out: Path | None = None) -> int:
+    """Write a GIF of a paper's dynamics, by default NAME.gif, from a small simulation of its own (about a minute)."""
+    if not name:
+        print("Usage: jaxdyn animate NAME [--out FILE]\nAnimations:", *animations.names())
+        return 2
+    module, path = animations.load(name), out or Path(f"{name}.gif")
+    if path.suffix != ".gif":
+        raise ValueError(f"out: {str(path)!r} is no GIF; pass a name that ends in .gif")
+    print(f"{name}: simulating", file=sys.stderr)
+    animations.save(module.animation(), path)
+    print(path)
+    return 0
+
+
 def main() -> None:
     """Run the command line.
 
@@ -73,7 +142,7 @@ def main() -> None:
     """
     try:
         code = app(sys.argv[1:], result_action="return_value", exit_on_error=False)
-    except (cyclopts.CycloptsError, ValueError, TypeError) as error:
+    except (cyclopts.CycloptsError, ImportError, OSError, TypeError, ValueError) as error:
         if os.environ.get("JAXDYN_TRACEBACK"):
             raise
         if not isinstance(error, cyclopts.CycloptsError):
@@ -136,23 +205,43 @@ def _reproduce(name, paper, size, given, out, as_json):
         flags = os.environ.get("XLA_FLAGS", "")
         if "xla_backend_optimization_level" not in flags:
             os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=1 {flags}".strip()
-    if not jax.config.jax_compilation_cache_dir:
-        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "jaxdyn"
-        jax.config.update("jax_compilation_cache_dir", str(cache))
+    _keep_programs()
+    plot.style()  # raises without matplotlib: better now than after the run
     folder = out / name
+    print(f"{name}: running at size {size}, into {folder}", file=sys.stderr, flush=True)
     options = paper.SIZES[size] | given
-    started = time.perf_counter()
-    found = paper.run(
-        sweep=functools.partial(sweep, store=lambda fingerprint: folder / "runs" / fingerprint[:16]), **options
-    )
+    reused = []
+
+    def store(fingerprint):
+        path = folder / "runs" / fingerprint[:16]
+        reused.append(path.exists())
+        return path
+
+    wall, cpu = time.perf_counter(), _cpu_seconds()
+    found = paper.run(sweep=functools.partial(sweep, store=store), **options)
     results.save(found, folder / "results")
     default = all(paper.SIZES[size][option] == value for option, value in given.items())
-    made = results.provenance(paper.__file__) | {"wall_seconds": round(time.perf_counter() - started, 2)}
-    _write(folder / "provenance.json", made | {"paper": name, "size": size, "options": options, "default": default})
+    cost = {"wall_seconds": time.perf_counter() - wall, "cpu_seconds": _cpu_seconds() - cpu}
+    made = results.provenance(paper.__file__) | {unit: round(seconds, 2) for unit, seconds in cost.items()}
+    made |= {"paper": name, "size": size, "options": options, "default": default, "reused": any(reused)}
+    _write(folder / "provenance.json", made)
     code = _judge(name, out, as_json)
     for path in _draw(paper, found, folder):
         print(path, file=sys.stderr if as_json else sys.stdout)
     return code
+
+
+def _keep_programs():
+    """Keep compiled programs from run to run."""
+    if not jax.config.jax_compilation_cache_dir:
+        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "jaxdyn"
+        jax.config.update("jax_compilation_cache_dir", str(cache))
+
+
+def _cpu_seconds():
+    """Return the seconds that all cores have spent on this process and its children so far."""
+    spent = os.times()
+    return spent.user + spent.system + spent.children_user + spent.children_system
 
 
 def _judge(name, out, as_json):
@@ -166,9 +255,7 @@ def _judge(name, out, as_json):
         ref = paper.REFERENCE
         print(f"\n{ref.title} ({ref.authors}, {ref.year})\n")
         for v in verdicts:
-            word = "undecided" if v.holds is None else "holds" if v.holds else "fails"
-            word += "" if v.expected or v.holds is None else " (unexpected)"
-            print(f"  {word:10} {v.error:9.3g} < {v.below:<9.3g} {v.statement}")
+            print(f"  {v.word:10} {v.error:9.3g} < {v.below:<9.3g} {v.statement}")
         print(f"\n{sum(v.expected for v in verdicts)} of {len(verdicts)} claims as expected; numbers in {folder}")
     # Other options than a size's own may leave a claim undecided; the sizes must decide all.
     default = json.loads((folder / "provenance.json").read_text())["default"]
@@ -181,16 +268,17 @@ def _draw(paper, found, folder):
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(6.4, 4.4), layout="constrained")
-    paper.plot(found, axes)
     paths = [folder / f"figure.{kind}" for kind in ("png", "svg")]
-    for path in paths:
-        figure.savefig(path, dpi=160)
-    plt.close(figure)
+    with plot.style():
+        figure, axes = plt.subplots(figsize=(6.4, 4.4), layout="constrained")
+        paper.plot(found, axes)
+        for path in paths:
+            figure.savefig(path, dpi=160)
+        plt.close(figure)
     return paths
 
 
-def _saved(name, out):
+def _saved(name, out) -> Any:
     papers.load(name)
     if results.read_record(out / name / "results") is None:
         raise ValueError(f"name: no results of {name!r} in {str(out)!r}; run it first: jaxdyn run {name}")

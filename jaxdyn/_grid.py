@@ -5,8 +5,11 @@ import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
+from jaxdyn._checks import kind
 from jaxdyn.dynamics import RESERVED
 
 
@@ -31,6 +34,8 @@ class Axis(NamedTuple):
 
 def make_grid(axes: dict[Any, Any], seeds: Any) -> list[Axis]:
     """Return the axes of a sweep, "seed" first; ValueError or TypeError where they make no grid."""
+    if not isinstance(axes, dict):
+        raise TypeError(f"axes: is {kind(axes)}; pass {{name: values}}, such as {{'learning_rate': [0.1, 0.2]}}")
     grid = [] if seeds is None else [Axis("seed", {"seed": _seeds(seeds)})]
     for names, values in axes.items():
         together = names if isinstance(names, tuple) else (names,)
@@ -56,9 +61,11 @@ def make_grid(axes: dict[Any, Any], seeds: Any) -> list[Axis]:
 
 def static_cells(static: dict[str, Any]) -> dict[str, dict[Any, Any]]:
     """Return {name: {label: value}}, where numbers and strings are their own labels."""
+    if not isinstance(static, dict):
+        raise TypeError(f"static: is {kind(static)}; pass {{name: values}}")
     cells = {}
     for name, values in static.items():
-        if not isinstance(name, str) or not len(values):
+        if not isinstance(name, str) or not (hasattr(values, "__len__") and len(values)):
             raise ValueError(f"static: {name!r} is {values!r}; pass {{name: values}} or {{name: {{label: value}}}}")
         if not isinstance(values, dict):
             values = [value.item() if isinstance(value, np.generic) else value for value in values]
@@ -125,6 +132,8 @@ def _axis_values(name, values):
 
 
 def _seeds(seeds):
+    if isinstance(seeds, jax.Array) and jnp.issubdtype(seeds.dtype, jax.dtypes.prng_key):
+        raise TypeError("seeds: is a key; pass a number of seeds, from which the sweep makes a key for each run")
     values = np.asarray(seeds)
     whole = values.dtype.kind in "iu" and values.ndim <= 1 and values.size
     if not whole or (values.ndim == 0 and values < 1):

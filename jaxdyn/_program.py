@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from jaxdyn._checks import kind
 from jaxdyn.dynamics import RESERVED
 from jaxdyn.types import Key, Trajectory, nearest
 
@@ -87,17 +88,28 @@ def trace(job: Job, fixed: dict[str, Any], columns: list[np.ndarray], runs: int)
     """Trace and lower the program of one static cell for blocks of so many runs."""
     call, data, notes = build(job, fixed)
     shape = lambda dtype: jax.ShapeDtypeStruct((runs,), dtype)
+    drawn = np.random.get_state()[1:3]
     try:
         traced = jax.jit(call, compiler_options=compiler_options()).trace(
             shape(np.uint32), tuple(shape(traced_dtype(v)) for v in columns), data
         )
     except TypeError as error:
         if (culprit := _untraceable(error, job, fixed, columns)) is None:
-            raise
+            if "Tracer" not in str(error) or str(error).startswith(("experiment", "field", "observe", "step")):
+                raise
+            raise TypeError(
+                "experiment: numpy or Python was given what is known only when the program runs; compute with "
+                f"jax.numpy and draw by jax.random ({error})"
+            ) from error
         raise TypeError(
             f"axes: {culprit!r} must be known while the program is compiled (it sets a shape or steers Python); "
             f"move it to static={{{culprit!r}: [...]}}"
         ) from error
+    if not all(map(np.array_equal, drawn, np.random.get_state()[1:3])):
+        raise ValueError(
+            f"experiment: {name_of(job.experiment)} draws from np.random while it is compiled, once for all runs; "
+            "draw by jax.random from its key"
+        )
     arrays = [(np.size(a) * jnp.result_type(a).itemsize, jnp.shape(a)) for a in traced.jaxpr.consts]
     if (total := sum(size for size, _ in arrays)) > CLOSURE_BYTES:
         raise ValueError(
@@ -118,6 +130,8 @@ def check_signature(experiment: Callable, names: tuple[str, ...], static: tuple[
     """Raise ValueError or TypeError where an experiment does not take what a sweep would pass, or needs more."""
     if clash := sorted(set(names) & set(static)):
         raise ValueError(f"axes: {clash[0]!r} is in static too; keep it in one of them")
+    if not callable(experiment):
+        raise TypeError(f"experiment: is {kind(experiment)}; pass the function itself: a sweep calls it")
     parameters = dict(inspect.signature(experiment).parameters)
     anything = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     if seeded:
@@ -203,12 +217,16 @@ def _outputs(out, dims, notes):
         values, leading = _of_trajectory(out), ("time",)
         notes["units"] = {"time": "steps" if jnp.issubdtype(jnp.result_type(out.time), jnp.integer) else "flow time"}
     elif isinstance(out, dict) and out and all(isinstance(name, str) for name in out):
+        for name, value in out.items():
+            if not isinstance(value, jax.Array | np.ndarray | np.generic | bool | int | float | complex):
+                raise TypeError(f"experiment: {name!r} is {kind(value)}, no array; give each array a name of its own")
         values, leading, notes["units"] = dict(out), (), {}
         floats = [v for v in out.values() if jnp.issubdtype(jnp.result_type(v), jnp.inexact)]
         finite = functools.reduce(jnp.logical_and, [jnp.all(jnp.isfinite(v)) for v in floats], jnp.asarray(True))
         values.setdefault("ok", finite)
     else:
-        raise TypeError(f"experiment: returned {type(out).__name__}; return a Trajectory or a dict of arrays by name")
+        returned = "an array" if isinstance(out, jax.Array) else kind(out)
+        raise TypeError(f"experiment: returned {returned}; return a Trajectory or a dict of arrays by name")
     if extra := sorted(set(dims) - set(values)):
         raise ValueError(f"dims: {extra[0]!r} is not returned by the experiment; {nearest(extra[0], values)}")
     notes["dims"] = {name: leading + _own_dims(name, jnp.ndim(v) - len(leading), dims) for name, v in values.items()}
@@ -234,6 +252,8 @@ def _of_trajectory(out):
 def _own_dims(name, rank, dims):
     if name not in dims:
         return tuple(f"{name}_{i}" for i in range(rank))
+    if not isinstance(dims[name], str | tuple | list):
+        raise TypeError(f"dims: {name!r} has {dims[name]!r}; pass a name, or a tuple of names")
     given = (dims[name],) if isinstance(dims[name], str) else tuple(dims[name])
     if len(given) != rank:
         raise ValueError(f"dims: {name!r} has {rank} dimensions of its own; {given} names {len(given)}")

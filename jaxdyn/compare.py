@@ -52,6 +52,19 @@ class Verdict(NamedTuple):
     holds: bool | None
     expected: bool
 
+    @property
+    def word(self) -> str:
+        """Say it in a word: holds, refuted, fails, undecided; unexpected is a refuted statement that holds after all.
+
+        >>> Verdict("a published statement", error=1.0, below=0.1, holds=False, expected=True).word
+        'refuted'
+        """
+        if self.holds is None:
+            return "undecided"
+        if self.expected:
+            return "holds" if self.holds else "refuted"
+        return "unexpected" if self.holds else "fails"
+
 
 def compare(simulated: "xarray.Dataset", predicted: "xarray.Dataset", *, over: str = "seed") -> "xarray.Dataset":
     """Compare each variable of `predicted` with the simulated one of its name, averaged over the dimension `over`.
@@ -70,6 +83,9 @@ def compare(simulated: "xarray.Dataset", predicted: "xarray.Dataset", *, over: s
     """
     import xarray as xr
 
+    for name, value in (("simulated", simulated), ("predicted", predicted)):
+        if not isinstance(value, xr.Dataset):
+            raise TypeError(f"{name}: is a {type(value).__name__}; pass a Dataset, such as `sweep` returns")
     simulated, predicted = _aligned(simulated, predicted)
     out = {}
     for name in predicted.data_vars:

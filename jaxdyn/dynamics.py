@@ -15,6 +15,16 @@ import numpy as np
 import optax
 from jax import lax
 
+from jaxdyn._checks import (
+    call,
+    check_floats,
+    check_key,
+    check_optimizer,
+    check_start,
+    check_unchanged,
+    check_updates,
+    kind,
+)
 from jaxdyn.types import Batch, Field, Key, Observe, Params, State, Stream, Trajectory
 
 SALT = 0x6A617864
@@ -68,7 +78,7 @@ def at(times: Any, observe: Observe) -> Observe:
 
 
 def iterate(
-    step: Callable[[Key | None, State], State],
+    step: Callable[[Any, State], State],
     start: Params | State,
     *,
     times: Any,
@@ -84,16 +94,15 @@ def iterate(
     Raises ValueError for times that are not increasing, whole and non-negative (where they are concrete); TypeError for
     a step that changes the structure, shapes or dtypes of the state, or an `observe` that returns no dict of arrays.
     """
+    check_key(key)
     start = _as_state(start, jnp.int32)
     times = _recording_times(times, start.time, whole=True)
 
     def advance(state):
-        new = step(step_key(key, state.time), state)
+        new = call("step", step, step_key(key, state.time), state)
         if not isinstance(new, State):
-            raise TypeError(
-                f"step: returned {type(new).__name__}; return the state it was given with `_replace(params=...)`"
-            )
-        _check_unchanged(state._replace(time=()), new._replace(time=()))
+            raise TypeError(f"step: returned {kind(new)}; return the state it was given with `_replace(params=...)`")
+        check_unchanged(state._replace(time=()), new._replace(time=()))
         return new._replace(time=state.time + 1)
 
     def segment(carry, time):
@@ -118,8 +127,8 @@ def descent(
     """
 
     def step(key, state):
-        updates = field(state.params, stream(key, state.time))
-        _check_updates(state.params, updates)
+        updates = call("field", field, state.params, call("stream", stream, key, state.time))
+        check_updates(state.params, updates)
         updates, memory = optimizer.update(updates, state.memory, state.params)
         return state._replace(params=optax.apply_updates(state.params, updates), memory=memory)
 
@@ -141,7 +150,9 @@ def train(
     The same as `iterate(descent(field, optimizer, stream), ...)` with a fresh optimiser where `start` has no memory.  A
     second phase with a fresh optimiser starts from `run.final._replace(memory=())`.
     """
+    check_optimizer(optimizer)
     start = _as_state(start, jnp.int32)
+    check_floats(start.params)
     if isinstance(start.memory, tuple) and not start.memory:
         start = start._replace(memory=optimizer.init(start.params))
     return iterate(descent(field, optimizer, stream), start, times=times, observe=observe, key=key)
@@ -169,11 +180,16 @@ def integrate(
 
     Raises ValueError for times that are not increasing and non-negative (where concrete) or an unknown solver's name.
     """
-    floats = _floats(start.params if isinstance(start, State) else start)
+    params = start.params if isinstance(start, State) else start
+    check_start(params)
+    check_floats(params)
+    floats = _floats(params)
     dtype = jnp.finfo(jnp.result_type(*floats) if floats else jnp.result_type(float)).dtype
     start = _as_state(start, dtype)
     times = _recording_times(times, start.time, whole=False)
     stops = jnp.asarray(times, dtype)
+    if isinstance(solver, type):
+        raise TypeError(f"solver: is the class {solver.__name__}; call it: RK4(step) with a step of time, Tsit5()")
     if isinstance(solver, RK4):
         if event is not None:
             raise ValueError("event: RK4 takes fixed steps without events; use an adaptive solver such as 'tsit5'")
@@ -195,7 +211,7 @@ def integrate(
     )
     record = lambda t, y, _: (_observed(observe, State(t, y)), _finite(y))
     solution = diffrax.diffeqsolve(
-        diffrax.ODETerm(lambda t, y, _: velocity(t, y)),
+        diffrax.ODETerm(lambda t, y, _: call("velocity", velocity, t, y)),
         solver,
         start.time,
         stops[-1],
@@ -208,7 +224,7 @@ def integrate(
         throw=False,
         event=event,
     )
-    (observed, ok), last = solution.ys
+    (observed, ok), last = solution.ys  # pyright: ignore[reportGeneralTypeIssues]
     final = State(solution.ts[1][0], jax.tree.map(lambda a: a[0], last))
     reached = jnp.isfinite(solution.ts[0])
     success = solution.result == diffrax.RESULTS.successful
@@ -232,9 +248,12 @@ def flow(
     rate.  The options are those of `integrate`.
     """
 
+    if callable(batch):
+        raise TypeError(f"batch: is {kind(batch)}; a flow has one batch: pass the stream's arrays themselves")
+
     def velocity(_, params):
-        updates = field(params, batch)
-        _check_updates(params, updates)
+        updates = call("field", field, params, batch)
+        check_updates(params, updates)
         return jax.tree.map(jnp.negative, updates)
 
     return integrate(velocity, start, times=times, observe=observe, **options)
@@ -314,7 +333,9 @@ def _integrate_rk4(velocity, start, times, observe, step):
         def stage(carry, weights):
             total, slope = carry
             ahead, share = (h * w.astype(h.dtype) for w in weights)
-            k = velocity(state.time + ahead, jax.tree.map(lambda p, v: p + ahead * v, state.params, slope))
+            k = call(
+                "velocity", velocity, state.time + ahead, jax.tree.map(lambda p, v: p + ahead * v, state.params, slope)
+            )
             return (jax.tree.map(lambda s, v: s + share * v, total, k), k), None
 
         still = jax.tree.map(jnp.zeros_like, state.params)
@@ -337,6 +358,7 @@ def _integrate_rk4(velocity, start, times, observe, step):
 def _as_state(start, time_dtype):
     """Return a State of arrays without weak types, which would change the type of a loop's carry."""
     state = start if isinstance(start, State) else State(0, start)
+    check_start(state.params)
     strong = lambda a: a if _is_key(a) else jnp.asarray(a, jnp.result_type(a))
     params, memory = jax.tree.map(strong, (state.params, state.memory))
     return State(jnp.asarray(state.time).astype(time_dtype), params, memory)
@@ -351,18 +373,20 @@ def _recording_times(times, begin, *, whole):
     if values.ndim != 1 or not len(values) or values.dtype.kind not in "iuf":
         raise ValueError(f"times: {times!r} is no list of numbers; pass a non-empty 1-D array of increasing times")
     if not np.all(np.isfinite(values)) or values[0] < 0 or np.any(np.diff(values) <= 0):
-        raise ValueError(f"times: {_short(values)} are not increasing from a time >= 0")
+        raise ValueError(f"times: {_short(values)} are not increasing from a time >= 0; sort them: np.unique(times)")
     if whole and np.any(values != np.round(values)):
         raise ValueError(
             f"times: {_short(values)} are not whole numbers of steps; round them, e.g. np.round(time/learning_rate)"
         )
+    if whole and values[-1] >= 2**31:
+        raise ValueError(f"times: {values[-1]} steps are more than can be counted; pass fewer than 2^31")
     if not isinstance(begin, jax.core.Tracer) and values[0] < begin:
         raise ValueError(f"times: {values[0]} lies before the start's time {begin}; times are absolute")
     return values.astype(np.int32 if whole else np.float64)
 
 
 def _observed(observe, state):
-    seen = observe(state)
+    seen = call("observe", observe, state)
     if not isinstance(seen, dict) or not all(isinstance(name, str) for name in seen):
         raise TypeError(
             f"observe: returned {type(seen).__name__}; return a dict of arrays, such as {{'loss': loss(state.params)}}"
@@ -373,32 +397,6 @@ def _observed(observe, state):
         if not isinstance(value, jax.Array | np.ndarray | np.generic | complex | float | int):
             raise TypeError(f"observe: {name!r} is {type(value).__name__}, no array; give each array its own name")
     return {name: jnp.asarray(value) for name, value in seen.items()}
-
-
-def _check_unchanged(before, after):
-    if jax.tree.structure(before) != jax.tree.structure(after):
-        raise TypeError(
-            f"step: changes the structure of the state from {jax.tree.structure(before)} to {jax.tree.structure(after)}"
-        )
-    for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after), strict=True):
-        if jnp.shape(a) != jnp.shape(b) or jnp.result_type(a) != jnp.result_type(b):
-            raise TypeError(
-                f"step: changes state{jax.tree_util.keystr(path)} from {jnp.result_type(a)}{list(jnp.shape(a))} to "
-                f"{jnp.result_type(b)}{list(jnp.shape(b))}; a traced float64 number (a momentum, say) beside float32 "
-                "parameters does that: cast it to their dtype"
-            )
-
-
-def _check_updates(params, updates):
-    if jax.tree.structure(params) != jax.tree.structure(updates):
-        raise ValueError(
-            f"field: its updates {jax.tree.structure(updates)} do not match the parameters {jax.tree.structure(params)}"
-        )
-    for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(params), jax.tree.leaves(updates), strict=True):
-        if jnp.shape(a) != jnp.shape(b):
-            raise ValueError(
-                f"field: the update of params{jax.tree_util.keystr(path)} has shape {jnp.shape(b)}, not {jnp.shape(a)}"
-            )
 
 
 def _is_key(leaf):

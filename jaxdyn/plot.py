@@ -3,6 +3,7 @@
 Each function draws on the matplotlib Axes it is given, or on new ones, and returns them.
 """
 
+import contextlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -133,7 +134,7 @@ def saddles(
 
     Raises ValueError for a run without `loss`, or of several runs.
     """
-    if np.ndim(run.observed.get("loss")) != 1 or "loss" not in run.observed:
+    if "loss" not in run.observed or np.ndim(run.observed["loss"]) != 1:
         raise ValueError("run: has no `loss` of one run over time; record a snapshot, and choose one run of a sweep")
     axes = _axes(axes)
     axes.plot(run.time, run.observed["loss"], color=colour, zorder=2, label="loss")
@@ -154,19 +155,58 @@ def saddles(
     return axes
 
 
-def _axes(axes):
-    if axes is not None:
-        return axes
+def style() -> "contextlib.AbstractContextManager":
+    """Return the context in which figures have the house's colours, open axes and text that survives half its size.
+
+    >>> import matplotlib
+    >>> with style():
+    ...     print(matplotlib.rcParams["axes.prop_cycle"].by_key()["color"][0])
+    #0072B2
+
+    Raises ImportError without matplotlib.
+    """
     try:
-        import matplotlib.pyplot as plt
+        import matplotlib
     except ImportError as error:
         raise ImportError("plots need matplotlib: pip install jaxdyn[plot]") from error
-    axes = plt.subplots(figsize=(5.5, 3.6), dpi=110, layout="constrained")[1]
-    axes.spines[["top", "right"]].set_visible(False)
-    return axes
+    from cycler import cycler
+
+    return matplotlib.rc_context(
+        {
+            "axes.prop_cycle": cycler(color=COLOURS),
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.edgecolor": "0.3",
+            "xtick.color": "0.3",
+            "ytick.color": "0.3",
+            "xtick.labelcolor": "black",
+            "ytick.labelcolor": "black",
+            "figure.dpi": 110,
+            "legend.edgecolor": "none",
+            "legend.framealpha": 0.8,
+            "lines.markersize": 4,
+            "lines.solid_capstyle": "round",
+        }
+    )
+
+
+def new_axes() -> "matplotlib.axes.Axes":
+    """Return axes in the house's style on a new figure of the size of a column."""
+    with style():
+        import matplotlib.pyplot as plt
+
+        return plt.subplots(figsize=(5.5, 3.6), layout="constrained")[1]
+
+
+def _axes(axes):
+    return new_axes() if axes is None else axes
 
 
 def _check_dims(name, values, roles, over):
+    if not hasattr(values, "dims") or hasattr(values, "data_vars"):
+        raise TypeError(
+            f"{name}: is a {type(values).__name__}; pass one variable of what `sweep` returns, such as runs.loss"
+        )
     for role, dim in roles.items():
         if dim is not None and dim not in values.dims:
             raise ValueError(f"{role}: {name} has no dimension {dim!r}; {nearest(dim, values.dims)}")
@@ -201,7 +241,7 @@ def _statistics(values, x, over, spread):
     """Return places, means and bars where there is a mean: a record may be unobserved, a run may have blown up."""
     runs = values.sizes.get(over, 1)
     mean = _mean(values, over)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         bar = values.std(over, ddof=1, skipna=False) if runs > 1 else mean * np.nan
     place = values[x]
     if place.ndim != 1:

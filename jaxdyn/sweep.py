@@ -19,6 +19,7 @@ import jaxlib
 import numpy as np
 
 from jaxdyn import _grid, _program, results
+from jaxdyn._checks import kind
 from jaxdyn._program import run_key as run_key
 from jaxdyn.dynamics import progress_bar
 from jaxdyn.types import Trajectory
@@ -52,9 +53,10 @@ def sweep(
     - `store`: a folder, written block by block.  A killed sweep goes on from it to the same numbers; more seeds or
       values extend it; another experiment is refused.  It keeps the block shape it began with.  Also a function from
       the fingerprint, a str, to such a folder.
-    - `on`: None (threads), a jax Mesh, or any `concurrent.futures.Executor`.  The bits do not depend on it.
+    - `on`: None (threads), a jax Mesh, or any executor: of `concurrent.futures`, of Dask (`client.get_executor()`), of
+      submitit.  The bits do not depend on it.
     - `dims`: {output: names of its own dimensions}, behind "time" for what a Trajectory observed.
-    - `progress`: whether to show a bar; by default on terminals and in notebooks.
+    - `progress`: whether to show a bar, also while it compiles; by default on terminals and in notebooks.
 
     The experiment returns a Trajectory or a dict of arrays.  The Dataset has the dimensions (static, seed, axes, own),
     numpy values, `ok` per run (and record), and in its attributes what diverged and, as JSON, the fingerprint and every
@@ -65,6 +67,8 @@ def sweep(
     """
     if chunk is not None and (not isinstance(chunk, int) or chunk < 1):
         raise ValueError(f"chunk: {chunk!r} is no number of runs; pass an int >= 1")
+    if not (on is None or isinstance(on, jax.sharding.Mesh) or hasattr(on, "submit")):
+        raise TypeError(f"on: is {kind(on)}; pass None for threads, a jax Mesh or a concurrent.futures.Executor")
     grid, cells = _grid.make_grid(axes, seeds), _grid.static_cells(static)
     columns = {name: values for axis in grid if axis.dim != "seed" for name, values in axis.coords.items()}
     _program.check_signature(experiment, tuple(columns), tuple(cells), seeds is not None)
@@ -76,29 +80,32 @@ def sweep(
         return {cell: _program.trace(job, f, list(columns.values()), math.prod(box)) for cell, f in fixed.items()}
 
     sizes = [axis.size for axis in grid]
-    box = _grid.box_shape(sizes, chunk or BLOCK_RUNS)
-    programs = plan(box)
-    if callable(store):
-        store = store(_program.digest([_fingerprint(programs, grid, box), [axis.record for axis in grid]]))
-    path, stored, compiled = None if store is None else Path(store), None, {}
-    if path is not None:
-        results.check_ours(path, "store", kinds=("sweep",))
-        stored = results.read_record(path)
-    if stored is not None:
-        own = tuple(stored["fingerprint"]["block"])
-        if len(own) == len(box) and own != box:
-            box, programs = own, plan(own)
-    elif chunk is None:
-        compiled = _compiled(programs, programs)
-        fitting = _grid.box_shape(sizes, _fitting_runs(compiled, math.prod(box)))
-        if fitting != box:
-            box, programs, compiled = fitting, plan(fitting), {}
-    work = _Work(job, points, {name: list(labels) for name, labels in cells.items()}, programs, compiled, grid, box)
-    if path is None:
-        dataset = _in_memory(work, _record(work), on, progress)
-    else:
-        with results.locked(path):
-            dataset = _in_store(work, _record(work), path, on, progress)
+    bar = progress_bar(math.prod(sizes) * len(points), "run", progress, _program.name_of(experiment))
+    with contextlib.closing(bar):
+        bar.set_postfix_str("compiling")
+        box = _grid.box_shape(sizes, chunk or BLOCK_RUNS)
+        programs = plan(box)
+        if callable(store):
+            store = store(_program.digest([_fingerprint(programs, grid, box), [axis.record for axis in grid]]))
+        path, stored, compiled = None if store is None else Path(store), None, {}
+        if path is not None:
+            results.check_ours(path, "store", kinds=("sweep",))
+            stored = results.read_record(path)
+        if stored is not None:
+            own = tuple(stored["fingerprint"]["block"])
+            if len(own) == len(box) and own != box:
+                box, programs = own, plan(own)
+        elif chunk is None:
+            compiled = _compiled(programs, programs)
+            fitting = _grid.box_shape(sizes, _fitting_runs(compiled, math.prod(box)))
+            if fitting != box:
+                box, programs, compiled = fitting, plan(fitting), {}
+        work = _Work(job, points, {name: list(labels) for name, labels in cells.items()}, programs, compiled, grid, box)
+        if path is None:
+            dataset = _in_memory(work, _record(work), on, bar)
+        else:
+            with results.locked(path):
+                dataset = _in_store(work, _record(work), path, on, bar)
     dataset.attrs["diverged"] = results.diverged(dataset)
     return dataset
 
@@ -129,18 +136,18 @@ def _record(work):
     }
 
 
-def _in_memory(work, record, on, progress):
+def _in_memory(work, record, on, bar):
     import xarray
 
     layout = _layout(work)
     arrays = {name: np.full(shape, results.fill_value(dtype), dtype) for name, (_, shape, dtype) in layout.items()}
     todo = list(itertools.product(work.points, _grid.blocks(work.grid, work.box)))
     with _timed(record):
-        _run(work, todo, arrays, on, progress)
+        _run(work, todo, arrays, on, bar)
     return results.labelled(xarray.Dataset({n: (layout[n][0], a) for n, a in arrays.items()}), record)
 
 
-def _in_store(work, record, path, on, progress):
+def _in_store(work, record, path, on, bar):
     wanted, old = work.grid, results.read_record(path)
     if old is not None:
         _check_same_experiment(path, old, record)
@@ -175,7 +182,7 @@ def _in_store(work, record, path, on, progress):
     todo = list(filter(is_open, itertools.product(work.points, _grid.blocks(work.grid, work.box))))
     try:
         with _timed(record):
-            _run(work, todo, arrays, on, progress, mark)
+            _run(work, todo, arrays, on, bar, mark)
     finally:
         results.write_record(path, record)
     picks = {
@@ -187,7 +194,7 @@ def _in_store(work, record, path, on, progress):
     return dataset.isel({dim: places for dim, places in picks.items() if places != list(range(dataset.sizes[dim]))})
 
 
-def _run(work, todo, arrays, on, progress, mark=lambda point, block: None):
+def _run(work, todo, arrays, on, bar, mark=lambda point, block: None):
     """Compute the blocks of `todo`, write each into `arrays` and mark it."""
     sizes = [axis.size for axis in work.grid]
     dtypes = [_program.traced_dtype(v) for axis in work.grid if axis.dim != "seed" for v in axis.coords.values()]
@@ -218,11 +225,12 @@ def _run(work, todo, arrays, on, progress, mark=lambda point, block: None):
         mark(point, block)
         return math.prod(reach)
 
-    total = sum(math.prod(_grid.extent(work.grid, work.box, block)) for _, block in todo)
-    with (
-        _program.single_threaded_blas(),
-        contextlib.closing(progress_bar(total, "run", progress, _program.name_of(work.job.experiment))) as bar,
-    ):
+    bar.total = sum(math.prod(_grid.extent(work.grid, work.box, block)) for _, block in todo)
+    if on is None:
+        missing = {results.cell_name(point) for point, _ in todo} - set(work.compiled)
+        work = work._replace(compiled=work.compiled | _compiled(work.programs, missing))
+    bar.set_postfix_str("")
+    with _program.single_threaded_blas():
         if isinstance(on, jax.sharding.Mesh):
             _on_mesh(work, todo, on, arguments, finish, bar)
         elif on is not None:
@@ -232,13 +240,10 @@ def _run(work, todo, arrays, on, progress, mark=lambda point, block: None):
 
 
 def _on_threads(work, todo, arguments, finish, bar):
-    missing = {results.cell_name(point) for point, _ in todo} - set(work.compiled)
-    compiled = work.compiled | _compiled(work.programs, missing)
-
     def compute(point, block):
         cell = results.cell_name(point)
         with _program.precision(work.job.precision):
-            return finish(point, block, compiled[cell](*arguments(block), work.programs[cell].data))
+            return finish(point, block, work.compiled[cell](*arguments(block), work.programs[cell].data))
 
     with concurrent.futures.ThreadPoolExecutor(_threads()) as pool:
         futures = [pool.submit(compute, *task) for task in todo]
@@ -277,8 +282,12 @@ def _on_executor(work, todo, executor, arguments, finish, bar):
         executor.submit(_remote, blobs[results.cell_name(p)], *arguments(block)): (p, block) for p, block in todo
     }
     try:
-        for future in concurrent.futures.as_completed(list(futures)):
-            bar.update(finish(*futures.pop(future), future.result()))
+        while futures:
+            # Asked one by one, as the jobs of submitit are no Futures of the standard library.
+            if not (done := [future for future in futures if future.done()]):
+                time.sleep(0.01)
+            for future in done:
+                bar.update(finish(*futures.pop(future), future.result()))
     except BaseException:
         for future in futures:
             future.cancel()

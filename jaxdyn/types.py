@@ -45,7 +45,8 @@ class Trajectory(NamedTuple):
 
     time: Any
     observed: dict[str, Any]
-    final: State | None = None
+    # What `run.final` is for all runs; only a theory that is written down as a trajectory has none.
+    final: State = None  # pyright: ignore[reportAssignmentType]
     ok: Any = True
 
 

@@ -105,7 +105,7 @@ for name, runs in {"flow": flows, "descent": descents}.items():
 population = equivalents.spectrum(variances, [half, half], power)
 theory = xr.DataArray(highdim.flow(times, population, samples, noise).excess, {"time": times})
 axes = plot.curves(solved.excess.rename("excess error"), theory, log="x", spread="std")
-axes.set_xlabel("flow time")
+_ = axes.set_xlabel("flow time")
 
 # %% [markdown]
 # Points are means over data sets, bars their deviation, the line is the theory. The error falls, *rises* again while
@@ -140,7 +140,7 @@ stop = diagram.stop.where(np.isfinite(diagram.stop) & (diagram.stop < grid[-1]))
 
 # %%
 axes = plot.phase_diagram(diagram.excess, x="alpha", y="time", boundary=stop, log="y")
-axes.set(xlabel="samples per input", ylabel="flow time")
+_ = axes.set(xlabel="samples per input", ylabel="flow time")
 
 # %% [markdown]
 # With few samples one should stop as soon as the fast features are learned. From a critical ratio on it pays to wait

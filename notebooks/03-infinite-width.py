@@ -27,7 +27,7 @@ import numpy as np
 import optax
 
 import jaxdyn as jd
-from jaxdyn import kernels, models, rules, tasks
+from jaxdyn import kernels, models, plot, rules, tasks
 
 fast = os.environ.get("JAXDYN_FAST") == "1"  # small sizes, for tests
 
@@ -48,12 +48,14 @@ def network(width, depth=2, outputs=1):
 angles = np.linspace(-np.pi, np.pi, 97)
 circle = jnp.stack([jnp.cos(angles), jnp.sin(angles)], 1)
 
-fig, axes = plt.subplots(figsize=(5, 3.2), layout="constrained")
+with plot.style():
+    fig, axes = plt.subplots(figsize=(5, 3.2), layout="constrained")
 for depth in (1, 2, 4, 8):
     ntk = kernels.gram(network(1, depth), circle[48:49], circle)[0]
     axes.plot(angles, ntk / ntk.max(), label=depth)
+    print(f"{depth} hidden layers: the NTK of opposite inputs is {ntk[0] / ntk.max():.2f} of that of equal ones")
 axes.set(xlabel="angle between the inputs (rad)", ylabel="NTK, relative to its maximum", xlim=(-np.pi, np.pi))
-axes.legend(frameon=False)
+_ = axes.legend(frameon=False)
 # %% [markdown]
 # ## Training, predicted
 #
@@ -102,7 +104,8 @@ nets = jd.sweep(simulate, static={"width": widths}, seeds=6, dims={"output": "an
 
 mean, covariance = theory()
 spread = np.sqrt(np.maximum(np.diagonal(covariance, axis1=1, axis2=2), 0))
-fig, panels = plt.subplots(1, len(steps), figsize=(11, 2.8), sharey=True, layout="constrained")
+with plot.style():
+    fig, panels = plt.subplots(1, len(steps), figsize=(11, 2.8), sharey=True, layout="constrained")
 for i, (axes, step) in enumerate(zip(panels, steps, strict=True)):
     axes.fill_between(angles, mean[i] - 2 * spread[i], mean[i] + 2 * spread[i], alpha=0.3, lw=0)
     axes.plot(angles, mean[i], color="C0", label="theory, mean and two standard deviations")
@@ -110,7 +113,7 @@ for i, (axes, step) in enumerate(zip(panels, steps, strict=True)):
     axes.plot(at, y, "k.", ms=5)
     axes.set(title=f"{step} steps", xlabel="angle (rad)", xlim=(-np.pi, np.pi))
 panels[0].set_ylabel(f"output, width {widths[-1]}")
-panels[0].legend(frameon=False, fontsize=7, loc="upper left")
+_ = panels[0].legend(frameon=False, fontsize=7, loc="upper left")
 
 # %% [markdown]
 # ## How wide is wide?
@@ -139,7 +142,8 @@ def deviation(key, *, width):
 
 
 off = jd.sweep(deviation, static={"width": widths}, seeds=6).mean("seed")
-fig, axes = plt.subplots(figsize=(5, 3.2), layout="constrained")
+with plot.style():
+    fig, axes = plt.subplots(figsize=(5, 3.2), layout="constrained")
 for name, label in {"kernel": "NTK at initialisation", "output": "outputs after training"}.items():
     axes.loglog(widths, off[name], "o", label=label)
 axes.loglog(widths, 3 / np.sqrt(widths), "k-", lw=1, label=r"$\propto n^{-1/2}$")
@@ -161,14 +165,15 @@ mean, _ = kernels.predict.ensemble(
     ntk_test=test["ntk"], nngp_test=test["nngp"], nngp_test_test=prior["nngp"],
 )  # fmt: skip
 truth = np.sin(2 * angles) + 0.5 * np.cos(3 * angles)
-fig, (left, right) = plt.subplots(1, 2, figsize=(8, 3), layout="constrained")
+with plot.style():
+    fig, (left, right) = plt.subplots(1, 2, figsize=(8, 3), layout="constrained")
 left.semilogy(np.arange(1, 17), modes.values[::-1], "o")
 left.set(xlabel="mode", ylabel="eigenvalue of the NTK on the data")
 right.loglog(late, np.mean((np.asarray(mean) - truth) ** 2, -1), label="on the circle, without noise")
 fit = kernels.predict.descent(modes, y, late, learning_rate).train
 right.loglog(late, np.mean((np.asarray(fit) - np.asarray(y)) ** 2, -1), "--", label="on the examples")
 right.set(xlabel="time (steps)", ylabel="mean squared error", ylim=(1e-4, None))
-right.legend(frameon=False)
+_ = right.legend(frameon=False)
 # %% [markdown]
 # ## Your own model
 #

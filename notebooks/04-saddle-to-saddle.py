@@ -65,6 +65,7 @@ y = x[:, :3] * strengths
 net = models.from_linen(Net(width=10, scale=1e-4), x[:1])
 start = net.init(jax.random.key(1))
 loss = rules.squared_error(net.apply)
+print(f"loss at the start {loss(start, (x, y)):.5f}, of outputs of zero {np.sum(strengths**2) / 2:.5f}")
 
 # %% [markdown]
 # ## Its saddles
@@ -102,7 +103,7 @@ seeds = jd.theory.linear.seed_strengths(first, second, jnp.eye(3), jnp.eye(6, 3)
 levels, drops = saddles.linear_plateaus(s), saddles.drop_times(s, seeds)
 
 axes = plot.saddles(run, table, levels=levels, drops=drops)
-axes.set(xlabel="flow time", yscale="log", ylim=(1e-4, 0.1))
+_ = axes.set(xlabel="flow time", yscale="log", ylim=(1e-4, 0.1))
 
 # %% [markdown]
 # ## The edge of stability
@@ -144,7 +145,8 @@ central = jax.jit(lambda begin: jd.iterate(
 ))(begin)  # fmt: skip
 assert central.observed["enough"].all()
 
-figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+with plot.style():
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
 left.plot(descent.time[::10], descent.observed["sharpness"][::10], ".", color=plot.COLOURS[0], label="descent")
 left.plot(central.time, central.observed["eigenvalues"][:, 0] / rate, color=plot.COLOURS[1], label="central flow")
 left.axhline(2 / rate, color="0.6", linewidth=0.8, zorder=0)
@@ -152,8 +154,7 @@ left.set(xlabel="step", ylabel="sharpness")
 right.plot(descent.time, descent.observed["loss"], color=plot.COLOURS[0], linewidth=0.5, label="descent")
 right.plot(central.time, central.observed["loss"], color=plot.COLOURS[1], label="predicted time average")
 right.set(xlabel="step", ylabel="loss", yscale="log")
-left.legend()
-right.legend()
+_ = left.legend(), right.legend()
 
 # %% [markdown]
 # Change the width, the activation, the strengths; start from larger weights and watch the staircase wash out. Raise

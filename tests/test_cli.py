@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 import sys
 import types
 
@@ -150,6 +151,52 @@ def test_verify_and_plot_do_not_simulate(logistic, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["logistic"][0]["holds"] is True
     assert command("plot", "logistic") == 0
     assert figure.exists()
+
+
+def test_run_says_at_once_what_it_does(logistic, capsys):
+    command("run", "logistic")
+    assert capsys.readouterr().err.startswith("logistic: running at size quick, into results/logistic")
+
+
+@pytest.mark.parametrize(
+    ("argv", "given", "level"),
+    [
+        (["python", "-m", "jaxdyn", "list"], None, "3"),
+        (["python", "/bin/jaxdyn", "list"], None, "3"),
+        (["python", "/bin/jaxdyn", "list"], "0", "0"),
+        (["python", "mine.py"], None, None),
+    ],
+)
+def test_errors_of_the_cache_are_kept_from_the_command_line_alone(argv, given, level, monkeypatch):
+    monkeypatch.setattr(sys, "orig_argv", argv)
+    monkeypatch.setattr(sys, "argv", [argv[1], *argv[2:]])
+    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
+    if given is not None:
+        monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", given)
+    jd._quiet_command_line()
+    assert os.environ.get("TF_CPP_MIN_LOG_LEVEL") == level
+
+
+def test_without_matplotlib_nothing_runs_in_vain(logistic, monkeypatch, capsys, tmp_path):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert command("run", "logistic") == 2
+    assert "pip install jaxdyn[plot]" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_written_is_explained(logistic, capsys, tmp_path):
+    (tmp_path / "file").touch()
+    assert command("run", "logistic", "--out", "file") == 2
+    assert "error: [Errno" in capsys.readouterr().err
+
+
+def test_animate_explains_mistakes(capsys):
+    assert command("animate") == 2
+    assert "Animations: cohen2024" in capsys.readouterr().out
+    assert command("animate", "saxe2031") == 2
+    assert "did you mean 'saxe2013'" in capsys.readouterr().err
+    assert command("animate", "saxe2013", "--out", "saxe.mp4") == 2
+    assert "ends in .gif" in capsys.readouterr().err
 
 
 def test_list_names_the_papers(logistic, capsys):

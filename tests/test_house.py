@@ -19,6 +19,7 @@ PACKAGE = ROOT / "jaxdyn"
 # From the ground up; a floor imports lower ones only, and the rooms of one floor do not know each other.
 FLOORS = [
     {"types"},
+    {"_checks"},
     {"dynamics"},
     {"models", "tasks", "rules", "observables", "kernels", "theory"},
     {"plot"},
@@ -28,6 +29,8 @@ FLOORS = [
     {"_program"},
     {"sweep"},
     {"papers"},
+    {"explore", "animations"},
+    {"report"},
     {"__main__"},
 ]
 FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
@@ -79,7 +82,8 @@ def test_imports_go_downwards(path):
 
 @pytest.mark.parametrize("path", [*files(), PACKAGE / "__init__.py"], ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_files_and_functions_are_short(path):
-    tree, limit = ast.parse(path.read_text()), 225 if room(path) == "papers" else 500
+    # A paper: 225 lines, and 3 for the summary that the README and the site show.
+    tree, limit = ast.parse(path.read_text()), 228 if room(path) == "papers" else 500
     assert len(path.read_text().splitlines()) <= limit
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef):

@@ -173,3 +173,16 @@ def test_saddles_lie_on_the_loss_with_their_labels_and_theory_beside_them():
     assert axes.texts[-1].get_text() == "0"
     with pytest.raises(ValueError, match="run: has no `loss` of one run"):
         plot.saddles(Trajectory(time, {}), table)
+
+
+def test_the_style_is_that_of_figures_made_in_it_and_leaves_others_alone(strengths):
+    before = dict(plt.rcParams)
+    axes = plot.modes(strengths)
+    with plot.style():
+        mine = plt.subplots()[1]
+        mine.plot([0, 1], [0, 1])
+        mine.plot([0, 1], [1, 0])
+    assert [to_hex(line.get_color()).upper() for line in mine.lines] == list(plot.COLOURS[:2])
+    for one in (axes, mine):
+        assert [side for side, spine in one.spines.items() if spine.get_visible()] == ["left", "bottom"]
+    assert dict(plt.rcParams) == before

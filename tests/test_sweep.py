@@ -93,6 +93,26 @@ def test_the_bits_do_not_depend_on_the_executor():
         same(reference(), reference(on=pool))
 
 
+def test_jobs_that_are_no_futures_of_the_standard_library_are_waited_for():
+    class Job:  # of submitit, say
+        def __init__(self, work):
+            self.work, self.asked = work, 0
+
+        def done(self):
+            self.asked += 1
+            return self.asked > 2
+
+        def result(self):
+            assert self.done()
+            return self.work()
+
+    class Cluster:
+        def submit(self, function, *arguments):
+            return Job(lambda: function(*arguments))
+
+    same(reference(), reference(on=Cluster()))
+
+
 def test_spawned_workers_compute_the_same_bits_at_the_same_precision(tmp_path):
     def local(key, *, rate, scale):  # pickled by value: workers cannot import this module
         return {"x": jnp.cumsum(scale * jax.random.normal(key, (4,)) ** 3) / rate}
@@ -347,3 +367,10 @@ def test_blocks_do_not_share_a_decomposition_among_threads():
     with threadpool_limits(2, user_api="blas"):
         assert jd.sweep(experiment, {"x": [0.0]}).threads == 1
         assert count() == 2
+
+
+def test_a_bar_says_that_the_sweep_compiles_and_then_counts_its_runs(capsys):
+    jd.sweep(lambda key, *, a: {"b": a * jax.random.normal(key)}, {"a": [1.0, 2.0]}, seeds=3, progress=True)
+    shown = capsys.readouterr().err
+    assert shown.index("compiling") < shown.index("6/6")
+    assert "compiling" not in shown[shown.index("6/6") :]

@@ -103,7 +103,7 @@ def sum_outside(k: Kernel, window: Shape, strides: Shape, padding: str) -> Array
     """
     n = len(k.spatial)
     taps = [_taps(*axis, padding) for axis in zip(k.spatial, window, strides, strict=True)]
-    inside = functools.reduce(np.multiply.outer, [t.any(1) for t in taps])  # (s_1, w_1, s_2, w_2, ...)
+    inside = np.asarray(functools.reduce(np.multiply.outer, [t.any(1) for t in taps]))  # (s_1, w_1, s_2, w_2, ...)
     outside = 1 - inside.transpose(*range(0, 2 * n, 2), *range(1, 2 * n, 2)).astype(float)
     out, offsets = outside.shape[:n], outside.shape[n:]
     outside = jnp.asarray(outside.reshape(math.prod(out), math.prod(offsets)), k.d.dtype)

@@ -51,6 +51,11 @@ def gram(
     names = (get,) if isinstance(get, str) else tuple(get)
     if not names or not set(names) <= set(NAMES):
         raise ValueError(f"get: {get!r} is not known; pass 'ntk', 'nngp' or ('nngp', 'ntk')")
+    if not hasattr(layer, "kernel"):
+        raise TypeError(
+            f"layer: is a {type(layer).__name__}; pass layers that know their kernels, such as kernels.serial("
+            "kernels.dense(), kernels.relu(), kernels.dense())"
+        )
     if batch is not None and (not isinstance(batch, int) or batch < 1):
         raise ValueError(f"batch: {batch!r}; pass an int >= 1, the edge of a block of pairs")
     x1 = _inputs("x1", x1)

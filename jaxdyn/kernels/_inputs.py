@@ -1,5 +1,7 @@
 """What predictions are made from: shapes, precision and symmetry of kernels and labels, checked where concrete."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +14,7 @@ def flattened(kernel):
     return jnp.moveaxis(kernel, 2, 1).reshape(kernel.shape[0] * kernel.shape[2], -1)
 
 
-def applied(kernel, v):
+def applied(kernel, v) -> Any:
     """The product of any kind of kernel with an array like the labels."""
     if callable(kernel):
         return kernel(v)

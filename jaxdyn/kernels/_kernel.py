@@ -64,7 +64,9 @@ class Kernel:
     def axes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Return the axes of the positions of the first and of the second input."""
         n = len(self.spatial)
-        return (tuple(range(0, 2 * n, 2)), tuple(range(1, 2 * n, 2))) if self.full else (tuple(range(n)),) * 2
+        if self.full:
+            return tuple(range(0, 2 * n, 2)), tuple(range(1, 2 * n, 2))
+        return tuple(range(n)), tuple(range(n))
 
 
 class Layer(NamedTuple):

@@ -195,7 +195,7 @@ def _convolved(name, k, window, strides, padding):
     both = list(zip(*k.axes(), strict=True)) if k.full else first
     size = math.prod(window)
 
-    def over(v, axes, lost=0.0):
+    def over(v, axes, lost: Array | float = 0.0):
         return None if v is None else (sum_windows(v, axes, window, strides, padding) + lost) / size
 
     one = dict(q1=over(k.q1, first), m1=over(k.m1, first), q2=over(k.q2, second), m2=over(k.m2, second))
@@ -224,6 +224,7 @@ def _weights(name, n_out, w_std, b_std, parametrization):
         raise ValueError(f"{name}: parametrization {parametrization!r} is not known; pass 'ntk' or 'standard'")
     standard = parametrization == "standard"
     bias = b_std is not None and (standard or not (isinstance(b_std, int | float) and b_std == 0))
+    b_std = 0.0 if b_std is None else b_std
 
     def draw(key, shape, bias_shape, fan_in):
         weights_key, bias_key = jax.random.split(key)

@@ -204,7 +204,8 @@ def polynomial(coefficients: Sequence[float]) -> Layer:
         powers = (w * q1 ** ((i - p) // 2) * q2 ** ((j - p) // 2) * k12**p for w, i, j, p in pairs)
         return sum(powers, jnp.zeros_like(q1 * q2 * k12))
 
-    mean = lambda q: sum((a * math.prod(range(1, i, 2)) * q ** (i // 2) for i, a in terms if i % 2 == 0), 0 * q)
+    even = [(i // 2, a * math.prod(range(1, i, 2))) for i, a in terms if i % 2 == 0]
+    mean = lambda q: sum((a * q**i for i, a in even), jnp.zeros_like(q))
     fn = lambda x: sum((a * x**i for i, a in terms), jnp.zeros_like(x))
     return _layer("polynomial", fn, _from_covariance(cov, mean, odd=all(i % 2 for i, _ in terms)))
 

@@ -228,8 +228,7 @@ def _bias(leaf, var, along):
 def _layer(leaf, var, along, biases):
     size = var.aval.size
     eqn, position, var, scales = along(var)
-    found = None if eqn is None else RECOGNISED.get(eqn.primitive, lambda *_: None)(eqn, position, var)
-    if found is None:
+    if eqn is None or (found := RECOGNISED.get(eqn.primitive, lambda *_: None)(eqn, position, var)) is None:
         return None
     fold, axes, fan_in, entering = found
     leaving = eqn.outvars[0]
@@ -240,7 +239,7 @@ def _layer(leaf, var, along, biases):
     bias, bias_scales = None, []
     end, position, _, more = (None, 0, None, []) if indices else along(leaving, reindex=sites == 1)
     added = None if end is None else biases.get((id(end), 1 - position))
-    if added is not None and added.size == fan_out and end.outvars[0].aval.size == leaving.aval.size:
+    if end and added and added.size == fan_out and end.outvars[0].aval.size == leaving.aval.size:
         wide = [i for i in axes if leaving.aval.shape[i] > 1]
         if sites == 1 or sorted(added.axes) == sorted(wide):
             # Once: two leaves of one product may share their sum.

@@ -36,7 +36,7 @@ def response(
     y = jnp.asarray(y)
     labels = jnp.concatenate([y[:, None], jnp.eye(y.shape[0], dtype=y.dtype)], 1)
     mean, covariance = ensemble(ntk, nngp, labels, times, **options)
-    return Response(mean[..., 0], covariance, mean[..., 1:])
+    return Response(mean[..., 0], jnp.asarray(covariance), mean[..., 1:])
 
 
 def risk(learned: Response, target: Real[ArrayLike, "m"], noise_variance: Real[ArrayLike, ""] = 0.0) -> Risk:
@@ -51,4 +51,4 @@ def risk(learned: Response, target: Real[ArrayLike, "m"], noise_variance: Real[A
     missed = learned.mean - jnp.broadcast_to(jnp.asarray(target, learned.mean.dtype), learned.mean.shape)
     variances = jnp.diagonal(learned.covariance, axis1=-2, axis2=-1)
     gained = jnp.mean(jnp.sum(learned.gain**2, -1), -1)
-    return Risk(jnp.mean(missed**2, -1), jnp.mean(variances, -1), noise_variance * gained)
+    return Risk(jnp.mean(missed**2, -1), jnp.mean(variances, -1), jnp.asarray(noise_variance * gained))

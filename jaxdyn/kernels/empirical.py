@@ -90,7 +90,7 @@ def ntk(
     else:
         theta = _streamed(block, derive[0], x1, None if symmetric else x2, (n1, n2), batch, rows)
     if inner:
-        return theta / k
+        return jnp.asarray(theta / k)
     theta = theta.reshape(n1, k, n2, k).transpose(0, 2, 1, 3)
     return jnp.trace(theta, axis1=2, axis2=3) / k if trace else theta
 
@@ -180,7 +180,7 @@ def taylor(apply: Callable[[Params, Any], Array], params0: Params, degree: int) 
             return [*values, slopes[-1]]
 
         terms = derivatives(degree, jnp.zeros(()))
-        return sum(term / math.factorial(j) for j, term in enumerate(terms))
+        return functools.reduce(jnp.add, [term / math.factorial(j) for j, term in enumerate(terms)])
 
     return expanded
 
@@ -215,7 +215,7 @@ def _derivatives(method, f, params, xs, sizes, trace, dtype):
     if method == "products":
         return None
     plans = [_taps.plan(f, params, x, taps=method != "jacobian") for x in xs]
-    summed, work, held = _cost(*plans, sizes, trace)
+    summed, work, held = _cost(plans[0], plans[1], sizes, trace)
     n1, n2, k = sizes
     if method == "auto" and (6 * n1 * n2 * k * plans[0].flops < work or held * dtype.itemsize > memory() / 2):
         return None
@@ -319,7 +319,7 @@ def _symmetric(block, derivatives, rows):
         band = block(cut(low, high), cut(0, high))
         lower = jnp.zeros((n * rows,) * 2, band.dtype) if lower is None else lower
         lower = lower.at[low * rows : high * rows, : high * rows].set(band)
-    return mirrored(lower)
+    return mirrored(jnp.asarray(lower))
 
 
 def _streamed(block, derive, x1, x2, sizes, batch, rows):
@@ -371,7 +371,7 @@ def _outputs(apply, params, x):
     return apply(params, x).reshape(rows, -1)
 
 
-def _checked(apply, params, x):
+def _checked(apply, params, x) -> tuple[Any, int, Any]:
     """Return the numbers of samples and outputs, and the dtype."""
     shapes = [jnp.shape(a) for a in jax.tree.leaves(x)]
     rows = {shape[0] if shape else None for shape in shapes}

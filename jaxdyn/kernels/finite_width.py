@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Real
 
 from jaxdyn.kernels._compose import serial
 from jaxdyn.kernels._kernel import Layer
-from jaxdyn.kernels._linear import dense
+from jaxdyn.kernels._linear import Scalar, dense
 from jaxdyn.kernels._quadrature import expectation_at_angle, root, unit
 from jaxdyn.types import Key, Params
 
@@ -110,8 +110,8 @@ def network(
     depth: Real[ArrayLike, ""] = 1,
     *,
     most: tuple[int, int],
-    w_std: Real[ArrayLike, ""] = 1.0,
-    b_std: Real[ArrayLike, ""] = 0.0,
+    w_std: Scalar = 1.0,
+    b_std: Scalar = 0.0,
 ) -> Layer:
     """Return the network of `depth` hidden layers of `width` units and one output, both of which may be traced.
 
@@ -128,7 +128,7 @@ def network(
         for place, own in enumerate(params[:-1]):
             h = hidden.apply(own, x)
             h = fn(h) * jnp.broadcast_to(on.astype(h.dtype), h.shape)
-            x = h if place == 0 else jnp.where(place < depth, h, x)
+            x = h if place == 0 else jnp.where(jnp.less(place, depth), h, x)
         return last.apply(params[-1], x)
 
     return whole._replace(apply=apply, kernel=_no_kernel)

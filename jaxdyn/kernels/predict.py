@@ -271,9 +271,10 @@ def max_learning_rate(
             raise ValueError("like: a kernel that is a function does not know its shape; pass the labels")
         start = jax.random.normal(jax.random.key(0), np.shape(like), jnp.float32)
         _, decomposed = krylov.lanczos(ntk, start.astype(jnp.result_type(float, jnp.asarray(like))), products)
+        examples = np.shape(like)[0]
     else:
         decomposed = _decomposed(ntk)
-    examples = np.shape(like if callable(ntk) else decomposed.values if isinstance(ntk, Modes) else ntk)[0]
+        examples = np.shape(decomposed.values if isinstance(ntk, Modes) else ntk)[0]
     # The vector moves with the kernel, to first order without effect.
     top = decomposed.vectors[:, -1]
     return 2 * (1 + momentum) * examples / (top @ decomposed.kernel @ top)

@@ -80,7 +80,10 @@ def from_nnx(make_module: Callable[[Any], Any]) -> Model:
         module = nnx.merge(graph, filled(weights, params["params"]), rng, filled(state, params["state"]))
         (module.train if train else module.eval)()
         outputs = module(x)
-        return (outputs, nnx.to_pure_dict(split(module)[3])) if train else outputs
+        if not train:
+            return outputs
+        _, _, _, changed = split(module)
+        return outputs, nnx.to_pure_dict(changed)
 
     return Model(init, apply)
 

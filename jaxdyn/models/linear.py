@@ -61,7 +61,7 @@ def product_to_depth(weights: Sequence[Float[Array, "n n"]], depth: Int[ArrayLik
     >>> product_to_depth([2 * jnp.eye(1)] * 5, 3).tolist()
     [[8.0]]
     """
-    return product([jnp.where(layer < depth, w, jnp.eye(*w.shape)) for layer, w in enumerate(weights)])
+    return product([jnp.where(jnp.less(layer, depth), w, jnp.eye(len(w))) for layer, w in enumerate(weights)])
 
 
 def orthogonal(key: Key, n_out: int, n_in: int, gain: Float[ArrayLike, ""] = 1.0) -> Float[Array, "{n_out} {n_in}"]:
@@ -72,7 +72,7 @@ def orthogonal(key: Key, n_out: int, n_in: int, gain: Float[ArrayLike, ""] = 1.0
     tall = (max(n_out, n_in), min(n_out, n_in))
     q, r = jnp.linalg.qr(_normal(key, tall))
     q = q * jnp.where(jnp.diagonal(r) < 0, -1, 1).astype(q.dtype)[None]
-    return gain * (q if n_out >= n_in else q.T)
+    return jnp.asarray(gain * (q if n_out >= n_in else q.T))
 
 
 def aligned(frames: Sequence[Float[Array, "_ rank"]], strengths: Float[ArrayLike, "rank"]) -> list[Float[Array, "_ _"]]:

@@ -23,6 +23,10 @@ def mlp(
     `bias_scale` is None; `apply` maps rows `x` (..., N_0) to (..., N_D).  Initially W_l ~ N(0, scale^2 / N_{l-1}) and
     b_l ~ N(0, bias_scale^2) (Poole et al. 2016).  Raises ValueError for fewer than two sizes.
     """
+    if not callable(activation):
+        raise TypeError(f"activation: is {activation!r}; pass a function, such as jnp.tanh or jax.nn.relu")
+    if isinstance(sizes, int):
+        raise TypeError(f"sizes: {sizes} is an int; pass the units of all layers, such as (inputs, 16, outputs)")
     if len(sizes) < 2 or min(sizes) < 1:
         raise ValueError(f"sizes: {tuple(sizes)} are no layers; pass at least (inputs, outputs), each at least 1")
     # Drawn in float32, so that float64 repeats the same run.

@@ -77,7 +77,7 @@ def hessian_index(
         flat, product = _hessian_product(loss, state.params, batch)
         if flat.size <= dense:
             values = jnp.linalg.eigvalsh(jax.vmap(product)(jnp.eye(flat.size, dtype=flat.dtype)))
-            return {"index": jnp.sum(values < -threshold * jnp.max(jnp.abs(values))).astype(flat.dtype)}
+            return {"index": jnp.sum(values < -(threshold * jnp.max(jnp.abs(values)))).astype(flat.dtype)}
 
         def probed(key):
             start = jax.random.rademacher(key, flat.shape, flat.dtype)
@@ -86,7 +86,7 @@ def hessian_index(
 
         # One after the other: each keeps `depth` vectors of the size of the parameters.
         values, weights = jax.lax.map(probed, jax.random.split(jax.random.key(0), probes))
-        below = values < -threshold * jnp.max(jnp.abs(values))
+        below = values < -(threshold * jnp.max(jnp.abs(values)))
         return {"index": jnp.sum(jnp.where(below, weights, 0)) / probes}
 
     return observe

@@ -13,13 +13,14 @@ from jaxdyn.types import nearest
 
 
 class Reference(NamedTuple):
-    """A paper; `chapter` is its place in the catalogue."""
+    """A paper; `chapter` is its place in the catalogue, `summary` its name in short, ": " and what is reproduced."""
 
     title: str
     authors: str
     year: int
     arxiv: str = ""
     chapter: str = ""
+    summary: str = ""
 
 
 def names() -> list[str]:

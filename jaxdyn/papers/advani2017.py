@@ -22,7 +22,10 @@ from jaxdyn.tasks.streams import full_batch
 from jaxdyn.theory import equivalents, highdim, leastsquares, marchenko_pastur
 
 TITLE = "High-dimensional dynamics of generalization error in neural networks"
-REFERENCE = Reference(TITLE, "Advani, Saxe", 2017, "1710.03667", "linear")
+REFERENCE = Reference(
+    TITLE, "Advani, Saxe", 2017, "1710.03667", "linear",
+    "High-dimensional dynamics of generalisation error: "
+    "over-training, its peak at as many samples as inputs, early stopping")  # fmt: skip
 QUICK = dict(
     inputs=200, alphas=(0.5, 1.0, 2.0), snr=5.0, inr=1.0, last=100.0, seeds=8, snrs=(1.0, 5.0, 50.0),
     frozen_alpha=0.6, frozen_inputs=60, frozen_steps=2000, feature_samples=100,

@@ -21,7 +21,10 @@ from jaxdyn.tasks.spectra import frames, from_svd, linear_teacher
 from jaxdyn.theory import riccati
 
 TITLE = "Exact learning dynamics of deep linear networks with prior knowledge"
-REFERENCE = Reference(TITLE, "Braun, Domine, Fitzgerald, Saxe", 2022, "", "linear")
+REFERENCE = Reference(
+    TITLE, "Braun, Domine, Fitzgerald, Saxe", 2022, "", "linear",
+    "Exact learning dynamics with prior knowledge: "
+    "two-layer networks from any balanced start: rich and lazy, reversal, continual learning")  # fmt: skip
 QUICK = dict(strengths=(3.0, 2.0, 1.0), inputs=5, outputs=4, imbalances=(0.5, 2.0), lazy=50.0, scale=0.3, draws=2,
              learned=1.5, reversed_after=(3.0, 4.0))  # fmt: skip
 SIZES = {"quick": QUICK, "paper": QUICK | {"imbalances": (0.25, 0.5, 1.0, 2.0, 4.0), "draws": 12}}

@@ -21,7 +21,10 @@ from jaxdyn.theory.hierarchical import SMOOTHNESS, axis_law, joint_law, kernel, 
 from jaxdyn.theory.kernel_regression import averaged_error, learning_curve
 
 TITLE = "What can be learnt with wide convolutional neural networks?"
-REFERENCE = Reference(TITLE, "Cagnetta, Favero, Wyart", 2023, "2208.01003", "kernels")
+REFERENCE = Reference(
+    TITLE, "Cagnetta, Favero, Wyart", 2023, "2208.01003", "kernels",
+    "What wide CNNs can learn: "
+    "spectra of hierarchical kernels with exact constants; learning curves that follow the target's scale")  # fmt: skip
 QUICK = dict(grid=1024, degrees=32, sizes=(64, 128, 256, 512), tests=128, seeds=6, late=(2000, 8000))
 PAPER = {"grid": 2048, "degrees": 64, "sizes": (64, 128, 256, 512, 1024, 2048), "tests": 300, "seeds": 10}
 SIZES = {"quick": QUICK, "paper": QUICK | PAPER}

@@ -24,7 +24,10 @@ from jaxdyn.tasks import full_batch
 from jaxdyn.theory import centralflow
 
 TITLE = "Understanding optimization in deep learning with central flows"
-REFERENCE = Reference(TITLE, "Cohen, Damian, Talwalkar, Kolter, Lee", 2024, "2410.24206", "saddles")
+REFERENCE = Reference(
+    TITLE, "Cohen, Damian, Talwalkar, Kolter, Lee", 2024, "2410.24206", "saddles",
+    "Central flows: the edge of stability: "
+    "descent and RMSProp on average, the loss that oscillations cost, and where averages fail")  # fmt: skip
 QUICK = dict(
     examples=32, inputs=3, width=8, rate=0.6, high=0.9, unstable=2.0, scalar=0.04, adaptive=0.005, decay=0.95,
     kick=1e-4, steps=500, window=60, top=3, networks=2,

@@ -23,7 +23,10 @@ TITLE = (
     "A unified perspective on optimization in machine learning and neuroscience: "
     "from gradient descent to neural adaptation"
 )
-REFERENCE = Reference(TITLE, "Garcia Fernandez, Ahmad, van Gerven", 2025, "2510.18812", "saddles")
+REFERENCE = Reference(
+    TITLE, "Garcia Fernandez, Ahmad, van Gerven", 2025, "2510.18812", "saddles",
+    "Zeroth-order learning: "
+    "perturbed nodes and weights, random signs, forward gradients: exact second moments, rates and floors")  # fmt: skip
 QUICK = dict(outputs=4, inputs=3, sigma=0.3, fraction=0.3, draws=20000, runs=400, last=1500)
 SIZES = {"quick": QUICK, "paper": QUICK | {"inputs": 6, "draws": 100000, "runs": 2000, "last": 5000}}
 SQUARED = squared_error(lambda w, x: x @ w.T)

@@ -20,7 +20,10 @@ from jaxdyn.papers import Reference
 from jaxdyn.rules.losses import squared_error
 
 TITLE = "Neural tangent kernel: convergence and generalization in neural networks"
-REFERENCE = Reference(TITLE, "Jacot, Gabriel, Hongler", 2018, "1806.07572", "kernels")
+REFERENCE = Reference(
+    TITLE, "Jacot, Gabriel, Hongler", 2018, "1806.07572", "kernels",
+    "The neural tangent kernel: "
+    "its exact variance at finite width, drift 1/n, Gaussian processes in training, early stopping")  # fmt: skip
 QUICK = dict(initial_widths=(8, 32), initial_seeds=600, depths=(1, 2, 3, 4), deep_width=32, widths=(32, 64, 128),
              seeds=32, examples=12, noise=0.5, rate=1.0, last=100)  # fmt: skip
 PAPER = dict(initial_widths=(16, 64), initial_seeds=4000, depths=(1, 2, 3, 4, 8), deep_width=64, examples=20,
@@ -33,7 +36,7 @@ ANGLES = 2 * np.pi * np.arange(24) / 24
 LATER = 10 ** np.arange(1, 5)  # times the last step of simulations
 TARGET = lambda x: 2 * x[:, 0] * x[:, 1]  # on the circle
 NTK = ("kind", "row", "column")
-KNOWN = {"ntk_theory": NTK, "variance": NTK, "deep_theory": "depth", "error": (), "antipodes": ("kind", "b", "value")}
+KNOWN = {"ntk_theory": NTK, "variance": NTK, "deep_law": "depth", "error": (), "antipodes": ("kind", "b", "value")}
 TRAINED = {"outputs": ("step", "point"), "residual": ("step", "example"), "row": ("when", "point")}
 LIMIT = {"row_theory": "point", "outputs_theory": ("step", "point"), "covariance": ("step", "point", "other"),
          "decay": ("step", "mode"), "modes": ("example", "mode"), "error_theory": "step", "later": "time"}  # fmt: skip
@@ -69,7 +72,7 @@ def known(x, *, depths, deep_width):
     grams = jnp.stack([gram(act) for act, *_ in KINDS.values()])
     law = jnp.array([finite_width.rectifier_relative_variance([deep_width] * depth) for depth in depths])
     error, values = jnp.max(jnp.abs(grams[:, 1] - mean)), jnp.linalg.eigvalsh(grams)
-    return {"ntk_theory": mean, "variance": variance, "deep_theory": law, "error": error, "antipodes": values}
+    return {"ntk_theory": mean, "variance": variance, "deep_law": law, "error": error, "antipodes": values}
 
 
 def trained(key, width, smooth, depth, w_std, b_std, noise, *, most, x, y, points, steps, rate):
@@ -172,7 +175,7 @@ CLAIMS = (
           lambda r: abs(_z((r["initial"].ntk - r["initial"].ntk_theory) ** 2,
                            r["initial"].variance / r["initial"].width)).max(skipna=False), 4.5),
     Claim("that of deep rectifiers follows the law of depth",
-          lambda r: abs(_z(r["initial"].deep ** 2, 1 + r["initial"].deep_theory)).max(skipna=False), 4.5),
+          lambda r: abs(_z(r["initial"].deep ** 2, 1 + r["initial"].deep_law)).max(skipna=False), 4.5),
     Claim("training moves the kernel by 1/sqrt(width), as in the proof",
           lambda r: abs(_power(_erf(r), "drift", -0.5)), 1, holds=False),
     Claim("smooth networks' kernels move by 1/width", lambda r: abs(_power(_erf(r), "drift", -1)), 1),
@@ -218,7 +221,7 @@ def plot(results, axes):
     function.set(xlabel="angle on the circle", ylabel="trained outputs")
     for panel, at, points in (deep, start.depth, start.deep[{"width": 0}] ** 2 - 1), (stop, wide.step, wide.error):
         panel.errorbar(at, points.mean("seed"), points.std("seed") / points.sizes["seed"] ** 0.5, fmt="o")
-    deep.plot(start.depth, start.deep_theory, color="black")
+    deep.plot(start.depth, start.deep_law, color="black")
     stop.plot(np.r_[wide.step, wide.time], np.r_[wide.error_theory, wide.later], color="black")
     deep.set(xlabel="hidden layers", ylabel="Var K / (E K)$^2$")
     stop.set(xlabel="steps of descent", ylabel="test error", xscale="log")

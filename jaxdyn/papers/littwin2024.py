@@ -26,7 +26,10 @@ from jaxdyn.theory import selfdistillation as theory
 
 TITLE = "How JEPA Avoids Noisy Features: The Implicit Bias of Deep Linear Self Distillation Networks"
 AUTHORS = "Littwin, Saremi, Advani, Thilak, Nakkiran, Huang, Susskind"
-REFERENCE = Reference(TITLE, AUTHORS, 2024, "2407.03475", "linear")
+REFERENCE = Reference(
+    TITLE, AUTHORS, 2024, "2407.03475", "linear",
+    "How JEPA avoids noisy features: "
+    "deep self-distillation: which features are learned first, and when")  # fmt: skip
 QUICK = dict(
     feature_covariances=(1.0, 1.05, 1.1, 1.15), feature_influences=(0.9, 0.7, 0.55, 0.4), start=0.02, depths=(1, 2, 3),
     noise=(1.2, 0.5), signal=(1.0, 1.5), pair_start=0.01, pair_depths=(1, 2, 3, 4, 5),

@@ -22,7 +22,10 @@ from jaxdyn.tasks import two_clusters
 from jaxdyn.theory import leastsquares, memorisation
 
 TITLE = "Early-Learning Regularization Prevents Memorization of Noisy Labels"
-REFERENCE = Reference(TITLE, "Liu, Niles-Weed, Razavian, Fernandez-Granda", 2020, "2007.00151", "linear")
+REFERENCE = Reference(
+    TITLE, "Liu, Niles-Weed, Razavian, Fernandez-Granda", 2020, "2007.00151", "linear",
+    "Early-learning regularisation: "
+    "memorisation of wrong labels at all times, and what prevents it")  # fmt: skip
 QUICK = dict(
     samples=400, ratio=0.9, flipped=0.2, sigmas=(0.25, 0.5), seeds=4, noisy_samples=200, noisy_sigma=0.25,
     noisy_seeds=2, strengths=(0.0, 1.0, 3.0, 7.0), decays=(0.7, 0.9), learning_rate=1.0, steps=2000,

@@ -21,7 +21,10 @@ from jaxdyn.rules import knowledge_accumulation, sigmoid_layers
 from jaxdyn.tasks import full_batch
 
 TITLE = "Structured knowledge accumulation: the principle of entropic least action in forward-only neural learning"
-REFERENCE = Reference(TITLE, "Mahi", 2025, "2504.03214", "saddles")
+REFERENCE = Reference(
+    TITLE, "Mahi", 2025, "2504.03214", "saddles",
+    "Structured knowledge accumulation: "
+    "learning forward only: entropies that telescope; the intrinsic time and least action that are not")  # fmt: skip
 QUICK = dict(
     examples=60, inputs=32, classes=5, widths=(16, 8, 5), duration=9.0, rates=(0.04, 0.02, 0.01), scale=0.05,
     scales=(0.5, 0.05, 5e-3), tiny=1e-7,

@@ -23,7 +23,10 @@ from jaxdyn.tasks import full_batch, linear_teacher
 from jaxdyn.theory import curl
 
 TITLE = "Curl descent: non-gradient learning dynamics with sign-diverse plasticity"
-REFERENCE = Reference(TITLE, "Ninou, Kadmon, Cayco-Gajic", 2025, "2510.02765", "saddles")
+REFERENCE = Reference(
+    TITLE, "Ninou, Kadmon, Cayco-Gajic", 2025, "2510.02765", "saddles",
+    "Curl descent: "
+    "plasticity of mixed sign: edges of free sums, chaos beyond them, saddles that are left at once")  # fmt: skip
 QUICK = dict(
     units=300, fractions=(0.1, 0.3, 0.5, 0.7), ratios=(0.25, 0.5), inputs=20, expansions=(10, 2), turned=(0.3, 0.9),
     hidden=0.4, rate=0.05, steps=4000, seeds=3, chaos_steps=6000, gaps=(1e-1, 1e-3, 1e-5, 1e-7),

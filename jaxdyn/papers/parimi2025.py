@@ -18,7 +18,10 @@ from jaxdyn.rules import ahead, nesterov_schedule, three_term
 from jaxdyn.theory import momentum
 
 TITLE = "On the Dynamics of Acceleration in First order Gradient Methods"
-REFERENCE = Reference(TITLE, "Parimi, Mehra, Wagh, Yerudkar, Singh", 2025, "2509.18346", "linear")
+REFERENCE = Reference(
+    TITLE, "Parimi, Mehra, Wagh, Yerudkar, Singh", 2025, "2509.18346", "linear",
+    "Dynamics of acceleration: "
+    "Nesterov, heavy ball, triple momentum: rates, cycles, their ODEs")  # fmt: skip
 QUICK = dict(
     kappas=(25.0, 100.0), dims=40, duration=3.0, ridge_kappa=401.0, examples=60, features=20, span=20.0,
     learning_rates=(1e-2, 1e-3, 1e-4, 1e-5), curvature=4.0, masses=(0.03, 0.01, 0.003),

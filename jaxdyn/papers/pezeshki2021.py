@@ -19,7 +19,10 @@ from jaxdyn.tasks.regression import regression
 from jaxdyn.theory import equivalents, highdim, leastsquares
 
 TITLE = "Multi-scale feature learning dynamics: insights for double descent"
-REFERENCE = Reference(TITLE, "Pezeshki, Mitra, Bengio, Lajoie", 2021, "2112.03215", "linear")
+REFERENCE = Reference(
+    TITLE, "Pezeshki, Mitra, Bengio, Lajoie", 2021, "2112.03215", "linear",
+    "Multi-scale feature learning: "
+    "epoch-wise double descent, exactly; the published formula is off")  # fmt: skip
 QUICK = dict(samples=(150, 130, 120), fast=(60, 70, 80), kappas=(50.0, 100.0, 40.0), noises=(0.0, 0.0, 0.2), inputs=100,
              seeds=24, times=29, penalties=24)  # fmt: skip
 PAPER = {"samples": (600, 520, 480), "fast": (240, 280, 320), "inputs": 400, "seeds": 40, "times": 57, "penalties": 48}

@@ -23,7 +23,10 @@ from jaxdyn.tasks import Covariances, full_batch, opposing_outliers
 from jaxdyn.theory import opposing
 
 TITLE = "Outliers with opposing signals have an outsized effect on neural network optimization"
-REFERENCE = Reference(TITLE, "Rosenfeld, Risteski", 2023, "2311.04163", "saddles")
+REFERENCE = Reference(
+    TITLE, "Rosenfeld, Risteski", 2023, "2311.04163", "saddles",
+    "Outliers with opposing signals: "
+    "a valley that sharpens, two groups whose losses spike in turn, and the central flow between them")  # fmt: skip
 QUICK = dict(
     outlier=20.0, rates=(0.11, 0.13, 0.15), slow_variances=(1.0, 0.1, 0.03, 0.01), slow_rate=0.08, kick=1e-4, draws=4,
     steps=1500, samples=60, inputs=10, planted=6, feature=6.0, width=16, net_rate=0.5, net_steps=600, seeds=4,

@@ -21,7 +21,10 @@ from jaxdyn.theory import fluctuations, online
 from jaxdyn.theory import specialisation as committee
 from jaxdyn.theory.gaussian_integrals import erf, root, sobol, trapezoid
 
-REFERENCE = Reference("On-line learning in soft committee machines", "Saad, Solla", 1995, "", "saddles")
+REFERENCE = Reference(
+    "On-line learning in soft committee machines", "Saad, Solla", 1995, "", "saddles",
+    "On-line learning in committee machines: "
+    "plateaus and escape: order parameters, an exact chain at any size, fluctuations, floors")  # fmt: skip
 QUICK = dict(units=2, learning_rate=1.0, noise=0.1, sizes=(50, 200), runs=2048, large=5000, large_runs=64, scale=0.02,
              escape_sizes=(50, 100, 300), escapes=128, shares=(0.5, 0.9, 0.97, 1.03))  # fmt: skip
 PAPER = {"units": 3, "learning_rate": 0.5, "sizes": (100, 400), "runs": 8192, "large": 10**6, "escapes": 1024}

@@ -22,7 +22,10 @@ from jaxdyn.tasks.spectra import binary_tree, frames, from_svd, linear_teacher
 from jaxdyn.theory import linear
 
 TITLE = "Exact solutions to the nonlinear dynamics of learning in deep linear neural networks"
-REFERENCE = Reference(TITLE, "Saxe, McClelland, Ganguli", 2013, "1312.6120", "linear")
+REFERENCE = Reference(
+    TITLE, "Saxe, McClelland, Ganguli", 2013, "1312.6120", "linear",
+    "Exact solutions of deep linear networks: "
+    "plateaus and sigmoids, depth, random starts, signal propagation")  # fmt: skip
 QUICK = dict(
     aligned_strengths=(3.0, 2.0, 1.0), u0=0.05, depths=(2, 3, 5), learning_rates=(1e-2, 4e-3), second=(0.02, 1.3, -0.9),
     step_depths=(2, 3, 5, 10, 20, 50, 100, 200), strengths=(4.0, 3.0, 2.0, 1.5, 1.0, 0.5), scale=1e-3, levels=3,

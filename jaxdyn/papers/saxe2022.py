@@ -20,7 +20,10 @@ from jaxdyn.tasks.spectra import Covariances, covariances, frames
 from jaxdyn.theory import gated, linear
 
 TITLE = "The neural race reduction: dynamics of abstraction in gated networks"
-REFERENCE = Reference(TITLE, "Saxe, Sodhani, Lewallen", 2022, "2207.10430", "linear")
+REFERENCE = Reference(
+    TITLE, "Saxe, Sodhani, Lewallen", 2022, "2207.10430", "linear",
+    "The neural race reduction: "
+    "gated networks: pathways that race, and what sharing speeds up")  # fmt: skip
 QUICK = dict(hidden=8, scale=1e-3, seeds=4, contexts=(4, 9, 16), strengths=(2.0, 1.0), u0=1e-3)
 SIZES = {"quick": QUICK, "paper": QUICK | {"hidden": 32, "seeds": 16, "contexts": (2, 4, 9, 16, 25, 36)}}
 

@@ -23,7 +23,10 @@ from jaxdyn.theory import momentum as heavy_ball
 from jaxdyn.theory import noether
 
 TITLE = "Noether's learning dynamics: role of symmetry breaking in neural networks"
-REFERENCE = Reference(TITLE, "Tanaka, Kunin", 2021, "2105.02716", "saddles")
+REFERENCE = Reference(
+    TITLE, "Tanaka, Kunin", 2021, "2105.02716", "saddles",
+    "Noether's learning dynamics: "
+    "what symmetries conserve, and exact laws of how steps, momentum and decay move it")  # fmt: skip
 QUICK = dict(
     inputs=8, classes=4, hidden=6, examples=40, learning_rates=(0.1, 0.05, 0.025), momentum=0.9, decay=0.1,
     duration=10.0, sphere_rates=(0.05, 0.025, 0.0125, 0.00625), sphere_decay=0.05, sphere_duration=8.0,

@@ -19,7 +19,10 @@ from jaxdyn.tasks import frames, from_svd, noisy_copies
 from jaxdyn.theory import selfdistillation as theory
 
 TITLE = "Understanding self-supervised learning dynamics without contrastive pairs"
-REFERENCE = Reference(TITLE, "Tian, Chen, Ganguli", 2021, "2102.06810", "linear")
+REFERENCE = Reference(
+    TITLE, "Tian, Chen, Ganguli", 2021, "2102.06810", "linear",
+    "Self-supervised learning without contrast: "
+    "why BYOL and SimSiam do not collapse, and when they do")  # fmt: skip
 QUICK = dict(
     width=10, augmentation=0.2, decays=(0.05, 0.1, 0.15, 0.2), strong_decay=0.25, predictor_rates=(1.0, 2.0),
     target_rates=(0.02, 0.1, 0.5, 5.0), boosts=(0.0, 0.1, 0.3), scale=0.2, duration=200.0, step=0.1, seeds=1,

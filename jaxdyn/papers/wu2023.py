@@ -20,7 +20,10 @@ from jaxdyn.tasks import full_batch, minibatch
 from jaxdyn.theory import stability
 
 TITLE = "The implicit regularization of dynamical stability in stochastic gradient descent"
-REFERENCE = Reference(TITLE, "Wu, Su", 2023, "2305.17490", "saddles")
+REFERENCE = Reference(
+    TITLE, "Wu, Su", 2023, "2305.17490", "saddles",
+    "Stability of SGD: "
+    "the exact learning rate at which a minimum is stable in mean square, and the flatness it demands")  # fmt: skip
 QUICK = dict(
     examples=12, batches=(1, 4), fractions=(0.5, 0.8, 1.02), runs=1000, last=200, inputs=20, width=8, drawn=2000,
     coordinates=20, seen=10, sparse=2, rates=(0.02, 0.06, 0.08, 0.1), full_rates=(0.1, 0.3, 0.4, 0.5), steps=12000,

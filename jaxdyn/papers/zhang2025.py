@@ -20,7 +20,10 @@ from jaxdyn.rules import covariance_loss, squared_error, teacher_loss
 from jaxdyn.theory import linear, saddles
 
 TITLE = "Saddle-to-saddle dynamics explains a simplicity bias across neural network architectures"
-REFERENCE = Reference(TITLE, "Zhang, Saxe, Latham", 2025, "2512.20607", "saddles")
+REFERENCE = Reference(
+    TITLE, "Zhang, Saxe, Latham", 2025, "2512.20607", "saddles",
+    "Saddle-to-saddle dynamics: "
+    "plateaus and drop times of eight architectures, and why some learn by directions, others by units")  # fmt: skip
 QUICK = dict(
     strengths=(4.0, 2.0, 1.0, 0.5), width=20, random=16, kernels=(3.0, 1.5, 0.75), curvature=2.0, units=8, heads=6,
     variances=(1.0, 0.6, 0.35), teacher=(3.0, -1.0), kernel_teacher=(1.0, -0.5), patches=4.0, seeds=2, records=1200,

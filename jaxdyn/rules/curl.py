@@ -34,11 +34,11 @@ def keep_norms() -> optax.GradientTransformation:
     def init(params: Params):
         return jax.tree.map(jnp.linalg.norm, jax.tree.map(jnp.ravel, params))
 
-    def update(updates, norms, params=None):
+    def update(updates, state, params=None):
         if params is None:
             raise ValueError("params: keep_norms needs the parameters; call update(updates, state, params)")
         moved = optax.apply_updates(params, updates)
-        kept = jax.tree.map(lambda w, size: w * (size / jnp.linalg.norm(w.ravel())), moved, norms)
-        return jax.tree.map(jnp.subtract, kept, params), norms
+        kept = jax.tree.map(lambda w, size: w * (size / jnp.linalg.norm(w.ravel())), moved, state)
+        return jax.tree.map(jnp.subtract, kept, params), state
 
     return optax.GradientTransformation(init, update)

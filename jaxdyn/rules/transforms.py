@@ -1,7 +1,7 @@
 """Optimisers that optax lacks, as optax transformations: they work in `train`, in sweeps and in any optax chain."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ Scheduled = Float[ArrayLike, ""] | Callable[[Int[Array, ""]], Float[ArrayLike, "
 class Velocity(NamedTuple):
     """The memory of `three_term`: the number of steps taken and the last change x_k - x_{k-1} of its iterates."""
 
-    count: Int[Array, ""]
+    count: Int[Array, ""]  # pyright: ignore[reportIncompatibleMethodOverride]
     velocity: PyTree[Array]
 
 
@@ -38,15 +38,14 @@ def three_term(
     def init(params: Params) -> Velocity:
         return Velocity(jnp.zeros((), jnp.int32), jax.tree.map(jnp.zeros_like, params))
 
-    def update(gradients, memory, params=None):
+    def update(updates, state, params=None):
         del params
-        a, b, g = (at(coefficient, memory.count) for coefficient in (learning_rate, momentum, lookahead))
+        a, b, g = (at(coefficient, state.count) for coefficient in (learning_rate, momentum, lookahead))
         cast = lambda number, like: jnp.asarray(number, like.dtype)
-        velocity = jax.tree.map(lambda v, d: cast(b, v) * v - cast(a, v) * d, memory.velocity, gradients)
-        g_next = at(lookahead, memory.count + 1)
+        velocity = jax.tree.map(lambda v, d: cast(b, v) * v - cast(a, v) * d, state.velocity, updates)
+        g_next = at(lookahead, state.count + 1)
         change = lambda new, old: new + cast(g_next, new) * new - cast(g, old) * old
-        updates = jax.tree.map(change, velocity, memory.velocity)
-        return updates, Velocity(memory.count + 1, velocity)
+        return jax.tree.map(change, velocity, state.velocity), Velocity(state.count + 1, velocity)
 
     return optax.GradientTransformation(init, update)
 
@@ -87,13 +86,13 @@ def scalar_rmsprop(
     def init(params: Params) -> ScalarRms:
         return ScalarRms(jnp.asarray(initial, optax.tree.norm(params).dtype))
 
-    def update(gradients, memory, params=None):
+    def update(updates, state, params=None):
         del params
-        squared = optax.tree.norm(gradients, squared=True)
-        nu = jnp.asarray(decay * memory.nu + (1 - decay) * squared, memory.nu.dtype)
+        squared = optax.tree.norm(updates, squared=True)
+        nu = jnp.asarray(decay * state.nu + (1 - decay) * squared, state.nu.dtype)
         # Once all is learned to the last bit there is nothing to divide.
         rate = learning_rate / jnp.sqrt(jnp.maximum(nu, jnp.finfo(nu.dtype).tiny))
-        return jax.tree.map(lambda g: -jnp.asarray(rate, g.dtype) * g, gradients), ScalarRms(nu)
+        return jax.tree.map(lambda g: -jnp.asarray(rate, g.dtype) * g, updates), ScalarRms(nu)
 
     return optax.GradientTransformation(init, update)
 
@@ -101,7 +100,7 @@ def scalar_rmsprop(
 class Kicks(NamedTuple):
     """The memory of `kicks`: the number of steps taken."""
 
-    count: Int[Array, ""]
+    count: Int[Array, ""]  # pyright: ignore[reportIncompatibleMethodOverride]
 
 
 def kicks(key: Key, size: Float[ArrayLike, ""]) -> optax.GradientTransformation:
@@ -116,11 +115,12 @@ def kicks(key: Key, size: Float[ArrayLike, ""]) -> optax.GradientTransformation:
         del params
         return Kicks(jnp.zeros((), jnp.int32))
 
-    def update(updates, memory, params=None):
+    def update(updates, state, params=None):
         del params
         flat, unravel = ravel_pytree(updates)
+        own = cast(Key, step_key(key, state.count))
         # Drawn in float32, so that float64 repeats the same run.
-        noise = jax.random.normal(step_key(key, memory.count), flat.shape, jnp.float32).astype(flat.dtype)
-        return unravel(flat + jnp.asarray(size / flat.size**0.5, flat.dtype) * noise), Kicks(memory.count + 1)
+        noise = jax.random.normal(own, flat.shape, jnp.float32).astype(flat.dtype)
+        return unravel(flat + jnp.asarray(size / flat.size**0.5, flat.dtype) * noise), Kicks(state.count + 1)
 
     return optax.GradientTransformation(init, update)

@@ -24,14 +24,14 @@ def full_batch(data: Batch) -> Stream:
 
 def online(sample: Callable[[Key], Batch]) -> Stream:
     """Return a fresh batch `sample(key)` at each step."""
-    return lambda key, step: sample(key)
+    return lambda key, step: sample(_given(key))
 
 
 def minibatch(data: Batch, size: int) -> Stream:
     """Return `size` examples at each step, drawn independently with replacement."""
     n = _length(data)
     # int32 always, so that float64 repeats the same run.
-    return lambda key, step: _rows(data, jax.random.randint(key, (size,), 0, n, jnp.int32))
+    return lambda key, step: _rows(data, jax.random.randint(_given(key), (size,), 0, n, jnp.int32))
 
 
 def epochs(key: Key, data: Batch, size: int) -> Stream:
@@ -86,6 +86,12 @@ def _mixed(x):
     x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
     x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
     return x ^ (x >> 16)
+
+
+def _given(key):
+    if key is None:
+        raise TypeError("key: is None, but this stream draws at random; pass key=jax.random.key(0) to train")
+    return key
 
 
 def _length(data):

@@ -14,6 +14,9 @@ Numbers = Real[ArrayLike, "*#shape"]
 
 def floats(*numbers):
     """Promote to one inexact dtype: whole numbers divide, Python's floats take the arrays' precision."""
+    for number in numbers:
+        if isinstance(number, str | list | tuple | dict) or number is None:
+            raise TypeError(f"{number!r} is a {type(number).__name__}; pass a number or an array: np.array(...)")
     dtype = jnp.result_type(float, *numbers)
     return [jnp.asarray(number, dtype) for number in numbers]
 

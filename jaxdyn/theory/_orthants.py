@@ -36,7 +36,8 @@ def second_moment(C: Float[Array, "n n"], j: int) -> Float[Array, ""]:
 
 def first_moment(C: Float[Array, "n n"], j: int) -> Float[Array, ""]:
     """Return E X_j 1(X > 0) of up to three variables."""
-    return sum(C[j, q] * _density(C, q) * probability(_given(C, q)) for q in range(len(C)))
+    terms = [C[j, q] * _density(C, q) * probability(_given(C, q)) for q in range(len(C))]
+    return functools.reduce(jnp.add, terms)
 
 
 def probability(C: Float[Array, "n n"]) -> Float[Array, ""]:

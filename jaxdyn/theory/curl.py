@@ -100,4 +100,5 @@ def _largest(function: Callable[[Array], Array], low: Array, high: Array) -> Arr
         best = jnp.argmax(function(grid))
         return grid[jnp.maximum(best - 1, 0)], grid[jnp.minimum(best + 1, GRID - 1)]
 
-    return function(sum(lax.fori_loop(0, 8, refined, (low, high))) / 2)
+    low, high = lax.fori_loop(0, 8, refined, (low, high))
+    return function((low + high) / 2)

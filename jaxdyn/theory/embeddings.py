@@ -40,8 +40,8 @@ def split_unit(
     """
     shares, scales = jnp.broadcast_arrays(jnp.asarray(shares, u.dtype), jnp.asarray(scales, u.dtype))
     check("shares", shares, lambda w: abs(w.sum() - 1) < 1e-5, "shares that add up to 1")
-    copies = jnp.tensordot(scales, u[unit], 0), jnp.tensordot(shares / scales**degree, v[unit], 0)
-    return tuple(jnp.concatenate([jnp.delete(a, unit, axis=0), b]) for a, b in zip((u, v), copies, strict=True))
+    replaced = lambda a, factors: jnp.concatenate([jnp.delete(a, unit, axis=0), jnp.tensordot(factors, a[unit], 0)])
+    return replaced(u, scales), replaced(v, shares / scales**degree)
 
 
 def append_unit(

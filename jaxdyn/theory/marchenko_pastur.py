@@ -106,7 +106,7 @@ def optimal_ridge(
     penalty = jnp.asarray(noise) ** 2 / (alpha * power)
     half = (penalty + 1 / alpha - 1) / 2
     k = half + jnp.sqrt(half**2 + penalty)
-    return penalty, power * k / (1 + k)
+    return penalty, jnp.asarray(power * k / (1 + k))
 
 
 def noise_at_threshold(time: Numbers, noise: Number = 1.0) -> Float[Array, "*times"]:

@@ -48,7 +48,7 @@ def residual(
     moved = jax.tree.map(jnp.subtract, following, current)
     before = jax.tree.map(jnp.subtract, current, previous)
     forced = jax.tree.map(lambda v, u, w: v - momentum * u + learning_rate * weight_decay * w, moved, before, current)
-    return optax.tree.vdot(generator(current), forced)
+    return jnp.asarray(optax.tree.vdot(generator(current), forced))
 
 
 def charges(

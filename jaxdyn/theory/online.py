@@ -66,7 +66,7 @@ def noise_floor(
     function (Goldt et al., 2019).
     """
     slopes = jnp.diagonal((unit or erf()).slopes(student.overlaps, len(student.readout)))
-    return learning_rate * teacher.noise**2 / 4 * jnp.sum(student.readout**2 * slopes)
+    return jnp.asarray(learning_rate * teacher.noise**2 / 4 * jnp.sum(student.readout**2 * slopes))
 
 
 def velocity(
@@ -89,9 +89,8 @@ def velocity(
         drift = learning_rate * v[:, None] * unit.drift(covariance, s, K)
         squares = unit.diffusion(covariance, s, K) + teacher.noise**2 * unit.slopes(covariance, K)
         spread = learning_rate**2 * jnp.outer(v, v) * squares
-        return Student(
-            drift[:, :K] + drift[:, :K].T + spread, drift[:, K:], readout_rate * unit.overlap(covariance)[:K] @ s
-        )
+        overlaps, readout = drift[:, :K] + drift[:, :K].T + spread, readout_rate * unit.overlap(covariance)[:K] @ s
+        return Student(overlaps, drift[:, K:], jnp.asarray(readout))
 
     return move
 
@@ -159,7 +158,7 @@ def random_start(key: Key, teacher: Teacher, readout: Float[Array, " K"], inputs
     k_normal, k_diagonal = jax.random.split(key)
     z = jax.random.normal(k_normal, (K, M + K), jnp.float32).astype(readout.dtype)
     diagonal = jnp.sqrt(chi_squared(k_diagonal, inputs - M - jnp.arange(K), (K,)).astype(readout.dtype))
-    size = scale / jnp.sqrt(inputs)
+    size = jnp.asarray(scale / jnp.sqrt(inputs))
     U, L = size * z[:, :M], size * (jnp.tril(z[:, M:], -1) + jnp.diag(diagonal))
     return Student(U @ U.T + L @ L.T, U @ root(teacher.overlaps).T, readout)
 

@@ -7,6 +7,7 @@ Weights are the list [W_1 (hidden, inputs), W_2 (outputs, hidden)], lambda is th
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -61,9 +62,10 @@ def trajectory(
 
     Raises ValueError like `solution`, and for times that do not increase.
     """
-    if not isinstance(times, jax.core.Tracer) and not (np.all(np.diff(times) > 0) and np.all(np.isfinite(times))):
+    ordered: Any = times if isinstance(times, jax.core.Tracer) else np.asarray(times)
+    if isinstance(ordered, np.ndarray) and not (np.all(np.diff(ordered) > 0) and np.all(np.isfinite(ordered))):
         raise ValueError(f"times: {times} do not increase; pass finite times >= 0 in order")
-    first, second = _checked(weights, yx, times[0])
+    first, second = _checked(weights, yx, ordered[0])
     times, first, second, yx, variance = floats(times, first, second, yx, variance)
     return _advanced(times, first, second, yx, variance)
 

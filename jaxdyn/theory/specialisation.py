@@ -26,7 +26,7 @@ class Plateau(NamedTuple):
     student: Student
     error: Float[Array, ""]
     rate: Float[Array, ""]
-    index: int
+    index: int  # pyright: ignore[reportIncompatibleMethodOverride]
 
 
 def teacher(units: int, noise: Number = 0.0) -> Teacher:
@@ -55,7 +55,8 @@ def plateau(blocks: Sequence[int]) -> Plateau:
     Q, R = 1 / (2 * B - 1), 1 / np.sqrt(B * (2 * B - 1))
     errors = B / np.pi * (np.pi / 6 - B * np.arcsin(1 / (2 * B)))
     rates = np.where(B > 1, 2 / np.pi * B * (2 * B - 1) ** -0.5 * (2 * B + 1) ** -1.5, 0)
-    student = Student(*(jnp.asarray(together * a[label][:, None], float) for a in (Q, R)), jnp.ones(len(label)))
+    within = lambda a: jnp.asarray(together * a[label][:, None], float)
+    student = Student(within(Q), within(R), jnp.ones(len(label)))
     return Plateau(student, jnp.asarray(errors.sum()), jnp.asarray(rates.max()), int(((B - 1) ** 2).sum()))
 
 

@@ -73,7 +73,8 @@ def largest_learning_rate(gradients: Gradients, batch_size: Numbers) -> Float[Ar
         stable = largest_eigenvalue(middle) < 1
         return jnp.where(stable, middle, bounds[0]), jnp.where(stable, bounds[1], middle)
 
-    return sum(lax.fori_loop(0, 60, halve, (jnp.zeros_like(h[0]), 2 / h[0]))) / 2
+    low, high = lax.fori_loop(0, 60, halve, (jnp.zeros_like(h[0]), 2 / h[0]))
+    return (low + high) / 2
 
 
 def necessary_learning_rate(gradients: Gradients, batch_size: Numbers) -> Float[Array, ""]:

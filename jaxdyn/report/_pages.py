@@ -1,0 +1,281 @@
+"""The pages: the gallery of all papers, and one of each.  Every page is one file beside its pictures."""
+
+import datetime
+import functools
+import io
+import json
+import keyword
+import re
+import shlex
+import tokenize
+from collections.abc import Collection, Mapping, Sequence
+from html import escape
+from importlib import resources
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from jaxdyn import papers
+from jaxdyn.report import _charts
+from jaxdyn.report._saved import NOT_RUN, WORDS, Saved, counts, two_digits
+
+MEANING = {
+    "refuted": "Refuted: was published and does not hold.",
+    "fails": "Fails: should hold and does not, here.",
+    "unexpected": "Unexpected: should be refuted and holds, here.",
+    "undecided": "Undecided: these results cannot judge it.",
+}
+TITLE = "jaxdyn: papers of learning dynamics, theory beside simulation"
+
+
+@functools.cache
+def asset(name: str) -> str:
+    """Return the text of a file of `assets`."""
+    return resources.files("jaxdyn.report").joinpath("assets", name).read_text(encoding="utf-8")
+
+
+def page(title: str, nav: str, body: str, scripts: Sequence[str], data: Mapping[str, Any] = {}, width: str = "") -> str:
+    """Return a page that needs no other file: `data` {id: value} becomes JSON, `scripts` are names of assets."""
+    # Inside a script the end of its element must not occur.
+    embedded = {name: json.dumps(value, separators=(",", ":")).replace("</", "<\\/") for name, value in data.items()}
+    parts = [f'<script type="application/json" id="{name}">{text}</script>' for name, text in embedded.items()]
+    parts += [f"<script>\n{asset(name)}</script>" for name in scripts]
+    style, theme = asset("style.css"), asset("theme.js")
+    return Template(asset("page.html")).substitute(
+        title=escape(title), nav=nav, body=body, scripts="\n".join(parts), style=style, theme=theme, width=width
+    )
+
+
+def gallery(all_saved: Sequence[Saved], explored: Collection[str]) -> str:
+    """Return the page of all papers, to search and to filter; those `explored` have sliders."""
+    chapters = sorted({saved.reference.chapter for saved in all_saved})
+    verdicts = {word: word for word in ("holds", "refuted", "fails", "undecided")} | {"none": "no results"}
+    select = lambda name, shown, options: (
+        f'<select name="{name}" aria-label="{shown}"><option value="">{shown}: all</option>'
+        + "".join(f'<option value="{escape(value)}">{escape(text)}</option>' for value, text in options)
+        + "</select>"
+    )
+    total = counts(verdict.word for saved in all_saved for verdict in saved.verdicts)
+    body = f"""<h1>Papers of learning dynamics, theory beside simulation</h1>
+<p class="quiet lead">Each paper is one file; its claims are judged by machine on the numbers shown here:
+{total or "none so far"}. A published statement that does not hold is <span class="refuted">refuted</span>; a claim of
+ours that does not hold <span class="fails">fails</span>.</p>
+<form id="filter" role="search">
+<input type="search" name="search" placeholder="Search ( / )" aria-label="Search" autocomplete="off">
+{select("chapter", "Chapter", [(chapter, chapter) for chapter in chapters])}
+{select("verdict", "Verdict", verdicts.items())}
+<button type="reset">Reset</button><span id="found" role="status"></span>
+</form>
+<div class="cards">
+{"".join(_card(saved, saved.name in explored) for saved in all_saved)}
+</div>
+<p id="none" class="quiet" hidden>No paper has all of this.</p>"""
+    return page(TITLE, "<strong>jaxdyn</strong>", body, ["gallery.js"])
+
+
+def paper(saved: Saved, near: Sequence[Saved | None], explored: bool) -> str:
+    """Return the page of a paper, with links to the pages before and after it, and to its sliders if it has some."""
+    ref, module = saved.reference, papers.load(saved.name)
+    source = Path(module.__file__).read_text(encoding="utf-8")
+    arxiv = f' · <a href="https://arxiv.org/abs/{ref.arxiv}">arXiv:{ref.arxiv}</a>' if ref.arxiv else ""
+    about = re.sub("`(.*?)`", r"<code>\1</code>", escape(module.__doc__.strip().partition("\n\n")[2]))
+    charts, more = _charts.charts(saved.datasets)
+    sliders = f'<p><a class="button" href="explore/{saved.name}.html">Change a number, see the theory move</a></p>'
+    results = f"""{_marks(saved)}
+<figure class="figure">
+<img src="figures/{saved.name}.png" alt="Figure of {escape(ref.title)}" width="1024" height="704">
+<figcaption>{escape(ref.summary)}. <a href="figures/{saved.name}.svg">As SVG</a></figcaption></figure>
+{sliders if explored else ""}
+<h2>Claims</h2>
+{_stale(saved, module)}{_claims(saved)}
+{_theory(charts, more)}"""
+    body = f"""<h1>{escape(ref.title)}</h1>
+<p class="quiet">{escape(ref.authors)}, {ref.year} · {escape(ref.chapter)}{arxiv}</p>
+{_trouble(saved) if saved.trouble else results}
+<h2>The system</h2>
+<p class="lead">{about}</p>
+<h2>Run it</h2>
+{_command(saved, module)}
+{_made(saved) if not saved.trouble else ""}
+<h2>The file</h2>
+<details><summary><code>jaxdyn/papers/{saved.name}.py</code>, {len(source.splitlines())} lines</summary>
+<pre class="source" tabindex="0"><code>{highlighted(source)}</code></pre></details>
+{_near(near)}"""
+    data = {"charts": charts} if charts else {}
+    scripts = [*(["chart.js"] if charts else []), "paper.js"]
+    nav = '<a href="index.html"><strong>jaxdyn</strong></a> <a href="index.html">All papers</a>'
+    return page(f"{_short(saved)} · jaxdyn", nav, body, scripts, data, "narrow")
+
+
+def highlighted(source: str) -> str:
+    """Return Python's text as HTML with comments, strings and keywords marked; as it is where it is no Python.
+
+    >>> highlighted("return 1  # one")
+    '<b class="k">return</b> 1  <i class="c"># one</i>'
+    """
+    lines, out, last = source.splitlines(keepends=True), [], (1, 0)
+
+    def text(start, end):
+        rows = lines[start[0] - 1 : end[0]]
+        if len(rows) == end[0] - start[0] + 1:
+            rows[-1] = rows[-1][: end[1]]
+        return escape("".join(rows)[start[1] :], quote=False)
+
+    try:
+        for token in tokenize.generate_tokens(io.StringIO(source).readline):
+            kind = {tokenize.COMMENT: "c", tokenize.STRING: "s"}.get(token.type, "")
+            kind = "k" if token.type == tokenize.NAME and keyword.iskeyword(token.string) else kind
+            if kind:
+                tag = {"c": "i", "s": "span", "k": "b"}[kind]
+                out += [text(last, token.start), f'<{tag} class="{kind}">{text(token.start, token.end)}</{tag}>']
+                last = token.end
+    except (tokenize.TokenError, SyntaxError):
+        return escape(source, quote=False)
+    return "".join(out) + text(last, (len(lines) + 1, 0))
+
+
+def _card(saved, explored):
+    ref = saved.reference
+    words = {verdict.word for verdict in saved.verdicts}
+    verdicts = " ".join(sorted(words | ({"fails"} if "unexpected" in words else set()) or {"none"}))
+    sliders = f' · <a href="explore/{saved.name}.html">sliders</a>' if explored else ""
+    if saved.trouble:
+        picture = f'<div class="blank">{escape(saved.trouble)}</div>'
+        foot = f"<code>jaxdyn run {saved.name}</code>"
+    else:
+        alt = f"{escape(_short(saved))}: thumbnail of the figure"
+        picture = f'<img src="figures/{saved.name}.webp" width="480" height="330" loading="lazy" alt="{alt}">'
+        foot = f'<span class="quiet">{_cost(saved)}</span>'
+    marked = f'data-chapter="{escape(ref.chapter)}" data-verdicts="{verdicts}" data-words="{saved.name}"'
+    return f"""<article class="card" {marked}>
+{picture}
+<div class="about"><h2><a href="{saved.name}.html">{escape(_short(saved))}</a></h2>
+<p class="quiet">{escape(ref.authors)}, {ref.year}</p>
+<p>{escape(ref.summary.partition(": ")[2])}</p>
+<div class="foot"><span class="quiet">{escape(ref.chapter)}{sliders}</span>{foot}</div>
+{_marks(saved)}</div></article>
+"""
+
+
+def _marks(saved):
+    """Return the verdicts as a row of marks, and counted in words."""
+    row = "".join(f'<i class="{verdict.word}"></i>' for verdict in saved.verdicts)
+    said = counts(verdict.word for verdict in saved.verdicts).split(", ")
+    word = {**{word: word for word in WORDS}, "hold": "holds", "fail": "fails"}
+    text = "".join(f'<span class="{word[part.split()[1]]}">{part}</span>' for part in said if part)
+    return f'<div class="marks" aria-hidden="true">{row}</div><p class="counts">{text}</p>' if row else ""
+
+
+def _claims(saved):
+    rows = "".join(
+        f'<tr data-verdict="{v.word}"><td class="verdict {v.word}">{v.word}</td>'
+        f'<td class="statement">{escape(v.statement)}</td>'
+        f'<td class="number">{number(v.error)}</td><td class="number">&lt; {number(v.below)}</td></tr>\n'
+        for v in saved.verdicts
+    )
+    head = '<th>verdict</th><th>statement</th><th class="number">error</th><th class="number">to hold</th>'
+    said = " ".join(text for word, text in MEANING.items() if word in {verdict.word for verdict in saved.verdicts})
+    table = f'<table class="claims"><thead><tr>{head}</tr></thead><tbody>\n{rows}</tbody></table>'
+    return f'{table}\n<p class="quiet">{said}</p>'
+
+
+def number(value: float) -> str:
+    """Return a number to three digits, with a power of ten where that is shorter.
+
+    >>> number(3.21e-7), number(0.02), number(float("nan"))
+    ('3.21·10<sup>−7</sup>', '0.02', 'none')
+    """
+    if value != value:
+        return "none"
+    digits, _, exponent = f"{value:.3g}".replace("-", "−").replace("inf", "∞").partition("e")
+    return f"{digits}·10<sup>{exponent[0].strip('+')}{exponent[1:].lstrip('0')}</sup>" if exponent else digits
+
+
+def _theory(charts, more):
+    if not charts:
+        return ""
+    groups = dict.fromkeys(chart["group"] for chart in charts)
+    options = "".join(
+        f'<optgroup label="{escape(group)}">'
+        + "".join(
+            f'<option value="{i}">{escape(chart["view"])}</option>'
+            for i, chart in enumerate(charts)
+            if chart["group"] == group
+        )
+        + "</optgroup>"
+        for group in groups
+    )
+    left = f'<p class="quiet">{more} more are in the results.</p>' if more else ""
+    return f"""<h2>Theory beside simulation</h2>
+<div class="choice"><label for="pair" class="quiet">Shown</label><select id="pair">{options}</select></div>
+<div id="chart"></div>
+<p class="quiet">Points are the simulation, means over seeds with standard errors where there are seeds; lines are
+theory, also for runs to which it is not meant to apply: the claims say where it holds.</p>{left}"""
+
+
+def _command(saved, module):
+    words, size = ["jaxdyn", "run", saved.name], saved.made.get("size", "quick")
+    if size != "quick":
+        words += ["--size", size]
+    for option, value in saved.made.get("options", {}).items():
+        usual = module.SIZES.get(size, {}).get(option)
+        if value == (list(usual) if isinstance(usual, tuple) else usual):
+            continue
+        # A truth is a flag of its own.
+        values = value if isinstance(value, list) else [] if isinstance(value, bool) else [value]
+        words += [f"--{'no-' if value is False else ''}{option.replace('_', '-')}", *map(str, values)]
+    code = escape(shlex.join(words))
+    return f'<div class="command"><code>{code}</code><button type="button" class="copy">Copy</button></div>'
+
+
+def _made(saved):
+    made, git = saved.made, saved.made.get("git") or {}
+    when = datetime.datetime.fromisoformat(made["started"]).strftime("%Y-%m-%d %H:%M UTC")
+    commit = f"{git['commit'][:12]}{', with changes' if git['dirty'] else ''}" if git else ""
+    options = ", ".join(
+        f"{name} {' '.join(map(str, v)) if isinstance(v, list) else v}" for name, v in made["options"].items()
+    )
+    rows = {
+        "size": made["size"] + ("" if made["default"] else ", with own options"),
+        "options": options,
+        "cost": _cost(saved) + (f", {made['wall_seconds']:.3g} s of wall time" if made["wall_seconds"] else ""),
+        "finished": when,
+        "on": made["device"],
+        "versions": ", ".join(f"{name} {version}" for name, version in made["versions"].items()),
+        "commit": commit,
+    }
+    shown = "".join(f"<dt>{name}</dt><dd>{escape(text)}</dd>" for name, text in rows.items() if text)
+    return f'<h2>How it was made</h2>\n<dl class="made">{shown}</dl>'
+
+
+def _cost(saved):
+    made, stored = saved.made, " with stored runs" if saved.made["reused"] else ""
+    seconds, own = made["cpu_seconds"], "" if made["default"] else ", own options"
+    return f"{made['size']}{own}: " + (
+        "cost not recorded" if seconds is None else f"{two_digits(seconds)} CPU-s{stored}"
+    )
+
+
+def _trouble(saved):
+    again = f"<code>jaxdyn run {saved.name}</code>"
+    said = "has not been run yet" if saved.trouble == NOT_RUN else f"has {escape(saved.trouble)}"
+    return f'<div class="note"><p>This paper {said}. {again} makes its figure, numbers and verdicts.</p></div>'
+
+
+def _stale(saved, module):
+    if [verdict.statement for verdict in saved.verdicts] == [claim.statement for claim in module.CLAIMS]:
+        return ""
+    again = f"<code>jaxdyn verify {saved.name}</code>"
+    return f'<div class="note"><p>The claims have changed since these were judged: {again} judges them again.</p></div>'
+
+
+def _near(near):
+    links = [
+        f'<a rel="{rel}" href="{saved.name}.html">{escape(_short(saved))}</a>' if saved else "<span></span>"
+        for rel, saved in zip(("prev", "next"), near, strict=True)
+    ]
+    return f'<nav class="near" aria-label="Papers before and after">{"".join(links)}</nav>'
+
+
+def _short(saved):
+    return saved.reference.summary.partition(": ")[0] or saved.reference.title
