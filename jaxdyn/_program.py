@@ -84,11 +84,17 @@ def build(job: Job, fixed: dict[str, Any]) -> tuple[Callable, dict[str, Any], di
     return call, data, notes
 
 
+def _numpy_generator():
+    """Return the state of numpy's global generator, which drawing changes."""
+    _, numbers, position, *_ = np.random.get_state()
+    return numbers, position
+
+
 def trace(job: Job, fixed: dict[str, Any], columns: list[np.ndarray], runs: int) -> Program:
     """Trace and lower the program of one static cell for blocks of so many runs."""
     call, data, notes = build(job, fixed)
     shape = lambda dtype: jax.ShapeDtypeStruct((runs,), dtype)
-    drawn = np.random.get_state()[1:3]
+    drawn = _numpy_generator()
     try:
         traced = jax.jit(call, compiler_options=compiler_options()).trace(
             shape(np.uint32), tuple(shape(traced_dtype(v)) for v in columns), data
@@ -105,7 +111,7 @@ def trace(job: Job, fixed: dict[str, Any], columns: list[np.ndarray], runs: int)
             f"axes: {culprit!r} must be known while the program is compiled (it sets a shape or steers Python); "
             f"move it to static={{{culprit!r}: [...]}}"
         ) from error
-    if not all(map(np.array_equal, drawn, np.random.get_state()[1:3])):
+    if not all(map(np.array_equal, drawn, _numpy_generator())):
         raise ValueError(
             f"experiment: {name_of(job.experiment)} draws from np.random while it is compiled, once for all runs; "
             "draw by jax.random from its key"

@@ -49,10 +49,10 @@ def canvas(width: float = 6.4, height: float = 3.2) -> "matplotlib.figure.Figure
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
+        from matplotlib.layout_engine import ConstrainedLayoutEngine
     except ImportError as error:
         raise ImportError("animations need matplotlib: pip install jaxdyn[plot]") from error
-    figure = Figure(figsize=(width, height), dpi=100, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)
+    figure = Figure(figsize=(width, height), dpi=100, layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08))
     FigureCanvasAgg(figure)
     return figure
 
@@ -85,7 +85,7 @@ def save(animation: Animation, path: Path) -> None:
     some = [picture(last * share // 6) for share in range(1, 7)]
     wide = Image.fromarray(np.concatenate([np.asarray(one) for one in some], 1))
     palette = wide.quantize(PALETTE - GREYS, Image.Quantize.MAXCOVERAGE)
-    colours = np.reshape(palette.getpalette(), (-1, 3))[: PALETTE - GREYS]
+    colours = np.reshape(palette.getpalette() or [], (-1, 3))[: PALETTE - GREYS]
     colours = np.concatenate([colours, np.linspace(0, 255, GREYS).round()[:, None].repeat(3, 1)]).astype(int)
     # What is nearly white must not be taken for it.
     colours[colours.min(1) > 240] = 255

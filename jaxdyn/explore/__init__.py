@@ -98,7 +98,7 @@ def draw(
 
     axes = new_axes() if axes is None else axes
     shown = curves.sel(json.loads(curves.attrs["default"]) | values)
-    names = [curve for curve in shown.data_vars if curve != "x"]
+    names = [str(curve) for curve in shown.data_vars if curve != "x"]
     for curve, colour in zip(names, COLOURS, strict=False):
         axes.plot(shown["x"], shown[curve], color=colour, label=curve)
         for run in runs:

@@ -91,6 +91,7 @@ def _views(key, dataset, name):
 def _chart(s, p, error, *, x, hue, shared):
     """Return one chart: `xs`, and curves with points [index in x, mean, standard error] and theory along x."""
     xs, curves, seen = [], [], {}
+    index, ticks, theory = 0, [], []
     entries = [{}] if hue is None else [{hue: i} for i in _few(s.sizes[hue], HUES)]
     names = ["theory and simulation"] if hue is None else [_labels(s, hue)[where[hue]] for where in entries]
     for colour, (where, name) in enumerate(zip(entries, names, strict=True)):
@@ -108,12 +109,13 @@ def _chart(s, p, error, *, x, hue, shared):
         points = [[int(i), *([m] if e is None else [m, e])] for i, m, e in zip(few, mean, sem, strict=True)]
         points = [point for point in points if point[1] is not None]
         curve = {"name": name, "colour": colour, "x": index, "points": points}
+        theory = numbers(line.values[order])
         if not shared:
-            curve["theory"] = numbers(line.values[order])
+            curve["theory"] = theory
         curves.append(curve)
     if shared:
         # The theory is the same for all: one line, in the colour of text.
-        curves.append({"name": "theory", "colour": -1, "x": index, "theory": numbers(line.values[order])})
+        curves.append({"name": "theory", "colour": -1, "x": index, "theory": theory})
     values = [v for c in curves for v in [*c.get("theory", []), *(q[1] for q in c.get("points", []))] if v is not None]
     if not any(c.get("points") for c in curves):
         return None

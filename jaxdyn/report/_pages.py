@@ -2,6 +2,7 @@
 
 import datetime
 import functools
+import inspect
 import io
 import json
 import keyword
@@ -11,7 +12,6 @@ import tokenize
 from collections.abc import Collection, Mapping, Sequence
 from html import escape
 from importlib import resources
-from pathlib import Path
 from string import Template
 from typing import Any
 
@@ -76,9 +76,9 @@ ours that does not hold <span class="fails">fails</span>.</p>
 def paper(saved: Saved, near: Sequence[Saved | None], explored: bool) -> str:
     """Return the page of a paper, with links to the pages before and after it, and to its sliders if it has some."""
     ref, module = saved.reference, papers.load(saved.name)
-    source = Path(module.__file__).read_text(encoding="utf-8")
+    source = inspect.getsource(module)
     arxiv = f' · <a href="https://arxiv.org/abs/{ref.arxiv}">arXiv:{ref.arxiv}</a>' if ref.arxiv else ""
-    about = re.sub("`(.*?)`", r"<code>\1</code>", escape(module.__doc__.strip().partition("\n\n")[2]))
+    about = re.sub("`(.*?)`", r"<code>\1</code>", escape((module.__doc__ or "").strip().partition("\n\n")[2]))
     charts, more = _charts.charts(saved.datasets)
     sliders = f'<p><a class="button" href="explore/{saved.name}.html">Change a number, see the theory move</a></p>'
     results = f"""{_marks(saved)}
