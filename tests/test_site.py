@@ -90,6 +90,9 @@ def test_the_gallery_is_searched_and_filtered(visit):
     assert shown(page) == ["pezeshki2021"]
     assert page.locator("#found").inner_text() == f"1 of {len(papers.names())} papers"
     page.keyboard.press("Escape")
+    page.select_option("[name=theory]", "selfdistillation")
+    assert shown(page) == ["tian2021", "littwin2024"]
+    page.select_option("[name=theory]", "")
     page.select_option("[name=chapter]", "kernels")
     assert shown(page) == [name for name in names if papers.load(name).REFERENCE.chapter == "kernels"]
     page.click("text=Reset")

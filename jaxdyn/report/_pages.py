@@ -49,6 +49,7 @@ def page(title: str, nav: str, body: str, scripts: Sequence[str], data: Mapping[
 def gallery(all_saved: Sequence[Saved], explored: Collection[str]) -> str:
     """Return the page of all papers, to search and to filter; those `explored` have sliders."""
     chapters = sorted({saved.reference.chapter for saved in all_saved})
+    theories = sorted({name for saved in all_saved for name in _theories(saved)})
     verdicts = {word: word for word in ("holds", "refuted", "fails", "undecided")} | {"none": "no results"}
     select = lambda name, shown, options: (
         f'<select name="{name}" aria-label="{shown}"><option value="">{shown}: all</option>'
@@ -63,6 +64,7 @@ ours that does not hold <span class="fails">fails</span>.</p>
 <form id="filter" role="search">
 <input type="search" name="search" placeholder="Search ( / )" aria-label="Search" autocomplete="off">
 {select("chapter", "Chapter", [(chapter, chapter) for chapter in chapters])}
+{select("theory", "Theory", [(name, name.replace("_", " ")) for name in theories])}
 {select("verdict", "Verdict", verdicts.items())}
 <button type="reset">Reset</button><span id="found" role="status"></span>
 </form>
@@ -134,6 +136,14 @@ def highlighted(source: str) -> str:
     return "".join(out) + text(last, (len(lines) + 1, 0))
 
 
+def _theories(saved):
+    """Return the modules of `theory` that a paper's file takes something from, and "kernels" for infinite width."""
+    found = vars(papers.load(saved.name)).values()
+    taken = [getattr(value, "__module__", getattr(value, "__name__", "")) for value in found]
+    parts = [str(name).split(".") for name in taken if str(name).startswith(("jaxdyn.theory.", "jaxdyn.kernels"))]
+    return sorted({"kernels" if part[1] == "kernels" else part[2] for part in parts})
+
+
 def _card(saved, explored):
     ref = saved.reference
     words = {verdict.word for verdict in saved.verdicts}
@@ -147,6 +157,7 @@ def _card(saved, explored):
         picture = f'<img src="figures/{saved.name}.webp" width="480" height="330" loading="lazy" alt="{alt}">'
         foot = f'<span class="quiet">{_cost(saved)}</span>'
     marked = f'data-chapter="{escape(ref.chapter)}" data-verdicts="{verdicts}" data-words="{saved.name}"'
+    marked += f' data-theories="{" ".join(_theories(saved))}"'
     return f"""<article class="card" {marked}>
 {picture}
 <div class="about"><h2><a href="{saved.name}.html">{escape(_short(saved))}</a></h2>

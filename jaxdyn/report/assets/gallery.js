@@ -1,15 +1,16 @@
 "use strict";
-// Show the cards that have all the words of the search, the chapter and the verdict.
+// Show the cards that have all the words of the search, the chapter, the theory and the verdict.
 (() => {
   const form = document.getElementById("filter"), cards = [...document.querySelectorAll(".card")];
   const plain = text => text.toLowerCase().normalize("NFD").replace(/[\u0300-\u036f]/g, "");
-  const texts = cards.map(card => plain(card.textContent + " " + card.dataset.words));
+  const texts = cards.map(card => plain(card.textContent + " " + card.dataset.words + " " + card.dataset.theories));
   const apply = () => {
     const words = plain(form.search.value).split(/\s+/).filter(Boolean);
     let number = 0;
     cards.forEach((card, i) => {
       const fits = words.every(word => texts[i].includes(word))
         && (!form.chapter.value || card.dataset.chapter === form.chapter.value)
+        && (!form.theory.value || card.dataset.theories.split(" ").includes(form.theory.value))
         && (!form.verdict.value || card.dataset.verdicts.split(" ").includes(form.verdict.value));
       card.hidden = !fits;
       number += fits;
@@ -21,7 +22,7 @@
   form.onsubmit = event => event.preventDefault();
   form.onreset = event => {
     event.preventDefault();
-    for (const field of [form.search, form.chapter, form.verdict]) field.value = "";
+    for (const field of [form.search, form.chapter, form.theory, form.verdict]) field.value = "";
     apply();
   };
   // Back from a paper the browser has filled the fields again.
