@@ -1,10 +1,13 @@
-"""What a sweep costs: 1000 runs of a small network, by `jaxdyn.sweep` and by what one would write without it.
+"""What a sweep costs: 1000 runs of a small network, by `jaxdyn.sweep` and by what one would write
+without it.
 
-10 learning rates x 10 initial scales x 10 seeds; an 8-16-1 tanh network on 64 samples, momentum SGD for 2,000 steps,
-the loss and the singular values recorded at 29 times.  Each contestant has its own process, pinned to one core, and the
-processes take turns, so that other work on the machine hits all alike; medians are printed as tables in Markdown.
+10 learning rates x 10 initial scales x 10 seeds; an 8-16-1 tanh network on 64 samples, momentum SGD
+for 2,000 steps, the loss and the singular values recorded at 29 times.  Each contestant has its own
+process, pinned to one core, and the processes take turns, so that other work on the machine hits
+all alike; medians are printed as tables in Markdown.
 
-    python benchmarks/sweep.py --torch OTHER_VENV/bin/python      # without --torch the two of PyTorch are left out
+    python benchmarks/sweep.py --torch OTHER_VENV/bin/python      # without --torch the two of
+    PyTorch are left out
 """
 
 import argparse
@@ -23,9 +26,15 @@ from pathlib import Path
 
 import numpy as np
 
-RATES, SCALES, SEEDS = np.linspace(0.01, 0.1, 10), np.linspace(0.5, 2.0, 10), 10
-SAMPLES, INPUTS, WIDTH, MOMENTUM = 64, 8, 16, 0.9
-# The matrix products of a step: forwards, and backwards to the weights of each layer and to the hidden units.
+RATES = np.linspace(0.01, 0.1, 10)
+SCALES = np.linspace(0.5, 2.0, 10)
+SEEDS = 10
+SAMPLES = 64
+INPUTS = 8
+WIDTH = 16
+MOMENTUM = 0.9
+# The matrix products of a step: forwards, and backwards to the weights of each layer and to the
+# hidden units.
 FLOPS_PER_STEP = 2 * SAMPLES * WIDTH * (2 * INPUTS + 3)
 ONE_THREAD = {
     "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false",
@@ -38,9 +47,13 @@ ONE_THREAD = {
 
 
 def runs():
-    """Return the seeds, rates and scales of the 1000 runs, in the order of the sweep's dimensions."""
+    """Return the seeds, rates and scales of the 1000 runs, in the order of the sweep's
+    dimensions."""
     columns = np.meshgrid(np.arange(SEEDS), RATES, SCALES, indexing="ij")
-    return [a.ravel().astype(t) for a, t in zip(columns, (np.uint32, np.float32, np.float32), strict=True)]
+    return [
+        a.ravel().astype(t)
+        for a, t in zip(columns, (np.uint32, np.float32, np.float32), strict=True)
+    ]
 
 
 def recording_times(steps, points=30):
@@ -50,7 +63,8 @@ def recording_times(steps, points=30):
 
 def clocked(function):
     """Return a call's value, CPU seconds and wall seconds."""
-    cpu, wall = time.process_time(), time.perf_counter()
+    cpu = time.process_time()
+    wall = time.perf_counter()
     value = function()
     return value, time.process_time() - cpu, time.perf_counter() - wall
 
@@ -59,7 +73,8 @@ def clocked(function):
 
 
 def run_key(seed):
-    """Return `jaxdyn.run_key(seed)`, written out: importing jaxdyn would size XLA's threads for the others too."""
+    """Return `jaxdyn.run_key(seed)`, written out: importing jaxdyn would size XLA's threads for the
+    others too."""
     import jax
 
     return jax.random.fold_in(jax.random.key(0x73776570), seed)
@@ -81,13 +96,18 @@ def loss(params, batch):
     import jax.numpy as jnp
 
     x, y = batch
-    return jnp.mean((jnp.tanh(x @ params["w1"] + params["b1"]) @ params["w2"] + params["b2"] - y) ** 2)
+    return jnp.mean(
+        (jnp.tanh(x @ params["w1"] + params["b1"]) @ params["w2"] + params["b2"] - y) ** 2
+    )
 
 
 def observed(params, batch):
     import jax.numpy as jnp
 
-    return {"loss": loss(params, batch), "singular_values": jnp.linalg.svd(params["w1"], compute_uv=False)}
+    return {
+        "loss": loss(params, batch),
+        "singular_values": jnp.linalg.svd(params["w1"], compute_uv=False),
+    }
 
 
 def simulate(key, *, learning_rate, init_scale, steps):
@@ -118,7 +138,8 @@ def update(carry, batch, rate):
 
 
 def hand(seed, rate, scale, steps):
-    """The same run as one would write it for this case alone: a loop nested in a scan over the recordings."""
+    """The same run as one would write it for this case alone: a loop nested in a scan over the
+    recordings."""
     import jax
     import jax.numpy as jnp
 
@@ -133,10 +154,12 @@ def hand(seed, rate, scale, steps):
 
 
 def by_jaxdyn(steps, _):
-    """Clock the call of `sweep`; what it does before and after its blocks, such as compiling, is the set-up."""
+    """Clock the call of `sweep`; what it does before and after its blocks, such as compiling, is
+    the set-up."""
     import jaxdyn as jd
 
-    module, spent = sys.modules["jaxdyn.sweep"], {}
+    module = sys.modules["jaxdyn.sweep"]
+    spent = {}
     blocks = module._run
 
     def clocked_blocks(*args):
@@ -159,7 +182,11 @@ def by_hand(steps, _, block):
     import jax
 
     columns = runs()
-    one = jax.vmap(functools.partial(hand, steps=steps)) if block else functools.partial(hand, steps=steps)
+    one = (
+        jax.vmap(functools.partial(hand, steps=steps))
+        if block
+        else functools.partial(hand, steps=steps)
+    )
     width = block or 1
     pieces = [slice(i, i + width) if block else i for i in range(0, len(columns[0]), width)]
     pieces = pieces if block else pieces[:: SHARE["sequential"]]
@@ -168,7 +195,9 @@ def by_hand(steps, _, block):
         jax.clear_caches()
         arguments = [[c[piece] for c in columns] for piece in pieces]
         program, setup, _ = clocked(lambda: jax.jit(one).lower(*arguments[0]).compile())
-        results, cpu, wall = clocked(lambda: [jax.tree.map(np.asarray, program(*a)) for a in arguments])
+        results, cpu, wall = clocked(
+            lambda: [jax.tree.map(np.asarray, program(*a)) for a in arguments]
+        )
         losses = np.array([r["loss"] for r in results]).reshape(len(pieces) * width, -1)
         return losses, cpu, wall, setup
 
@@ -181,7 +210,8 @@ def by_steps(steps, _):
     import jax.numpy as jnp
 
     columns = [c[:: SHARE["steps"]] for c in runs()]
-    step, watch = jax.jit(update), jax.jit(observed)
+    step = jax.jit(update)
+    watch = jax.jit(observed)
 
     @jax.jit
     def begin(seed, rate, scale):
@@ -189,7 +219,9 @@ def by_steps(steps, _):
         return (params, jax.tree.map(jnp.zeros_like, params)), (x, y), rate
 
     def one_run(*numbers):
-        (carry, batch, rate), time, losses = begin(*numbers), 0, []
+        (carry, batch, rate) = begin(*numbers)
+        time = 0
+        losses = []
         for stop in recording_times(steps):
             for _ in range(time, stop):
                 carry = step(carry, batch, rate)
@@ -204,25 +236,31 @@ def by_steps(steps, _):
     def once():
         jax.clear_caches()
         setup = clocked(compiled)[1]
-        losses, cpu, wall = clocked(lambda: np.array([one_run(*numbers) for numbers in zip(*columns, strict=True)]))
+        losses, cpu, wall = clocked(
+            lambda: np.array([one_run(*numbers) for numbers in zip(*columns, strict=True)])
+        )
         return losses, cpu, wall, setup
 
     return once
 
 
 def prepare(_, folder):
-    """Write the data and initial networks of all runs for PyTorch, and measure the machine's matrix product."""
+    """Write the data and initial networks of all runs for PyTorch, and measure the machine's matrix
+    product."""
     import jax
     import jax.numpy as jnp
 
     seeds, _, scales = runs()
     params, x, y = jax.jit(jax.vmap(lambda seed, scale: start(run_key(seed), scale)))(seeds, scales)
     np.savez(folder / "inputs.npz", x=x, y=y, **params)
-    matrix, product = jnp.ones((1024, 1024)), jax.jit(jnp.matmul)
+    matrix = jnp.ones((1024, 1024))
+    product = jax.jit(jnp.matmul)
     jax.block_until_ready(product(matrix, matrix))
 
     def once():
-        seconds = min(clocked(lambda: jax.block_until_ready(product(matrix, matrix)))[1] for _ in range(10))
+        seconds = min(
+            clocked(lambda: jax.block_until_ready(product(matrix, matrix)))[1] for _ in range(10)
+        )
         return None, seconds, seconds, 0.0
 
     return once
@@ -235,7 +273,10 @@ def torch_inputs(folder, share):
     import torch
 
     torch.set_num_threads(1)
-    arrays = {name: torch.from_numpy(a[::share].copy()) for name, a in np.load(folder / "inputs.npz").items()}
+    arrays = {
+        name: torch.from_numpy(a[::share].copy())
+        for name, a in np.load(folder / "inputs.npz").items()
+    }
     return arrays, torch.from_numpy(runs()[1][::share].copy())
 
 
@@ -244,21 +285,30 @@ def by_torch_func(steps, folder):
     import torch
 
     arrays, rates = torch_inputs(folder, 1)
-    x, y = arrays.pop("x"), arrays.pop("y")
+    x = arrays.pop("x")
+    y = arrays.pop("y")
 
     def loss(params, x, y):
-        return ((torch.tanh(x @ params["w1"] + params["b1"]) @ params["w2"] + params["b2"] - y) ** 2).mean()
+        return (
+            (torch.tanh(x @ params["w1"] + params["b1"]) @ params["w2"] + params["b2"] - y) ** 2
+        ).mean()
 
-    gradients, losses = torch.func.vmap(torch.func.grad(loss)), torch.func.vmap(loss)
+    gradients = torch.func.vmap(torch.func.grad(loss))
+    losses = torch.func.vmap(loss)
 
     def all_runs():
-        params, memory = arrays, {name: torch.zeros_like(a) for name, a in arrays.items()}
-        time, records = 0, []
+        params = arrays
+        memory = {name: torch.zeros_like(a) for name, a in arrays.items()}
+        time = 0
+        records = []
         for stop in recording_times(steps // SHARE["torch.func"], 2):
             for _ in range(time, stop):
                 updates = gradients(params, x, y)
                 memory = {name: MOMENTUM * m + updates[name] for name, m in memory.items()}
-                params = {n: p - rates.view(-1, *[1] * (p.ndim - 1)) * memory[n] for n, p in params.items()}
+                params = {
+                    n: p - rates.view(-1, *[1] * (p.ndim - 1)) * memory[n]
+                    for n, p in params.items()
+                }
             time = stop
             records.append((losses(params, x, y), torch.linalg.svdvals(params["w1"]))[0])
         return torch.stack(records, 1).numpy()
@@ -277,8 +327,11 @@ def by_torch_eager(steps, folder):
     arrays, rates = torch_inputs(folder, SHARE["eager"])
 
     def one_run(i):
-        net = torch.nn.Sequential(torch.nn.Linear(INPUTS, WIDTH), torch.nn.Tanh(), torch.nn.Linear(WIDTH, 1))
-        first, second = net[0], net[2]
+        net = torch.nn.Sequential(
+            torch.nn.Linear(INPUTS, WIDTH), torch.nn.Tanh(), torch.nn.Linear(WIDTH, 1)
+        )
+        first = net[0]
+        second = net[2]
         with torch.no_grad():
             for parameter, name in (
                 (first.weight, "w1"),
@@ -287,9 +340,11 @@ def by_torch_eager(steps, folder):
                 (second.bias, "b2"),
             ):
                 parameter.copy_(arrays[name][i].T if parameter.ndim == 2 else arrays[name][i])
-        x, y = arrays["x"][i], arrays["y"][i]
+        x = arrays["x"][i]
+        y = arrays["y"][i]
         optimizer = torch.optim.SGD(net.parameters(), lr=float(rates[i]), momentum=MOMENTUM)
-        time, records = 0, []
+        time = 0
+        records = []
         for stop in recording_times(steps):
             for _ in range(time, stop):
                 optimizer.zero_grad()
@@ -297,7 +352,9 @@ def by_torch_eager(steps, folder):
                 optimizer.step()
             time = stop
             with torch.no_grad():
-                records.append((float(((net(x) - y) ** 2).mean()), torch.linalg.svdvals(first.weight))[0])
+                records.append(
+                    (float(((net(x) - y) ** 2).mean()), torch.linalg.svdvals(first.weight))[0]
+                )
         return records
 
     def once():
@@ -343,15 +400,20 @@ def serve(name, steps, folder):
         if losses is not None:
             np.save(folder / f"{name}.npy", losses)
         # Linux counts in KiB, macOS in bytes.
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << (20 if sys.platform == "darwin" else 10))
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
+            1 << (20 if sys.platform == "darwin" else 10)
+        )
         print(json.dumps({"cpu": cpu, "wall": wall, "setup": setup, "peak": peak}), flush=True)
 
 
 @contextlib.contextmanager
 def contestant(name, steps, folder, python):
-    """Start a contestant's process; yield a function that lets it run once and returns what it measured."""
+    """Start a contestant's process; yield a function that lets it run once and returns what it
+    measured."""
     command = [python, __file__, "--serve", name, "--steps", str(steps), "--folder", str(folder)]
-    with subprocess.Popen(command, stdin=-1, stdout=-1, text=True, env=os.environ | ONE_THREAD) as process:
+    with subprocess.Popen(
+        command, stdin=-1, stdout=-1, text=True, env=os.environ | ONE_THREAD
+    ) as process:
 
         def measure():
             process.stdin.write("run\n")
@@ -368,10 +430,18 @@ def contestant(name, steps, folder, python):
 def contest(names, steps, folder, torch, repeats):
     """Return the medians of each contestant's measurements, one round after another."""
     with contextlib.ExitStack() as stack:
-        pythons = {name: torch if name in ("torch.func", "eager") else sys.executable for name in names}
-        measures = {n: stack.enter_context(contestant(n, steps, folder, python)) for n, python in pythons.items()}
+        pythons = {
+            name: torch if name in ("torch.func", "eager") else sys.executable for name in names
+        }
+        measures = {
+            n: stack.enter_context(contestant(n, steps, folder, python))
+            for n, python in pythons.items()
+        }
         rounds = [{name: measure() for name, measure in measures.items()} for _ in range(repeats)]
-    medians = {n: {key: statistics.median(r[n][key] for r in rounds) for key in rounds[0][n]} for n in names}
+    medians = {
+        n: {key: statistics.median(r[n][key] for r in rounds) for key in rounds[0][n]}
+        for n in names
+    }
     return {n: m | {"first_peak": rounds[0][n]["peak"]} for n, m in medians.items()}
 
 
@@ -382,21 +452,26 @@ def factor(name, steps):
 
 
 def differences(names, steps, folder):
-    """Return each contestant's relative difference from the hand-written losses: the largest early, the median late."""
-    reference, at = np.load(folder / "hand 50.npy"), recording_times(steps)
+    """Return each contestant's relative difference from the hand-written losses: the largest early,
+    the median late."""
+    reference = np.load(folder / "hand 50.npy")
+    at = recording_times(steps)
     for name in names:
         losses = np.load(folder / f"{name}.npy")
         own = recording_times(steps // SHARE[name], 2) if name == "torch.func" else at
         rows = slice(None, None, 1 if name == "torch.func" else SHARE.get(name, 1))
         common = np.intersect1d(own, at)
-        theirs, ours = losses[:, np.isin(own, common)], reference[rows][:, np.isin(at, common)]
+        theirs = losses[:, np.isin(own, common)]
+        ours = reference[rows][:, np.isin(at, common)]
         relative = abs(theirs - ours) / ours
         yield name, relative[:, common <= 10].max(), np.median(relative[:, -1])
 
 
 def version(python, package):
     code = f"import importlib.metadata as m; print(m.version('{package}'))"
-    return subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run(
+        [python, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.strip()
 
 
 def processor():
@@ -407,7 +482,9 @@ def processor():
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--torch", help="the Python of an environment with PyTorch")
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--repeats", type=int, default=5)
@@ -417,17 +494,25 @@ def main():
     if options.serve:
         return serve(options.serve, options.steps, options.folder)
     options.load = os.getloadavg()[0]
-    names = [n for n in CONTESTANTS if n != "prepare" and (options.torch or n not in ("torch.func", "eager"))]
+    names = [
+        n
+        for n in CONTESTANTS
+        if n != "prepare" and (options.torch or n not in ("torch.func", "eager"))
+    ]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         product = contest(["prepare"], options.steps, folder, None, 1)["prepare"]["cpu"]
         medians = contest(names, options.steps, folder, options.torch, options.repeats)
-        print("Losses relative to the hand-written ones: the largest difference to step 10, the median at the end\n")
+        print(
+            "Losses relative to the hand-written ones: the largest difference to step 10, the median at the end\n"
+        )
         for name, early, late in differences(names, options.steps, folder):
             print(f"- {LABELS.get(name, name)}: {early:.1e}, {late:.1e}")
             if early > 1e-4:
                 raise SystemExit(f"{name}: computes something else")
-        if not np.array_equal(*(np.load(folder / f"{name}.npy") for name in ("jaxdyn", "jaxdyn, all cores"))):
+        if not np.array_equal(
+            *(np.load(folder / f"{name}.npy") for name in ("jaxdyn", "jaxdyn, all cores"))
+        ):
             raise SystemExit("jaxdyn: the number of cores changes its bits")
         print("\nOn one core and on all, `jaxdyn.sweep` computes the same bits.\n")
         peak = contest(["jaxdyn"], 4 * options.steps, folder, None, 1)["jaxdyn"]["peak"]
@@ -437,29 +522,44 @@ def main():
 
 def report(options, medians, product, long_peak):
     """Print the tables."""
-    count, ours = len(runs()[0]), medians["jaxdyn"]
+    count = len(runs()[0])
+    ours = medians["jaxdyn"]
     best = min(HANDS, key=lambda name: medians[name]["cpu"])
     cost = {name: m["cpu"] * factor(name, options.steps) for name, m in medians.items()}
     packages = [(sys.executable, p) for p in ("jax", "jaxlib", "numpy", "optax")]
     packages += [(options.torch, "torch")] if options.torch else []
     versions = ", ".join(f"{package} {version(python, package)}" for python, package in packages)
-    print(f"{count} runs of {options.steps} steps, medians of {options.repeats}, one core of {processor()} ", end="")
-    print(f"({os.cpu_count()} cores, load {options.load:.1f} before); Python {platform.python_version()}, {versions}.")
+    print(
+        f"{count} runs of {options.steps} steps, medians of {options.repeats}, one core of {processor()} ",
+        end="",
+    )
+    print(
+        f"({os.cpu_count()} cores, load {options.load:.1f} before); Python {platform.python_version()}, {versions}."
+    )
     print(f"A float32 product of 1024 x 1024 matrices runs at {product:.0f} GFLOP/s there.\n")
-    print("| | CPU seconds per 1000 runs | times jaxdyn | compiling and set-up (s) | GFLOP/s | peak memory (MB) |")
+    print(
+        "| | CPU seconds per 1000 runs | times jaxdyn | compiling and set-up (s) | GFLOP/s | peak memory (MB) |"
+    )
     print("|---|---|---|---|---|---|")
     for name, label in LABELS.items():
         if name in medians:
             rate = FLOPS_PER_STEP * options.steps * count / cost[name] / 1e9
             share = SHARE.get(name)
             marked = (
-                f"{label} (1/{share} of the {'steps' if name == 'torch.func' else 'runs'}, scaled)" if share else label
+                f"{label} (1/{share} of the {'steps' if name == 'torch.func' else 'runs'}, scaled)"
+                if share
+                else label
             )
             print(f"| {marked} | {cost[name]:.3g} | {cost[name] / cost['jaxdyn']:.2f} ", end="")
             print(f"| {medians[name]['setup']:.1f} | {rate:.2g} | {medians[name]['peak']:.0f} |")
     goals = [
         (f"overhead over the best hand-written ({best})", cost["jaxdyn"] / cost[best], "<=", 1.05),
-        ("wall time on all cores over one core's", medians["jaxdyn, all cores"]["wall"] / ours["wall"], "<=", 0.6),
+        (
+            "wall time on all cores over one core's",
+            medians["jaxdyn, all cores"]["wall"] / ours["wall"],
+            "<=",
+            0.6,
+        ),
         ("peak memory at four times the steps", long_peak / ours["first_peak"], "<=", 1.05),
     ]
     if options.torch:

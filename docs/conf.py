@@ -52,11 +52,14 @@ templates_path = []
 
 
 def write_math(convert, display):
-    """Return what writes a formula as MathML, which browsers set themselves: no script, nothing to load."""
+    """Return what writes a formula as MathML, which browsers set themselves: no script, nothing to
+    load."""
 
     def visit(translator, node):
         markup = convert(node.astext(), display=display)
-        translator.body.append(f'<div class="math">{markup}</div>' if display == "block" else markup)
+        translator.body.append(
+            f'<div class="math">{markup}</div>' if display == "block" else markup
+        )
         raise house.SkipNode
 
     return visit, None
@@ -65,7 +68,9 @@ def write_math(convert, display):
 def setup(app):
     """Add what is ours: formulas, docstrings and the pages of the catalogue."""
     convert = latex2mathml.converter.convert
-    app.add_html_math_renderer("mathml", write_math(convert, "inline"), write_math(convert, "block"))
+    app.add_html_math_renderer(
+        "mathml", write_math(convert, "inline"), write_math(convert, "block")
+    )
     app.connect("autodoc-process-docstring", house.docstring)
     app.connect("autodoc-process-signature", house.signature)
     app.connect("autodoc-skip-member", house.skip)

@@ -1,4 +1,5 @@
-"""What Sphinx must know of this library: how its docstrings are written, and what its catalogue holds."""
+"""What Sphinx must know of this library: how its docstrings are written, and what its catalogue
+holds."""
 
 import ast
 import inspect
@@ -18,20 +19,24 @@ CHAPTERS = {
 
 
 def docstring(app, what, name, obj, options, lines):
-    """Turn a docstring into reStructuredText: plain text, code in single backticks, formulas indented by four."""
+    """Turn a docstring into reStructuredText: plain text, code in single backticks, formulas
+    indented by four."""
     paragraphs = re.split(r"\n\s*\n", "\n".join(lines))
     lines[:] = "\n\n".join(map(_paragraph, paragraphs)).split("\n")
 
 
 def signature(app, what, name, obj, options, arguments, returned):
-    """Show annotations as they are written: `Float[Array, "samples inputs"]`, `Params`; of a tuple its fields."""
+    """Show annotations as they are written: `Float[Array, "samples inputs"]`, `Params`; of a tuple
+    its fields."""
     if arguments is None or not str(getattr(obj, "__module__", "")).startswith("jaxdyn"):
         return None
     node = ast.parse(textwrap.dedent(inspect.getsource(inspect.unwrap(obj)))).body[0]
     if isinstance(node, ast.ClassDef):
         fields = [ast.unparse(field) for field in node.body if isinstance(field, ast.AnnAssign)]
         return f"({', '.join(fields)})", None
-    return f"({ast.unparse(node.args).removeprefix('self')})", node.returns and ast.unparse(node.returns)
+    return f"({ast.unparse(node.args).removeprefix('self')})", node.returns and ast.unparse(
+        node.returns
+    )
 
 
 def skip(app, what, name, obj, skipped, options):
@@ -40,11 +45,14 @@ def skip(app, what, name, obj, skipped, options):
 
 
 def write_catalogue(folder):
-    """Write a page for each chapter of the catalogue, with the figure and the claims of each of its papers."""
+    """Write a page for each chapter of the catalogue, with the figure and the claims of each of its
+    papers."""
     folder.mkdir(exist_ok=True)
     loaded = [(name, papers.load(name)) for name in papers.names()]
     for chapter in sorted({paper.REFERENCE.chapter for _, paper in loaded}):
-        entries = [_entry(name, paper) for name, paper in loaded if paper.REFERENCE.chapter == chapter]
+        entries = [
+            _entry(name, paper) for name, paper in loaded if paper.REFERENCE.chapter == chapter
+        ]
         title = CHAPTERS.get(chapter, f"Papers on {chapter}")
         _write(folder / f"{chapter}.md", "\n\n".join([f"# {title}", *entries]) + "\n")
 
@@ -78,7 +86,9 @@ def _entry(name, paper):
     if (Path(__file__).parent / "gallery" / f"{name}.png").exists():
         lines.append(f":::{{image}} /gallery/{name}.png\n:width: 640px\n:alt: {ref.title}\n:::")
     lines.append(f"```console\n$ jaxdyn run {name}\n```")
-    claims = [f"- {_plain(c.statement)}" + ("" if c.holds else " (**refuted**)") for c in paper.CLAIMS]
+    claims = [
+        f"- {_plain(c.statement)}" + ("" if c.holds else " (**refuted**)") for c in paper.CLAIMS
+    ]
     return "\n\n".join([*lines, "What is checked:", "\n".join(claims)])
 
 

@@ -1,6 +1,8 @@
-"""The laboratory for the dynamics of learning: theory and simulation of a learning system side by side.
+"""The laboratory for the dynamics of learning: theory and simulation of a learning system side by
+side.
 
-A learning system is a map or a flow on a pytree; we observe it at chosen times, sweep it, and compare it with theory.
+A learning system is a map or a flow on a pytree; we observe it at chosen times, sweep it, and
+compare it with theory.
 """
 
 import importlib
@@ -11,11 +13,15 @@ from typing import TYPE_CHECKING
 
 
 def _quiet_command_line() -> None:
-    """Keep XLA's log of errors out of the command line, where a user did not set it: jax reads its level once.
+    """Keep XLA's log of errors out of the command line, where a user did not set it: jax reads its
+    level once.
 
-    For each program from the compilation cache it says at length that a compiler's hint is no feature of the machine.
+    For each program from the compilation cache it says at length that a compiler's hint is no
+    feature of the machine.
     """
-    if os.path.basename(sys.argv[0]) == "jaxdyn" or ("-m", "jaxdyn") in itertools.pairwise(sys.orig_argv):
+    if os.path.basename(sys.argv[0]) == "jaxdyn" or ("-m", "jaxdyn") in itertools.pairwise(
+        sys.orig_argv
+    ):
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
@@ -23,7 +29,8 @@ _quiet_command_line()
 
 
 def _reserve_threads() -> None:
-    """Size XLA's thread pool before its CPU backend starts: at two threads, batched SVDs in two runs deadlock."""
+    """Size XLA's thread pool before its CPU backend starts: at two threads, batched SVDs in two
+    runs deadlock."""
     from jax._src import xla_bridge
 
     started = getattr(xla_bridge, "backends_are_initialized", lambda: False)
@@ -33,7 +40,8 @@ def _reserve_threads() -> None:
 
 _reserve_threads()
 
-from jaxdyn.compare import Claim, Verdict, compare, crossing_time, power_law, predictions, verify  # noqa: E402
+from jaxdyn.claims import Claim, Domain, Verdict, verify  # noqa: E402
+from jaxdyn.compare import compare, crossing_time, power_law, predictions  # noqa: E402
 from jaxdyn.dynamics import (  # noqa: E402
     RK4,
     at,
@@ -51,11 +59,15 @@ from jaxdyn.types import Model, State, Trajectory, nearest  # noqa: E402
 
 if TYPE_CHECKING:
     from jaxdyn import (
+        analysis,
         animations,
+        claims,
         explore,
         kernels,
+        losses,
         models,
         observables,
+        optimizers,
         papers,
         plot,
         report,
@@ -69,6 +81,7 @@ __version__ = "0.1.0"
 
 _SUBMODULES = (
     "results",
+    "claims",
     "plot",
     "papers",
     "explore",
@@ -76,8 +89,11 @@ _SUBMODULES = (
     "report",
     "models",
     "tasks",
+    "losses",
     "rules",
+    "optimizers",
     "observables",
+    "analysis",
     "kernels",
     "theory",
 )
@@ -85,12 +101,15 @@ _SUBMODULES = (
 __all__ = [
     "RK4",
     "Claim",
+    "Domain",
     "Model",
     "State",
     "Trajectory",
     "Verdict",
+    "analysis",
     "animations",
     "at",
+    "claims",
     "compare",
     "crossing_time",
     "descent",
@@ -100,8 +119,10 @@ __all__ = [
     "iterate",
     "kernels",
     "log_times",
+    "losses",
     "models",
     "observables",
+    "optimizers",
     "papers",
     "plot",
     "power_law",

@@ -1,7 +1,8 @@
 """The command line: list | run | verify | plot | report | explore | animate.
 
-`run` writes into `<out>/<name>/`: `results` (zarr), `figure.png` and `.svg`, `verdicts.json`, `provenance.json`, and
-`runs`, the stores from which a second run with the same options takes what it needs.
+`run` writes into `<out>/<name>/`: `results` (zarr), `figure.png` and `.svg`, `verdicts.json`,
+`provenance.json`, and `runs`, the stores from which a second run with the same options takes what
+it needs.
 """
 
 import functools
@@ -18,8 +19,11 @@ import jax
 from cyclopts import App, Parameter
 
 from jaxdyn import animations, papers, plot, results, sweep, verify
+from jaxdyn.sweep import _store
 
-app = App(name="jaxdyn", help="Reproduce the papers of learning dynamics, theory beside simulation.")
+app = App(
+    name="jaxdyn", help="Reproduce the papers of learning dynamics, theory beside simulation."
+)
 
 
 @app.command(name="list")
@@ -33,14 +37,20 @@ def list_papers() -> int:
 
 @app.command(name="run", help_flags=[])
 def run_paper(*tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)]) -> int:
-    """Reproduce a paper: simulate, judge its claims, draw its figure.  `jaxdyn run NAME --help` lists its options."""
+    """Reproduce a paper: simulate, judge its claims, draw its figure.  `jaxdyn run NAME --help`
+    lists its options."""
     if not tokens or tokens[0].startswith("-"):
-        print("Usage: jaxdyn run NAME [--size quick|paper] [--OPTION value]... [--out DIR] [--json]")
+        print(
+            "Usage: jaxdyn run NAME [--size quick|paper] [--OPTION value]... [--out DIR] [--json]"
+        )
         print("Papers:", *papers.names())
         return 0 if tokens else 2
     paper = papers.load(tokens[0])
     single = App(
-        name=f"jaxdyn run {tokens[0]}", help=paper.__doc__, help_format="plaintext", result_action="return_value"
+        name=f"jaxdyn run {tokens[0]}",
+        help=paper.__doc__,
+        help_format="plaintext",
+        result_action="return_value",
     )
     single.default(_command(tokens[0], paper))
     return single(tokens[1:]) or 0
@@ -105,7 +115,9 @@ def verify_papers(*names: str, out: Path = Path("results"), json: bool = False) 
     """Judge the claims of papers again on their saved results, by default of all that have some."""
     saved = [path.parent.name for path in sorted(out.glob("*/verdicts.json"))]
     if not names and not saved:
-        raise ValueError(f"out: no results in {str(out)!r}; run a paper first: jaxdyn run {papers.names()[0]}")
+        raise ValueError(
+            f"out: no results in {str(out)!r}; run a paper first: jaxdyn run {papers.names()[0]}"
+        )
     codes = [_judge(name, out, json) for name in names or saved]
     return max(codes)
 
@@ -121,11 +133,13 @@ def plot_paper(name: str, *, out: Path = Path("results")) -> int:
 
 @app.command(name="animate")
 def animate_paper(name: str = "", *, out: Path | None = None) -> int:
-    """Write a GIF of a paper's dynamics, by default NAME.gif, from a small simulation of its own (about a minute)."""
+    """Write a GIF of a paper's dynamics, by default NAME.gif, from a small simulation of its own
+    (about a minute)."""
     if not name:
         print("Usage: jaxdyn animate NAME [--out FILE]\nAnimations:", *animations.names())
         return 2
-    module, path = animations.load(name), out or Path(f"{name}.gif")
+    module = animations.load(name)
+    path = out or Path(f"{name}.gif")
     if path.suffix != ".gif":
         raise ValueError(f"out: {str(path)!r} is no GIF; pass a name that ends in .gif")
     print(f"{name}: simulating", file=sys.stderr)
@@ -137,8 +151,8 @@ def animate_paper(name: str = "", *, out: Path | None = None) -> int:
 def main() -> None:
     """Run the command line.
 
-    It exits with 0 where all claims are as expected, 1 where one is not, 2 where nothing ran, 130 after Ctrl-C.  With
-    JAXDYN_TRACEBACK=1 in the environment an error shows where it arose.
+    It exits with 0 where all claims are as expected, 1 where one is not, 2 where nothing ran, 130
+    after Ctrl-C.  With JAXDYN_TRACEBACK=1 in the environment an error shows where it arose.
     """
     try:
         code = app(sys.argv[1:], result_action="return_value", exit_on_error=False)
@@ -149,7 +163,10 @@ def main() -> None:
             print(f"error: {error}", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from the blocks that are finished", file=sys.stderr)
+        print(
+            "interrupted; the same command goes on from the blocks that are finished",
+            file=sys.stderr,
+        )
         code = 130
     sys.exit(code)
 
@@ -157,7 +174,9 @@ def main() -> None:
 def _command(name, paper):
     """Return the command of one paper, with the options of its `run`, typed by its sizes."""
 
-    def command(*, size: str = "quick", out: Path = Path("results"), json: bool = False, **given: Any) -> int:
+    def command(
+        *, size: str = "quick", out: Path = Path("results"), json: bool = False, **given: Any
+    ) -> int:
         if size not in paper.SIZES:
             raise ValueError(f"size: {size!r} is none of {list(paper.SIZES)}")
         given = {option: value for option, value in given.items() if value is not None}
@@ -166,7 +185,9 @@ def _command(name, paper):
     common = list(inspect.signature(command).parameters.values())[:3]
     sizes = paper.SIZES["quick"]
     keyword = functools.partial(inspect.Parameter, kind=inspect.Parameter.KEYWORD_ONLY)
-    options = [keyword(o, default=None, annotation=_annotation(o, value)) for o, value in sizes.items()]
+    options = [
+        keyword(o, default=None, annotation=_annotation(o, value)) for o, value in sizes.items()
+    ]
     command.__signature__ = inspect.Signature([*common, *options])
     command.__doc__ = paper.__doc__
     return command
@@ -217,13 +238,22 @@ def _reproduce(name, paper, size, given, out, as_json):
         reused.append(path.exists())
         return path
 
-    wall, cpu = time.perf_counter(), _cpu_seconds()
+    wall = time.perf_counter()
+    cpu = _cpu_seconds()
     found = paper.run(sweep=functools.partial(sweep, store=store), **options)
     results.save(found, folder / "results")
     default = all(paper.SIZES[size][option] == value for option, value in given.items())
     cost = {"wall_seconds": time.perf_counter() - wall, "cpu_seconds": _cpu_seconds() - cpu}
-    made = results.provenance(paper.__file__) | {unit: round(seconds, 2) for unit, seconds in cost.items()}
-    made |= {"paper": name, "size": size, "options": options, "default": default, "reused": any(reused)}
+    made = _store.provenance(paper.__file__) | {
+        unit: round(seconds, 2) for unit, seconds in cost.items()
+    }
+    made |= {
+        "paper": name,
+        "size": size,
+        "options": options,
+        "default": default,
+        "reused": any(reused),
+    }
     _write(folder / "provenance.json", made)
     code = _judge(name, out, as_json)
     for path in _draw(paper, found, folder):
@@ -246,7 +276,8 @@ def _cpu_seconds():
 
 def _judge(name, out, as_json):
     """Write and print the verdicts on a paper's saved results; 1 where one is not as expected."""
-    paper, folder = papers.load(name), out / name
+    paper = papers.load(name)
+    folder = out / name
     verdicts = verify(paper.CLAIMS, _saved(name, out))
     _write(folder / "verdicts.json", [verdict._asdict() for verdict in verdicts])
     if as_json:
@@ -256,7 +287,9 @@ def _judge(name, out, as_json):
         print(f"\n{ref.title} ({ref.authors}, {ref.year})\n")
         for v in verdicts:
             print(f"  {v.word:10} {v.error:9.3g} < {v.below:<9.3g} {v.statement}")
-        print(f"\n{sum(v.expected for v in verdicts)} of {len(verdicts)} claims as expected; numbers in {folder}")
+        print(
+            f"\n{sum(v.expected for v in verdicts)} of {len(verdicts)} claims as expected; numbers in {folder}"
+        )
     # Other options than a size's own may leave a claim undecided; the sizes must decide all.
     default = json.loads((folder / "provenance.json").read_text())["default"]
     return int(not all(v.expected or (v.holds is None and not default) for v in verdicts))
@@ -280,8 +313,10 @@ def _draw(paper, found, folder):
 
 def _saved(name, out) -> Any:
     papers.load(name)
-    if results.read_record(out / name / "results") is None:
-        raise ValueError(f"name: no results of {name!r} in {str(out)!r}; run it first: jaxdyn run {name}")
+    if _store.read_record(out / name / "results") is None:
+        raise ValueError(
+            f"name: no results of {name!r} in {str(out)!r}; run it first: jaxdyn run {name}"
+        )
     return results.open(out / name / "results")
 
 

@@ -1,4 +1,5 @@
-"""What the verbs say to a user whose functions or values do not fit: what is wrong, where, and what to pass."""
+"""What the verbs say to a user whose functions or values do not fit: what is wrong, where, and what
+to pass."""
 
 import inspect
 from collections.abc import Callable
@@ -25,14 +26,18 @@ def call(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
         return function(*arguments)
     except (AttributeError, TypeError) as error:
         if _unfit(function, arguments):
-            raise TypeError(f"{name}: takes {inspect.signature(function)}; {REMEDIES[name]}") from error
+            raise TypeError(
+                f"{name}: takes {inspect.signature(function)}; {REMEDIES[name]}"
+            ) from error
         if "Gradient only defined for scalar-output" in str(error):
             shape = str(error).rpartition(": ")[2].rstrip(".")
             raise TypeError(
                 f"{name}: its loss has the shape {shape}; return one number, such as the mean over examples"
             ) from error
         if name == "observe" and "State" in str(error):
-            raise TypeError(f"observe: is given a State, not the parameters: use state.params ({error})") from error
+            raise TypeError(
+                f"observe: is given a State, not the parameters: use state.params ({error})"
+            ) from error
         raise
 
 
@@ -46,7 +51,11 @@ def kind(value: Any) -> str:
         return "None"
     name = type(value).__name__
     article = "an" if name[0].lower() in "aeiou" else "a"
-    return f"{article} {name}" if not isinstance(value, bool | int | float | str) else f"{value!r}, {article} {name}"
+    return (
+        f"{article} {name}"
+        if not isinstance(value, bool | int | float | str)
+        else f"{value!r}, {article} {name}"
+    )
 
 
 def check_start(params: Any) -> None:
@@ -63,7 +72,9 @@ def check_floats(params: Any) -> None:
     """Raise TypeError where there are parameters but none that can move."""
     dtypes = [jnp.result_type(leaf) for leaf in jax.tree.leaves(params)]
     if dtypes and not any(jnp.issubdtype(dtype, jnp.inexact) for dtype in dtypes):
-        raise TypeError(f"start: its arrays are {dtypes[0]}, which cannot move; pass floats, such as jnp.array([1.0])")
+        raise TypeError(
+            f"start: its arrays are {dtypes[0]}, which cannot move; pass floats, such as jnp.array([1.0])"
+        )
 
 
 def check_key(key: Any) -> None:
@@ -75,7 +86,9 @@ def check_key(key: Any) -> None:
 def check_optimizer(optimizer: Any) -> None:
     """Raise TypeError for what is no optax optimiser."""
     if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
-        raise TypeError(f"optimizer: is {kind(optimizer)}; pass an optax optimiser, such as optax.sgd(0.1)")
+        raise TypeError(
+            f"optimizer: is {kind(optimizer)}; pass an optax optimiser, such as optax.sgd(0.1)"
+        )
 
 
 def check_unchanged(before: Any, after: Any) -> None:
@@ -84,7 +97,9 @@ def check_unchanged(before: Any, after: Any) -> None:
         raise TypeError(
             f"step: changes the structure of the state from {jax.tree.structure(before)} to {jax.tree.structure(after)}"
         )
-    for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after), strict=True):
+    for (path, a), b in zip(
+        jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after), strict=True
+    ):
         if jnp.shape(a) != jnp.shape(b) or jnp.result_type(a) != jnp.result_type(b):
             raise TypeError(
                 f"step: changes state{jax.tree_util.keystr(path)} from {jnp.result_type(a)}{list(jnp.shape(a))} to "
@@ -94,7 +109,8 @@ def check_unchanged(before: Any, after: Any) -> None:
 
 
 def check_updates(params: Any, updates: Any) -> None:
-    """Raise ValueError where a field's updates have not the structure and shapes of the parameters."""
+    """Raise ValueError where a field's updates have not the structure and shapes of the
+    parameters."""
     if jax.tree.structure(params) != jax.tree.structure(updates):
         hint = "one update for each parameter"
         if len(leaves := jax.tree.leaves(updates)) == 1 and jnp.ndim(leaves[0]) == 0:
@@ -105,7 +121,9 @@ def check_updates(params: Any, updates: Any) -> None:
             f"field: its updates {jax.tree.structure(updates)} do not match the parameters "
             f"{jax.tree.structure(params)}; pass {hint}"
         )
-    for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(params), jax.tree.leaves(updates), strict=True):
+    for (path, a), b in zip(
+        jax.tree_util.tree_leaves_with_path(params), jax.tree.leaves(updates), strict=True
+    ):
         if jnp.shape(a) != jnp.shape(b):
             raise ValueError(
                 f"field: the update of params{jax.tree_util.keystr(path)} has shape {jnp.shape(b)}, not {jnp.shape(a)}"

@@ -1,10 +1,10 @@
-"""Simulation against theory, in numbers: errors of labelled results, crossing times, power laws, and a paper's claims.
+"""Simulation against theory, in numbers: errors of labelled results, crossing times, power laws,
+and a paper's claims.
 
 All of it works on saved results (numpy in xarray), never on a running simulation.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -14,14 +14,12 @@ from jaxdyn.types import nearest
 if TYPE_CHECKING:
     import xarray
 
-Results = Mapping[str, Any]
-"""What a paper's `run` returns and a claim judges: `{name: Dataset}`."""
-
 _RECORD = ("time", "ok")
 
 
 class PowerLaw(NamedTuple):
-    """The fit `y = prefactor * x**exponent`; `low` and `high` bound the exponent's confidence interval."""
+    """The fit `y = prefactor * x**exponent`; `low` and `high` bound the exponent's confidence
+    interval."""
 
     exponent: float
     low: float
@@ -29,75 +27,51 @@ class PowerLaw(NamedTuple):
     prefactor: float
 
 
-class Claim(NamedTuple):
-    """A statement of a paper, as a number that is to lie `below` a bound, both functions of the results.
-
-    `error` returns one number; NaN means that these results cannot judge the statement.  xarray's `max` and `mean` skip
-    the NaN of a run that blew up, `max(skipna=False)` does not.  `holds=False` marks a published statement that this
-    library refutes.
-    """
-
-    statement: str
-    error: Callable[[Results], Any]
-    below: Any
-    holds: bool = True
-
-
-class Verdict(NamedTuple):
-    """A judged claim: `holds` is `error < below`, None where either is NaN (undecided); see `verify` for `expected`."""
-
-    statement: str
-    error: float
-    below: float
-    holds: bool | None
-    expected: bool
-
-    @property
-    def word(self) -> str:
-        """Say it in a word: holds, refuted, fails, undecided; unexpected is a refuted statement that holds after all.
-
-        >>> Verdict("a published statement", error=1.0, below=0.1, holds=False, expected=True).word
-        'refuted'
-        """
-        if self.holds is None:
-            return "undecided"
-        if self.expected:
-            return "holds" if self.holds else "refuted"
-        return "unexpected" if self.holds else "fails"
-
-
-def compare(simulated: "xarray.Dataset", predicted: "xarray.Dataset", *, over: str = "seed") -> "xarray.Dataset":
-    """Compare each variable of `predicted` with the simulated one of its name, averaged over the dimension `over`.
+def compare(
+    simulated: "xarray.Dataset", predicted: "xarray.Dataset", *, over: str = "seed"
+) -> "xarray.Dataset":
+    """Compare each variable of `predicted` with the simulated one of its name, averaged over the
+    dimension `over`.
 
     With s and p the means over seeds, there are for a variable `u`
 
-    - `u_error`: the relative L2 error `sqrt(sum_t |s - p|^2 / sum_t |p|^2)` over the recorded times (without the
-      dimension "time": of each entry); inf where the prediction is 0 throughout;
-    - `u_sem`: the standard error of `s - p` over seeds, in the units of `u`, NaN for fewer than two seeds;
+    - `u_error`: the relative L2 error `sqrt(sum_t |s - p|^2 / sum_t |p|^2)` over the recorded times
+      (without the dimension "time": of each entry); inf where the prediction is 0 throughout;
+    - `u_sem`: the standard error of `s - p` over seeds, in the units of `u`, NaN for fewer than two
+      seeds;
     - `u_z`: `(s - p) / u_sem`.
 
-    The two broadcast by the names of dimensions; a prediction with seeds of its own is compared seed by seed.  A run
-    that blew up makes its mean NaN; records that a finite run did not observe (`jaxdyn.at`) are left out.
+    The two broadcast by the names of dimensions; a prediction with seeds of its own is compared
+    seed by seed.  A run that blew up makes its mean NaN; records that a finite run did not observe
+    (`jaxdyn.at`) are left out.
 
-    Raises ValueError for a prediction that was not simulated, or for coordinates (times, learning rates) that differ.
+    Raises ValueError for a prediction that was not simulated, or for coordinates (times, learning
+    rates) that differ.
     """
     import xarray as xr
 
     for name, value in (("simulated", simulated), ("predicted", predicted)):
         if not isinstance(value, xr.Dataset):
-            raise TypeError(f"{name}: is a {type(value).__name__}; pass a Dataset, such as `sweep` returns")
+            raise TypeError(
+                f"{name}: is a {type(value).__name__}; pass a Dataset, such as `sweep` returns"
+            )
     simulated, predicted = _aligned(simulated, predicted)
     out = {}
     for name in predicted.data_vars:
         if name in _RECORD:
             continue
         if name not in simulated.data_vars:
-            raise ValueError(f"predicted: {name!r} was not simulated; {nearest(name, simulated.data_vars)}")
-        s, p = simulated[name], predicted[name]
+            raise ValueError(
+                f"predicted: {name!r} was not simulated; {nearest(name, simulated.data_vars)}"
+            )
+        s = simulated[name]
+        p = predicted[name]
         left_out = s.isnull() & simulated["ok"] if "ok" in simulated else xr.zeros_like(s, bool)
         if over in left_out.dims:
             left_out = left_out.all(over)
-        difference, sem, p = _mean(s - p, over), _standard_error(s - p, over), _mean(p, over)
+        difference = _mean(s - p, over)
+        sem = _standard_error(s - p, over)
+        p = _mean(p, over)
         out[f"{name}_error"] = (_norm(difference, left_out) / _norm(p, left_out)).drop_attrs()
         out[f"{name}_sem"] = sem.drop_attrs().assign_attrs(_units(s))
         out[f"{name}_z"] = (difference / sem).drop_attrs()
@@ -105,19 +79,30 @@ def compare(simulated: "xarray.Dataset", predicted: "xarray.Dataset", *, over: s
 
 
 def predictions(results: "xarray.Dataset") -> "xarray.Dataset":
-    """Return the variables stored as `<name>_theory` under their own names, as `compare` and the plots take them."""
+    """Return the variables stored as `<name>_theory` under their own names, as `compare` and the
+    plots take them."""
     ending = "_theory"
-    names = {name: name.removesuffix(ending) for name in map(str, results.data_vars) if name.endswith(ending)}
+    names = {
+        name: name.removesuffix(ending)
+        for name in map(str, results.data_vars)
+        if name.endswith(ending)
+    }
     if not names:
-        raise ValueError(f"results: no variable ends in {ending!r} among {sorted(map(str, results.data_vars))}")
+        raise ValueError(
+            f"results: no variable ends in {ending!r} among {sorted(map(str, results.data_vars))}"
+        )
     return results[list(names)].rename(names)
 
 
-def crossing_time(values: "xarray.DataArray", level: Any, *, dim: str = "time") -> "xarray.DataArray":
-    """Return when `values` first meet `level`, upwards or downwards, by linear interpolation; NaN where they never do.
+def crossing_time(
+    values: "xarray.DataArray", level: Any, *, dim: str = "time"
+) -> "xarray.DataArray":
+    """Return when `values` first meet `level`, upwards or downwards, by linear interpolation; NaN
+    where they never do.
 
-    The times are the coordinate `dim` of `values`, one for all runs or one per run.  `level` is a number or a DataArray
-    that broadcasts by name (it may vary in time too).  No crossing is seen across a NaN.
+    The times are the coordinate `dim` of `values`, one for all runs or one per run.  `level` is a
+    number or a DataArray that broadcasts by name (it may vary in time too).  No crossing is seen
+    across a NaN.
 
     >>> import xarray
     >>> float(crossing_time(xarray.DataArray([0.0, 1.0, 3.0], {"time": [0, 10, 20]}), 2.0))
@@ -130,10 +115,13 @@ def crossing_time(values: "xarray.DataArray", level: Any, *, dim: str = "time") 
     if dim not in values.dims:
         raise ValueError(f"dim: values have no dimension {dim!r}; {nearest(dim, values.dims)}")
     if dim not in values.coords:
-        raise ValueError(f"dim: values have no coordinate {dim!r}; give them one: values.assign_coords({dim}=...)")
+        raise ValueError(
+            f"dim: values have no coordinate {dim!r}; give them one: values.assign_coords({dim}=...)"
+        )
 
     def first(above, time):
-        before, after = above[..., :-1], above[..., 1:]
+        before = above[..., :-1]
+        after = above[..., 1:]
         met = (np.sign(before) * np.sign(after) <= 0) & (before != 0)
         slope = np.where(met, after - before, 1)
         fraction = np.where(met, -before / slope, 0)
@@ -143,7 +131,8 @@ def crossing_time(values: "xarray.DataArray", level: Any, *, dim: str = "time") 
         found = np.take_along_axis(when, np.argmax(met, -1)[..., None], -1)[..., 0]
         return np.where(met.any(-1), found, np.nan)
 
-    # Without its coordinate the array of times can have the dimension's name and still broadcast against the values.
+    # Without its coordinate the array of times can have the dimension's name and still broadcast
+    # against the values.
     time = xr.DataArray(values[dim].variable).astype(float)
     with xr.set_options(arithmetic_join="exact"):
         above = (values.astype(float) - level).drop_vars(dim)
@@ -155,28 +144,35 @@ def crossing_time(values: "xarray.DataArray", level: Any, *, dim: str = "time") 
 def power_law(x: Any, y: Any, *, confidence: float = 0.95) -> PowerLaw:
     """Fit `y = prefactor * x**exponent` to n points by least squares in the logarithms.
 
-    The confidence interval of the exponent is Student's, `exponent -+ t(n - 2) * standard error`: it presumes
-    independent relative errors of one size.  `x` and `y` are arrays or lists (n,).  A NaN among the points makes the
-    fit NaN, so that a claim on it is undecided.
+    The confidence interval of the exponent is Student's, `exponent -+ t(n - 2) * standard error`:
+    it presumes independent relative errors of one size.  `x` and `y` are arrays or lists (n,).  A
+    NaN among the points makes the fit NaN, so that a claim on it is undecided.
 
-    Raises ValueError for other shapes, fewer than 3 points, points that are not positive and finite, or one single x.
+    Raises ValueError for other shapes, fewer than 3 points, points that are not positive and
+    finite, or one single x.
 
     >>> round(power_law([1, 2, 4, 8], [3.0, 6.0, 12.0, 24.0]).exponent, 6)
     1.0
     """
     from scipy.special import stdtrit
 
-    x, y = np.asarray(x, float), np.asarray(y, float)
+    x = np.asarray(x, float)
+    y = np.asarray(y, float)
     if x.shape != y.shape or x.ndim != 1 or len(x) < 3:
-        raise ValueError(f"x, y: shapes {x.shape} and {y.shape}; pass two lists of the same 3 points or more")
+        raise ValueError(
+            f"x, y: shapes {x.shape} and {y.shape}; pass two lists of the same 3 points or more"
+        )
     if not 0 < confidence < 1:
         raise ValueError(f"confidence: {confidence} is no level between 0 and 1, such as 0.95")
     for name, values in (("x", x), ("y", y)):
         if np.any(values <= 0) or np.any(np.isinf(values)):
-            raise ValueError(f"{name}: {values} are not all positive and finite; a power law needs that")
+            raise ValueError(
+                f"{name}: {values} are not all positive and finite; a power law needs that"
+            )
     if np.any(np.isnan([x, y])):
         return PowerLaw(*[math.nan] * 4)
-    u, v = np.log(x), np.log(y)
+    u = np.log(x)
+    v = np.log(y)
     centred = u - u.mean()
     if np.ptp(u) == 0:
         raise ValueError(f"x: all points lie at {x[0]}; an exponent needs different values")
@@ -186,40 +182,6 @@ def power_law(x: Any, y: Any, *, confidence: float = 0.95) -> PowerLaw:
     margin = stdtrit(len(x) - 2, (1 + confidence) / 2) * error
     prefactor = math.exp(v.mean() - exponent * u.mean())
     return PowerLaw(float(exponent), float(exponent - margin), float(exponent + margin), prefactor)
-
-
-def verify(claims: Sequence[Claim], results: Results) -> list[Verdict]:
-    """Judge each claim on the results: `error < below`, undecided (`holds=None`) where one of them is NaN.
-
-    `expected` is True where the outcome is the claim's own `holds` and the error is finite: an undecided claim is not
-    as expected, and an infinite error refutes nothing.
-
-    Raises RuntimeError, with the statement, where an error cannot be computed, TypeError where it is not one number.
-    """
-    if isinstance(claims, Claim):
-        raise TypeError("claims: is a single Claim; pass a tuple of them: (claim,)")
-    verdicts = []
-    for claim in claims:
-        error = _number(claim, "error", claim.error, results)
-        below = _number(claim, "below", claim.below, results)
-        holds = None if math.isnan(error) or math.isnan(below) else error < below
-        verdicts.append(Verdict(claim.statement, error, below, holds, holds is claim.holds and math.isfinite(error)))
-    return verdicts
-
-
-def _number(claim, name, value, results):
-    if callable(value):
-        try:
-            value = value(results)
-        except Exception as error:
-            raise RuntimeError(f"claim {claim.statement!r}: its {name} raised {error!r}") from error
-    array = np.asarray(value)
-    if array.size != 1 or array.dtype.kind in "bcOSUmM":
-        raise TypeError(
-            f"claim {claim.statement!r}: its {name} is {array.dtype} of shape {array.shape}; return one real number, "
-            "such as the largest error (a condition is a number and the bound it lies below)"
-        )
-    return float(array.reshape(()))
 
 
 def _mean(values, over):
@@ -250,10 +212,17 @@ def _aligned(simulated, predicted):
     try:
         simulated, predicted = xr.align(simulated, predicted, join="exact", copy=False)
     except ValueError as error:
-        raise ValueError(f"predicted: its coordinates are not those of the simulation: {error}") from error
-    # A time per run is no index, so it is not aligned, and arithmetic would drop it where it differs.
+        raise ValueError(
+            f"predicted: its coordinates are not those of the simulation: {error}"
+        ) from error
+    # A time per run is no index, so it is not aligned, and arithmetic would drop it where it
+    # differs.
     if "time" in simulated.coords and "time" in predicted.coords:
-        ours, theirs = xr.broadcast(*(xr.DataArray(d["time"].variable) for d in (simulated, predicted)))
+        ours, theirs = xr.broadcast(
+            *(xr.DataArray(d["time"].variable) for d in (simulated, predicted))
+        )
         if not np.array_equal(ours, theirs):
-            raise ValueError("predicted: its times are not those of the simulation; compare equal times of one unit")
+            raise ValueError(
+                "predicted: its times are not those of the simulation; compare equal times of one unit"
+            )
     return simulated, predicted

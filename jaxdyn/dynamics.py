@@ -1,7 +1,8 @@
 """The verbs: every loop of the library is here.
 
-A map is iterated (`iterate`, `train`), a velocity is integrated (`integrate`, `flow`); both start from parameters or
-from a `State` to go on from, and both record what `observe` returns at the given times, never the trajectory itself.
+A map is iterated (`iterate`, `train`), a velocity is integrated (`integrate`, `flow`); both start
+from parameters or from a `State` to go on from, and both record what `observe` returns at the given
+times, never the trajectory itself.
 """
 
 import functools
@@ -32,7 +33,8 @@ RESERVED = ("time", "ok")
 
 
 class RK4(NamedTuple):
-    """The classical fourth-order Runge-Kutta method at a fixed `step` of flow time, cut short at recording times."""
+    """The classical fourth-order Runge-Kutta method at a fixed `step` of flow time, cut short at
+    recording times."""
 
     step: Any
 
@@ -40,26 +42,32 @@ class RK4(NamedTuple):
 def step_key(key: Key | None, time: Any) -> Key | None:
     """Return the key of the step from `time` to `time + 1`: `fold_in(fold_in(key, SALT), time)`.
 
-    The salt keeps the batches apart from the initial weights: `fold_in(key, i)` alone is `split(key, n)[i]`.
+    The salt keeps the batches apart from the initial weights: `fold_in(key, i)` alone is
+    `split(key, n)[i]`.
     """
     return None if key is None else jax.random.fold_in(jax.random.fold_in(key, SALT), time)
 
 
 def log_times(stop: int, num: int, start: int = 1) -> np.ndarray:
-    """Return 0 and at most `num` distinct whole steps, evenly spaced in the logarithm from `start` to `stop`.
+    """Return 0 and at most `num` distinct whole steps, evenly spaced in the logarithm from `start`
+    to `stop`.
 
     >>> log_times(1000, 4)
     array([   0,    1,   10,  100, 1000])
     """
     if not (num >= 1 and 1 <= start <= stop):
-        raise ValueError(f"log_times: needs num >= 1 and 1 <= start <= stop, got {num=}, {start=}, {stop=}")
+        raise ValueError(
+            f"log_times: needs num >= 1 and 1 <= start <= stop, got {num=}, {start=}, {stop=}"
+        )
     return np.unique(np.r_[0, np.round(np.geomspace(start, stop, num)).astype(int)])
 
 
 def at(times: Any, observe: Observe) -> Observe:
-    """Observe only at the given times, among those recorded; floats are NaN elsewhere, so integers become floats.
+    """Observe only at the given times, among those recorded; floats are NaN elsewhere, so integers
+    become floats.
 
-    The observable is computed where it is due, also inside `vmap` as long as the recording times are not batched.
+    The observable is computed where it is due, also inside `vmap` as long as the recording times
+    are not batched.
     """
     times = jnp.asarray(times)
 
@@ -85,14 +93,17 @@ def iterate(
     observe: Observe,
     key: Key | None = None,
 ) -> Trajectory:
-    """Iterate the map `step(key, state) -> state` and record `observe(state)` at the absolute step numbers `times`.
+    """Iterate the map `step(key, state) -> state` and record `observe(state)` at the absolute step
+    numbers `times`.
 
-    `iterate` owns the clock: `state.time` counts the calls and what `step` writes there is ignored; the call at time t
-    receives `step_key(key, t)`.  `final` is bit for bit the same for any recording times, observables and cuts into
-    continued runs.  Forward-mode derivatives (`jax.jvp`, `jax.jacfwd`) go through; for reverse mode scan over the step.
+    `iterate` owns the clock: `state.time` counts the calls and what `step` writes there is ignored;
+    the call at time t receives `step_key(key, t)`.  `final` is bit for bit the same for any
+    recording times, observables and cuts into continued runs.  Forward-mode derivatives (`jax.jvp`,
+    `jax.jacfwd`) go through; for reverse mode scan over the step.
 
-    Raises ValueError for times that are not increasing, whole and non-negative (where they are concrete); TypeError for
-    a step that changes the structure, shapes or dtypes of the state, or an `observe` that returns no dict of arrays.
+    Raises ValueError for times that are not increasing, whole and non-negative (where they are
+    concrete); TypeError for a step that changes the structure, shapes or dtypes of the state, or an
+    `observe` that returns no dict of arrays.
     """
     check_key(key)
     start = _as_state(start, jnp.int32)
@@ -101,14 +112,17 @@ def iterate(
     def advance(state):
         new = call("step", step, step_key(key, state.time), state)
         if not isinstance(new, State):
-            raise TypeError(f"step: returned {kind(new)}; return the state it was given with `_replace(params=...)`")
+            raise TypeError(
+                f"step: returned {kind(new)}; return the state it was given with `_replace(params=...)`"
+            )
         check_unchanged(state._replace(time=()), new._replace(time=()))
         return new._replace(time=state.time + 1)
 
     def segment(carry, time):
         state, ok = carry
         state = lax.fori_loop(state.time, time, lambda _, s: advance(s), state)
-        # The barriers keep the compiler from merging what is observed into the run: the run's bits stay its own.
+        # The barriers keep the compiler from merging what is observed into the run: the run's bits
+        # stay its own.
         seen = lax.optimization_barrier(state)
         ok = ok & _finite(seen.params)
         return (state, ok), lax.optimization_barrier((_masked(_observed(observe, seen), ok), ok))
@@ -122,8 +136,8 @@ def descent(
 ) -> Callable[[Key | None, State], State]:
     """Return the map of an optimiser: `params + optimizer(field(params, stream(key, time)))`.
 
-    Wrap it to act after the update (constraints, kicks, averages).  Raises ValueError where the field's updates do not
-    have the structure and shapes of the parameters.
+    Wrap it to act after the update (constraints, kicks, averages).  Raises ValueError where the
+    field's updates do not have the structure and shapes of the parameters.
     """
 
     def step(key, state):
@@ -145,10 +159,12 @@ def train(
     observe: Observe,
     key: Key | None = None,
 ) -> Trajectory:
-    """Train by an optax optimiser on the batches of a stream, recording at the step numbers `times`.
+    """Train by an optax optimiser on the batches of a stream, recording at the step numbers
+    `times`.
 
-    The same as `iterate(descent(field, optimizer, stream), ...)` with a fresh optimiser where `start` has no memory.  A
-    second phase with a fresh optimiser starts from `run.final._replace(memory=())`.
+    The same as `iterate(descent(field, optimizer, stream), ...)` with a fresh optimiser where
+    `start` has no memory.  A second phase with a fresh optimiser starts from
+    `run.final._replace(memory=())`.
     """
     check_optimizer(optimizer)
     start = _as_state(start, jnp.int32)
@@ -170,15 +186,18 @@ def integrate(
     max_steps: int = 100_000,
     event: Any = None,
 ) -> Trajectory:
-    """Integrate `d params / dt = velocity(t, params)` and record `observe(state)` at the absolute flow times `times`.
+    """Integrate `d params / dt = velocity(t, params)` and record `observe(state)` at the absolute
+    flow times `times`.
 
-    `solver` is "tsit5" (explicit), "kvaerno5" (stiff), any diffrax solver, or `RK4(step)` for fixed steps.  The
-    tolerances are raised to what the precision of the parameters holds (32 eps, eps/4).  `event` is a `diffrax.Event`,
-    such as `diffrax.Event(diffrax.steady_state_event())`: the records after it repeat the state in which it fired.  A
-    solver that fails, by blow-up or after `max_steps`, is data: `ok` is False and the records are NaN from there on.
-    Forward-mode derivatives go through.
+    `solver` is "tsit5" (explicit), "kvaerno5" (stiff), any diffrax solver, or `RK4(step)` for fixed
+    steps.  The tolerances are raised to what the precision of the parameters holds (32 eps, eps/4).
+    `event` is a `diffrax.Event`, such as `diffrax.Event(diffrax.steady_state_event())`: the records
+    after it repeat the state in which it fired.  A solver that fails, by blow-up or after
+    `max_steps`, is data: `ok` is False and the records are NaN from there on. Forward-mode
+    derivatives go through.
 
-    Raises ValueError for times that are not increasing and non-negative (where concrete) or an unknown solver's name.
+    Raises ValueError for times that are not increasing and non-negative (where concrete) or an
+    unknown solver's name.
     """
     params = start.params if isinstance(start, State) else start
     check_start(params)
@@ -189,10 +208,14 @@ def integrate(
     times = _recording_times(times, start.time, whole=False)
     stops = jnp.asarray(times, dtype)
     if isinstance(solver, type):
-        raise TypeError(f"solver: is the class {solver.__name__}; call it: RK4(step) with a step of time, Tsit5()")
+        raise TypeError(
+            f"solver: is the class {solver.__name__}; call it: RK4(step) with a step of time, Tsit5()"
+        )
     if isinstance(solver, RK4):
         if event is not None:
-            raise ValueError("event: RK4 takes fixed steps without events; use an adaptive solver such as 'tsit5'")
+            raise ValueError(
+                "event: RK4 takes fixed steps without events; use an adaptive solver such as 'tsit5'"
+            )
         return _integrate_rk4(velocity, start, stops, observe, solver.step)._replace(time=times)
 
     import diffrax
@@ -207,9 +230,14 @@ def integrate(
     eps = float(jnp.finfo(dtype).eps)
     # Without dtmin a single blow-up shrinks its step for ever and holds up all runs of its vmap.
     controller = diffrax.PIDController(
-        rtol=jnp.maximum(rtol, 32 * eps), atol=jnp.maximum(atol, eps / 4), dtmin=1e-13 * (stops[-1] - start.time)
+        rtol=jnp.maximum(rtol, 32 * eps),
+        atol=jnp.maximum(atol, eps / 4),
+        dtmin=1e-13 * (stops[-1] - start.time),
     )
-    record = lambda t, y, _: (_observed(observe, State(t, y)), _finite(y))
+
+    def record(t, y, _):
+        return (_observed(observe, State(t, y)), _finite(y))
+
     solution = diffrax.diffeqsolve(
         diffrax.ODETerm(lambda t, y, _: call("velocity", velocity, t, y)),
         solver,
@@ -217,7 +245,9 @@ def integrate(
         stops[-1],
         None,
         start.params,
-        saveat=diffrax.SaveAt(subs=[diffrax.SubSaveAt(ts=stops, fn=record), diffrax.SubSaveAt(t1=True)]),
+        saveat=diffrax.SaveAt(
+            subs=[diffrax.SubSaveAt(ts=stops, fn=record), diffrax.SubSaveAt(t1=True)]
+        ),
         stepsize_controller=controller,
         adjoint=diffrax.ForwardMode(),
         max_steps=max_steps,
@@ -232,24 +262,38 @@ def integrate(
         fired = solution.result == diffrax.RESULTS.event_occurred
         success = success | fired
         repeat = _observed(observe, final)
-        keep = lambda a, b: jnp.where(jnp.reshape(fired & ~reached, (-1,) + (1,) * (a.ndim - 1)), b, a)
-        observed, ok, reached = jax.tree.map(keep, observed, repeat), keep(ok, _finite(final.params)), reached | fired
+
+        def keep(a, b):
+            return jnp.where(jnp.reshape(fired & ~reached, (-1,) + (1,) * (a.ndim - 1)), b, a)
+
+        observed = jax.tree.map(keep, observed, repeat)
+        ok = keep(ok, _finite(final.params))
+        reached = reached | fired
     ok = jnp.cumprod(ok & reached).astype(bool)
     final = final._replace(params=_masked(final.params, success))
     return Trajectory(times, _masked(observed, ok), final, ok)
 
 
 def flow(
-    field: Field, batch: Batch, start: Params | State, *, times: Any, observe: Observe, **options: Any
+    field: Field,
+    batch: Batch,
+    start: Params | State,
+    *,
+    times: Any,
+    observe: Observe,
+    **options: Any,
 ) -> Trajectory:
-    """Integrate `d params / dt = -field(params, batch)`, the gradient flow where the field is a gradient.
+    """Integrate `d params / dt = -field(params, batch)`, the gradient flow where the field is a
+    gradient.
 
-    Times are flow times: plain gradient descent follows at `t = learning_rate * step` to first order in the learning
-    rate.  The options are those of `integrate`.
+    Times are flow times: plain gradient descent follows at `t = learning_rate * step` to first
+    order in the learning rate.  The options are those of `integrate`.
     """
 
     if callable(batch):
-        raise TypeError(f"batch: is {kind(batch)}; a flow has one batch: pass the stream's arrays themselves")
+        raise TypeError(
+            f"batch: is {kind(batch)}; a flow has one batch: pass the stream's arrays themselves"
+        )
 
     def velocity(_, params):
         updates = call("field", field, params, batch)
@@ -267,16 +311,20 @@ def segmented(
     segments: int = 20,
     after: Callable[[Trajectory], Any] | None = None,
 ) -> Trajectory:
-    """Run a long simulation piece by piece from the host: with a progress bar, Ctrl-C, checkpoints and early stops.
+    """Run a long simulation piece by piece from the host: with a progress bar, Ctrl-C, checkpoints
+    and early stops.
 
-    `run(state, times) -> Trajectory` is jitted here.  After each of the `segments` pieces `after(trajectory so far)` is
-    called; it may save a checkpoint, and ends the run by returning True.  Ctrl-C ends it too: what was recorded is
-    returned, and passing that Trajectory (or a checkpoint's) as `start` goes on behind its last record.  The result
-    equals the uncut run.  A start with an empty memory compiles twice; `State(0, params, optimizer.init(params))` once.
+    `run(state, times) -> Trajectory` is jitted here.  After each of the `segments` pieces
+    `after(trajectory so far)` is called; it may save a checkpoint, and ends the run by returning
+    True.  Ctrl-C ends it too: what was recorded is returned, and passing that Trajectory (or a
+    checkpoint's) as `start` goes on behind its last record.  The result equals the uncut run.  A
+    start with an empty memory compiles twice; `State(0, params, optimizer.init(params))` once.
     """
     run = _jitted(run)
     done = start if isinstance(start, Trajectory) else None
-    state = done.final if done is not None else start if isinstance(start, State) else State(0, start)
+    state = (
+        done.final if done is not None else start if isinstance(start, State) else State(0, start)
+    )
     times = _recording_times(times, 0, whole=np.asarray(times).dtype.kind != "f")
     times = times[times > done.time[-1]] if done is not None else times
     size = max(1, -(-len(times) // segments))
@@ -284,7 +332,8 @@ def segmented(
     try:
         for first in range(0, len(times), size):
             piece = times[first : first + size]
-            # Padding by the last time keeps one shape, so one program; the records of the padding are dropped.
+            # Padding by the last time keeps one shape, so one program; the records of the padding
+            # are dropped.
             part = _cut(run(state, np.pad(piece, (0, size - len(piece)), mode="edge")), len(piece))
             done = part if done is None else _joined(done, part)
             state = done.final
@@ -322,9 +371,13 @@ def _cut(trajectory, records):
 
 
 def _joined(first, second):
-    glue = lambda a, b: np.concatenate([np.asarray(a), np.asarray(b)])
+    def glue(a, b):
+        return np.concatenate([np.asarray(a), np.asarray(b)])
+
     observed = {name: glue(first.observed[name], second.observed[name]) for name in second.observed}
-    return Trajectory(glue(first.time, second.time), observed, second.final, glue(first.ok, second.ok))
+    return Trajectory(
+        glue(first.time, second.time), observed, second.final, glue(first.ok, second.ok)
+    )
 
 
 def _integrate_rk4(velocity, start, times, observe, step):
@@ -334,14 +387,19 @@ def _integrate_rk4(velocity, start, times, observe, step):
             total, slope = carry
             ahead, share = (h * w.astype(h.dtype) for w in weights)
             k = call(
-                "velocity", velocity, state.time + ahead, jax.tree.map(lambda p, v: p + ahead * v, state.params, slope)
+                "velocity",
+                velocity,
+                state.time + ahead,
+                jax.tree.map(lambda p, v: p + ahead * v, state.params, slope),
             )
             return (jax.tree.map(lambda s, v: s + share * v, total, k), k), None
 
         still = jax.tree.map(jnp.zeros_like, state.params)
         weights = jnp.array([0, 1 / 2, 1 / 2, 1]), jnp.array([1, 2, 2, 1]) / 6
         (moved, _), _ = lax.scan(stage, (still, still), weights)
-        return state._replace(time=state.time + h, params=jax.tree.map(jnp.add, state.params, moved))
+        return state._replace(
+            time=state.time + h, params=jax.tree.map(jnp.add, state.params, moved)
+        )
 
     def segment(carry, time):
         state, ok = carry
@@ -356,32 +414,45 @@ def _integrate_rk4(velocity, start, times, observe, step):
 
 
 def _as_state(start, time_dtype):
-    """Return a State of arrays without weak types, which would change the type of a loop's carry."""
+    """Return a State of arrays without weak types, which would change the type of a loop's
+    carry."""
     state = start if isinstance(start, State) else State(0, start)
     check_start(state.params)
-    strong = lambda a: a if _is_key(a) else jnp.asarray(a, jnp.result_type(a))
+
+    def strong(a):
+        return a if _is_key(a) else jnp.asarray(a, jnp.result_type(a))
+
     params, memory = jax.tree.map(strong, (state.params, state.memory))
     return State(jnp.asarray(state.time).astype(time_dtype), params, memory)
 
 
 def _recording_times(times, begin, *, whole):
-    """Return the times as numpy where they are concrete (then checked), as a jax array where they are traced."""
+    """Return the times as numpy where they are concrete (then checked), as a jax array where they
+    are traced."""
     if any(isinstance(t, jax.core.Tracer) for t in jax.tree.leaves(times)):
         times = jnp.asarray(times)
         return jnp.round(times).astype(jnp.int32) if whole else times.astype(float)
     values = np.asarray(times)
     if values.ndim != 1 or not len(values) or values.dtype.kind not in "iuf":
-        raise ValueError(f"times: {times!r} is no list of numbers; pass a non-empty 1-D array of increasing times")
+        raise ValueError(
+            f"times: {times!r} is no list of numbers; pass a non-empty 1-D array of increasing times"
+        )
     if not np.all(np.isfinite(values)) or values[0] < 0 or np.any(np.diff(values) <= 0):
-        raise ValueError(f"times: {_short(values)} are not increasing from a time >= 0; sort them: np.unique(times)")
+        raise ValueError(
+            f"times: {_short(values)} are not increasing from a time >= 0; sort them: np.unique(times)"
+        )
     if whole and np.any(values != np.round(values)):
         raise ValueError(
             f"times: {_short(values)} are not whole numbers of steps; round them, e.g. np.round(time/learning_rate)"
         )
     if whole and values[-1] >= 2**31:
-        raise ValueError(f"times: {values[-1]} steps are more than can be counted; pass fewer than 2^31")
+        raise ValueError(
+            f"times: {values[-1]} steps are more than can be counted; pass fewer than 2^31"
+        )
     if not isinstance(begin, jax.core.Tracer) and values[0] < begin:
-        raise ValueError(f"times: {values[0]} lies before the start's time {begin}; times are absolute")
+        raise ValueError(
+            f"times: {values[0]} lies before the start's time {begin}; times are absolute"
+        )
     return values.astype(np.int32 if whole else np.float64)
 
 
@@ -395,7 +466,9 @@ def _observed(observe, state):
         if name in RESERVED:
             raise ValueError(f"observe: the name {name!r} is the record's own; choose another")
         if not isinstance(value, jax.Array | np.ndarray | np.generic | complex | float | int):
-            raise TypeError(f"observe: {name!r} is {type(value).__name__}, no array; give each array its own name")
+            raise TypeError(
+                f"observe: {name!r} is {type(value).__name__}, no array; give each array its own name"
+            )
     return {name: jnp.asarray(value) for name, value in seen.items()}
 
 
@@ -408,16 +481,21 @@ def _floats(tree):
 
 
 def _finite(tree):
-    return functools.reduce(jnp.logical_and, [jnp.all(jnp.isfinite(a)) for a in _floats(tree)], jnp.asarray(True))
+    return functools.reduce(
+        jnp.logical_and, [jnp.all(jnp.isfinite(a)) for a in _floats(tree)], jnp.asarray(True)
+    )
 
 
 def _masked(tree, ok):
-    """Replace the floats of a tree by NaN where `ok`, a scalar or one flag per leading index, is False."""
+    """Replace the floats of a tree by NaN where `ok`, a scalar or one flag per leading index, is
+    False."""
 
     def mask(a):
         if not jnp.issubdtype(jnp.result_type(a), jnp.inexact):
             return a
-        return jnp.where(jnp.reshape(ok, jnp.shape(ok) + (1,) * (jnp.ndim(a) - jnp.ndim(ok))), a, jnp.nan)
+        return jnp.where(
+            jnp.reshape(ok, jnp.shape(ok) + (1,) * (jnp.ndim(a) - jnp.ndim(ok))), a, jnp.nan
+        )
 
     return jax.tree.map(mask, tree)
 

@@ -13,10 +13,15 @@ from jaxdyn.types import Trajectory, nearest
 
 if TYPE_CHECKING:
     import matplotlib.axes
+    import matplotlib.figure
     import xarray
 
-# The palette of Okabe and Ito, which the colour-blind can tell apart, without its yellow, too faint on white.
+# The palette of Okabe and Ito, which the colour-blind can tell apart, without its yellow, too faint
+# on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+
+WIDTH = 5.5
+"""The width of a figure in inches: at 100 mm its text of 10 pt is printed at 7."""
 
 Log = Literal["", "x", "y", "xy"]
 
@@ -33,12 +38,13 @@ def curves(
     points: int = 24,
     log: Log = "",
 ) -> "matplotlib.axes.Axes":
-    """Draw a simulation as points and its theory as lines of the same colour, one colour for each value of `hue`.
+    """Draw a simulation as points and its theory as lines of the same colour, one colour for each
+    value of `hue`.
 
-    A point is the mean over the dimension `over`, its bar the standard error ("sem") or deviation ("std").  At most
-    `points` of them are drawn, so that the theory stays visible; without a theory a thin line joins all.  The theory
-    may have times of its own; one without `hue` is drawn once, in black.  Labels are `long_name` or the name of an
-    array, with `units`, from its attributes.
+    A point is the mean over the dimension `over`, its bar the standard error ("sem") or deviation
+    ("std").  At most `points` of them are drawn, so that the theory stays visible; without a theory
+    a thin line joins all.  The theory may have times of its own; one without `hue` is drawn once,
+    in black.  Labels are `long_name` or the name of an array, with `units`, from its attributes.
 
     Raises ValueError for a dimension that is missing or left over.
     """
@@ -53,23 +59,34 @@ def curves(
         place, mean, bar = _statistics(simulated.isel(where), x, over, spread)
         few = np.unique(np.linspace(0, len(place) - 1, min(points, len(place))).round().astype(int))
         bars = bar[few] if np.isfinite(bar).any() else None
-        axes.errorbar(place[few], mean[few], bars, fmt="o", color=colour, markersize=4, elinewidth=1, zorder=3)
+        axes.errorbar(
+            place[few], mean[few], bars, fmt="o", color=colour, markersize=4, elinewidth=1, zorder=3
+        )
         if predicted is None:
             axes.plot(place, mean, color=colour, linewidth=0.8, alpha=0.5)
         elif not shared:
             axes.plot(*_statistics(predicted.isel(where), x, over, spread)[:2], color=colour)
     if shared:
         axes.plot(*_statistics(predicted, x, over, spread)[:2], color="black")
-    axes.set(xlabel=_label(simulated[x]), ylabel=_label(simulated), **{f"{side}scale": "log" for side in log})
+    axes.set(
+        xlabel=_label(simulated[x]),
+        ylabel=_label(simulated),
+        **{f"{side}scale": "log" for side in log},
+    )
     title = None if hue is None else _label(simulated[hue])
     _legend(axes, title, [text for _, text in entries], colours, theory=predicted is not None)
     return axes
 
 
 def modes(
-    simulated: "xarray.DataArray", predicted: "xarray.DataArray | None" = None, *, mode: str = "mode", **options: Any
+    simulated: "xarray.DataArray",
+    predicted: "xarray.DataArray | None" = None,
+    *,
+    mode: str = "mode",
+    **options: Any,
 ) -> "matplotlib.axes.Axes":
-    """Draw the strength of each mode, one colour a mode; without a coordinate they are counted from 1.
+    """Draw the strength of each mode, one colour a mode; without a coordinate they are counted from
+    1.
 
     The options are those of `curves`.
     """
@@ -86,17 +103,21 @@ def phase_diagram(
     over: str = "seed",
     log: Log = "",
 ) -> "matplotlib.axes.Axes":
-    """Draw the mean over `over` as a colour for each cell of the (`x`, `y`) plane, and a theory's `boundary` as a line.
+    """Draw the mean over `over` as a colour for each cell of the (`x`, `y`) plane, and a theory's
+    `boundary` as a line.
 
-    The edges of the cells lie midway between the coordinates, on a logarithmic axis at their geometric mean.  The
-    boundary is the position on the one axis as a function of the other, its only dimension and coordinate.  Cells
-    without a number are grey.
+    The edges of the cells lie midway between the coordinates, on a logarithmic axis at their
+    geometric mean.  The boundary is the position on the one axis as a function of the other, its
+    only dimension and coordinate.  Cells without a number are grey.
 
-    Raises ValueError for a dimension that is missing or left over, or coordinates that are no (positive) numbers.
+    Raises ValueError for a dimension that is missing or left over, or coordinates that are no
+    (positive) numbers.
     """
     _check_dims("values", values, {"x": x, "y": y}, over)
     if boundary is not None and (boundary.ndim != 1 or boundary.dims[0] not in (x, y)):
-        raise ValueError(f"boundary: has the dimensions {boundary.dims}; pass a line over {x!r} or over {y!r}")
+        raise ValueError(
+            f"boundary: has the dimensions {boundary.dims}; pass a line over {x!r} or over {y!r}"
+        )
     axes = _axes(axes)
     values = values.sortby([x, y])
     values = _mean(values.astype(float), over).transpose(y, x)
@@ -111,7 +132,11 @@ def phase_diagram(
         line = (boundary[dim], boundary) if dim == x else (boundary, boundary[dim])
         outline = [effects.Stroke(linewidth=4, foreground="black"), effects.Normal()]
         axes.plot(*(np.asarray(a) for a in line), color="white", linewidth=2, path_effects=outline)
-    axes.set(xlabel=_label(values[x]), ylabel=_label(values[y]), **{f"{side}scale": "log" for side in log})
+    axes.set(
+        xlabel=_label(values[x]),
+        ylabel=_label(values[y]),
+        **{f"{side}scale": "log" for side in log},
+    )
     axes.set(xlim=edges[0][[0, -1]], ylim=edges[1][[0, -1]])
     return axes
 
@@ -126,16 +151,20 @@ def saddles(
     axes: "matplotlib.axes.Axes | None" = None,
     colour: str = COLOURS[0],
 ) -> "matplotlib.axes.Axes":
-    """Draw the loss of a run over time, and the saddles that it has passed, by `observables.saddle_table`.
+    """Draw the loss of a run over time, and the saddles that it has passed, by
+    `analysis.saddle_table`.
 
-    Saddles that were left are circles, the end a square.  `labels` are the table's variables to write beside them and
-    their formats: by default {"index": "index {:.0f}", "direction_width": "width {:.1f}"}, those that there are.  A
-    theory's `levels` of the plateaus are lines across, its times of the `drops` between them lines downwards.
+    Saddles that were left are circles, the end a square.  `labels` are the table's variables to
+    write beside them and their formats: by default {"index": "index {:.0f}", "direction_width":
+    "width {:.1f}"}, those that there are.  A theory's `levels` of the plateaus are lines across,
+    its times of the `drops` between them lines downwards.
 
     Raises ValueError for a run without `loss`, or of several runs.
     """
     if "loss" not in run.observed or np.ndim(run.observed["loss"]) != 1:
-        raise ValueError("run: has no `loss` of one run over time; record a snapshot, and choose one run of a sweep")
+        raise ValueError(
+            "run: has no `loss` of one run over time; record a snapshot, and choose one run of a sweep"
+        )
     axes = _axes(axes)
     axes.plot(run.time, run.observed["loss"], color=colour, zorder=2, label="loss")
     lines = {"color": "0.6", "linewidth": 0.8, "zorder": 1}
@@ -147,16 +176,30 @@ def saddles(
     for i, row in enumerate(table.isel(saddle=i) for i in range(table.sizes["saddle"])):
         left = bool(row.left) if "left" in row else True
         place = float(row.time), float(row.loss)
-        style = {"color": COLOURS[1], "markerfacecolor": "white", "markersize": 5, "linestyle": "", "zorder": 3}
+        style = {
+            "color": COLOURS[1],
+            "markerfacecolor": "white",
+            "markersize": 5,
+            "linestyle": "",
+            "zorder": 3,
+        }
         axes.plot(*place, marker="o" if left else "s", **style, label="_" * i + "saddle")
         words = [text.format(float(row[name])) for name, text in texts.items() if name in row]
-        axes.annotate("\n".join(words), place, (5, 4), textcoords="offset points", fontsize="small", color="0.2")
+        axes.annotate(
+            "\n".join(words),
+            place,
+            (5, 4),
+            textcoords="offset points",
+            fontsize="small",
+            color="0.2",
+        )
     axes.set(xlabel=axes.get_xlabel() or "time", ylabel=axes.get_ylabel() or "loss")
     return axes
 
 
 def style() -> "contextlib.AbstractContextManager":
-    """Return the context in which figures have the house's colours, open axes and text that survives half its size.
+    """Return the context in which figures have the house's colours, open axes and text that
+    survives half its size.
 
     >>> import matplotlib
     >>> with style():
@@ -182,6 +225,9 @@ def style() -> "contextlib.AbstractContextManager":
             "xtick.labelcolor": "black",
             "ytick.labelcolor": "black",
             "figure.dpi": 110,
+            "legend.fontsize": "medium",
+            "legend.handlelength": 1.4,
+            "legend.labelspacing": 0.3,
             "legend.edgecolor": "none",
             "legend.framealpha": 0.8,
             "lines.markersize": 4,
@@ -190,12 +236,91 @@ def style() -> "contextlib.AbstractContextManager":
     )
 
 
+def panels(
+    figure: "matplotlib.figure.Figure", *titles: str, columns: int = 2, height: float = 2.5
+) -> "list[matplotlib.axes.Axes]":
+    """Lay out one panel for each title on a figure, row by row, and return their axes.
+
+    The figure gets the width of a paper's and `height` inches a row; a title says what is seen in
+    its panel, and is broken into lines where it is longer than the panel is wide.
+
+    >>> from matplotlib.figure import Figure
+    >>> left, right = panels(Figure(), "Every mode is a sigmoid", "Depth delays learning")
+    >>> right.get_title()
+    'Depth delays learning'
+    """
+    import textwrap
+
+    columns = min(columns, len(titles))
+    rows = -(-len(titles) // columns)
+    figure.set_size_inches(WIDTH, height * rows)
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes, title in zip(grid, titles, strict=False):
+        # About eleven letters of a title fit into an inch.
+        axes.set_title(
+            "\n".join(textwrap.wrap(title, int(11 * WIDTH / columns))), fontsize="medium"
+        )
+    for unused in grid[len(titles) :]:
+        unused.remove()
+    return list(grid[: len(titles)])
+
+
+def points_and_line(
+    axes: "matplotlib.axes.Axes",
+    x: Any,
+    simulated: Any,
+    predicted: Any = None,
+    *,
+    errors: Any = None,
+    colour: str = COLOURS[0],
+    label: str = "",
+    points: int = 24,
+) -> None:
+    """Draw a simulation as points and its theory, where given, as a line of the same colour.
+
+    `errors` are the bars of the points.  At most `points` of them are drawn, so that the theory
+    stays visible.  The label is that of the colour; `legend` adds what points and lines are.
+    """
+    x, simulated = np.asarray(x), np.asarray(simulated)
+    few = np.unique(np.linspace(0, len(x) - 1, min(points, len(x))).round().astype(int))
+    bars = None if errors is None else np.asarray(errors)[few]
+    style = {"color": colour, "markersize": 4, "elinewidth": 1, "zorder": 3}
+    axes.errorbar(x[few], simulated[few], bars, fmt="o", label=label or None, **style)
+    if predicted is not None:
+        axes.plot(x, np.asarray(predicted), color=colour)
+
+
+def legend(
+    axes: "matplotlib.axes.Axes",
+    *,
+    simulated: str = "simulation",
+    predicted: str = "theory",
+    **options: Any,
+) -> None:
+    """Add a legend that tells simulation (points) from theory (lines), after the labels drawn.
+
+    `simulated` and `predicted` name them; an empty name leaves its entry out.  The options are
+    those of matplotlib's `Axes.legend`.
+    """
+    from matplotlib.lines import Line2D
+
+    handles, labels = axes.get_legend_handles_labels()
+    grey = {"color": "0.3", "markersize": 4}
+    if simulated:
+        handles.append(Line2D([], [], marker="o", linestyle="", **grey))
+        labels.append(simulated)
+    if predicted:
+        handles.append(Line2D([], [], **grey))
+        labels.append(predicted)
+    axes.legend(handles, labels, **options)
+
+
 def new_axes() -> "matplotlib.axes.Axes":
     """Return axes in the house's style on a new figure of the size of a column."""
     with style():
         import matplotlib.pyplot as plt
 
-        return plt.subplots(figsize=(5.5, 3.6), layout="constrained")[1]
+        return plt.subplots(figsize=(WIDTH, 3.6), layout="constrained")[1]
 
 
 def _axes(axes):
@@ -209,7 +334,9 @@ def _check_dims(name, values, roles, over):
         )
     for role, dim in roles.items():
         if dim is not None and dim not in values.dims:
-            raise ValueError(f"{role}: {name} has no dimension {dim!r}; {nearest(dim, values.dims)}")
+            raise ValueError(
+                f"{role}: {name} has no dimension {dim!r}; {nearest(dim, values.dims)}"
+            )
     left = [dim for dim in values.dims if dim not in (*roles.values(), over)]
     if left:
         raise ValueError(
@@ -233,19 +360,23 @@ def _colours(number):
     if number <= len(COLOURS):
         return COLOURS[:number]
     return [
-        matplotlib.colors.to_hex(colour) for colour in matplotlib.colormaps["viridis"](np.linspace(0, 0.95, number))
+        matplotlib.colors.to_hex(colour)
+        for colour in matplotlib.colormaps["viridis"](np.linspace(0, 0.95, number))
     ]
 
 
 def _statistics(values, x, over, spread):
-    """Return places, means and bars where there is a mean: a record may be unobserved, a run may have blown up."""
+    """Return places, means and bars where there is a mean: a record may be unobserved, a run may
+    have blown up."""
     runs = values.sizes.get(over, 1)
     mean = _mean(values, over)
     with np.errstate(invalid="ignore", over="ignore"):
         bar = values.std(over, ddof=1, skipna=False) if runs > 1 else mean * np.nan
     place = values[x]
     if place.ndim != 1:
-        raise ValueError(f"x: {x!r} has the dimensions {place.dims}; select one run or put the others into `hue`")
+        raise ValueError(
+            f"x: {x!r} has the dimensions {place.dims}; select one run or put the others into `hue`"
+        )
     kept = np.isfinite(mean.values)
     scale = np.sqrt(runs) if spread == "sem" else 1
     return place.values[kept], mean.values[kept], bar.values[kept] / scale
@@ -258,10 +389,14 @@ def _mean(values, over):
 def _edges(coordinate, name, log):
     centres = coordinate.values
     if centres.dtype.kind not in "iuf" or (log and np.any(centres <= 0)):
-        raise ValueError(f"{name}: {centres} are no {'positive ' if log else ''}numbers to place cells at")
+        raise ValueError(
+            f"{name}: {centres} are no {'positive ' if log else ''}numbers to place cells at"
+        )
     centres = np.log(centres) if log else centres.astype(float)
     half = np.diff(centres) / 2 if len(centres) > 1 else np.array([0.5])
-    edges = np.concatenate([centres[:1] - half[:1], centres[:-1] + half[: len(centres) - 1], centres[-1:] + half[-1:]])
+    edges = np.concatenate(
+        [centres[:1] - half[:1], centres[:-1] + half[: len(centres) - 1], centres[-1:] + half[-1:]]
+    )
     return np.exp(edges) if log else edges
 
 
@@ -283,11 +418,13 @@ def _legend(axes, title, texts, colours, theory):
         ]
     if theory:
         colour = "0.3" if handles else colours[0]
-        handles.append(Line2D([], [], color=colour, marker="o", markersize=4, linestyle="", label="simulation"))
+        handles.append(
+            Line2D([], [], color=colour, marker="o", markersize=4, linestyle="", label="simulation")
+        )
         handles.append(Line2D([], [], color=colour, label="theory"))
     if not handles:
         return
-    style = {"fontsize": "small", "title_fontsize": "small", "framealpha": 0.8, "edgecolor": "none"}
+    style = {"framealpha": 0.8, "edgecolor": "none", "title_fontsize": "medium"}
     # Beside the axes nothing is hidden, but only a layout engine keeps that place free.
     if title is not None and axes.figure.get_layout_engine() is not None:
         style |= {"loc": "upper left", "bbox_to_anchor": (1, 1)}

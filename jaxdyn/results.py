@@ -1,61 +1,61 @@
 """Results on disk and in labels: sweep stores, saved results, checkpoints, provenance.
 
-A store is a folder: `jaxdyn.json` (what it holds), `data` (a zarr v3 group; one block of a sweep is one chunk of every
-array), `blocks` (one marker per finished block, written after its data) and `.lock`.
+A store is a folder: `jaxdyn.json` (what it holds), `data` (a zarr v3 group; one block of a sweep is
+one chunk of every array), `blocks` (one marker per finished block, written after its data) and
+`.lock`.
 """
 
-import contextlib
-import datetime
-import fcntl
-import importlib.metadata
-import itertools
-import json
 import os
-import platform
 import shutil
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
 
+from jaxdyn.sweep import _store
 from jaxdyn.types import State, Trajectory
 
 if TYPE_CHECKING:
     import xarray
 
-RECORD = "jaxdyn.json"
-
 
 def open(path: str | os.PathLike) -> "xarray.Dataset | dict[str, xarray.Dataset]":
-    """Open a sweep's store, or what `save` wrote, lazily: values are read from disk when they are used.
+    """Open a sweep's store, or what `save` wrote, lazily: values are read from disk when they are
+    used.
 
-    Runs of a store that are not computed yet are NaN with `ok` False.  Raises ValueError where `path` is neither.
+    Runs of a store that are not computed yet are NaN with `ok` False.  Raises ValueError where
+    `path` is neither.
     """
     path = Path(path)
-    record = read_record(path)
+    record = _store.read_record(path)
     if record is None:
-        raise ValueError(f"path: {str(path)!r} holds no results; pass a store of `sweep` or what `results.save` wrote")
+        raise ValueError(
+            f"path: {str(path)!r} holds no results; pass a store of `sweep` or what `results.save` wrote"
+        )
     if record["kind"] == "sweep":
-        return labelled(_open_zarr(path / "data"), record)
+        return _store.labelled(_open_zarr(path / "data"), record)
     datasets = {}
     for name, strings in record["strings"].items():
         dataset = _open_zarr(path / "data" / name)
-        datasets[name] = dataset.assign_coords({coord: (dims, values) for coord, (dims, values) in strings.items()})
+        datasets[name] = dataset.assign_coords(
+            {coord: (dims, values) for coord, (dims, values) in strings.items()}
+        )
     return datasets["data"] if record["kind"] == "dataset" else datasets
 
 
 def save(results: "xarray.Dataset | dict[str, xarray.Dataset]", path: str | os.PathLike) -> None:
-    """Write a Dataset, or a dict of them, as zarr v3, whole or not at all; an earlier result at `path` is replaced.
+    """Write a Dataset, or a dict of them, as zarr v3, whole or not at all; an earlier result at
+    `path` is replaced.
 
     Raises ValueError where `path` holds anything else, which is left untouched.
     """
     path = Path(path)
-    check_ours(path, "path", kinds=("dataset", "results"))
-    kind, named = ("results", results) if isinstance(results, dict) else ("dataset", {"data": results})
+    _store.check_ours(path, "path", kinds=("dataset", "results"))
+    kind, named = (
+        ("results", results) if isinstance(results, dict) else ("dataset", {"data": results})
+    )
     fresh, stale = (path.with_name(f".{path.name}.{tag}") for tag in ("fresh", "stale"))
     shutil.rmtree(fresh, ignore_errors=True)
     shutil.rmtree(stale, ignore_errors=True)
@@ -63,11 +63,15 @@ def save(results: "xarray.Dataset | dict[str, xarray.Dataset]", path: str | os.P
     strings = {}
     for name, dataset in named.items():
         # zarr v3 has no specified string type: labels lie in the record.
-        text = {str(c): (list(v.dims), v.values.tolist()) for c, v in dataset.coords.items() if v.dtype.kind in "OUT"}
+        text = {
+            str(c): (list(v.dims), v.values.tolist())
+            for c, v in dataset.coords.items()
+            if v.dtype.kind in "OUT"
+        }
         strings[name] = text
         bare = dataset.drop_vars(list(text)).drop_encoding()
         bare.to_zarr(fresh / "data" / name, mode="w", zarr_format=3, consolidated=False)
-    write_record(fresh, {"kind": kind, "strings": strings})
+    _store.write_record(fresh, {"kind": kind, "strings": strings})
     if path.exists():
         path.rename(stale)
     fresh.rename(path)
@@ -75,7 +79,8 @@ def save(results: "xarray.Dataset | dict[str, xarray.Dataset]", path: str | os.P
 
 
 def checkpoint(path: str | os.PathLike) -> Callable[[Trajectory], None]:
-    """Return a function for `segmented(..., after=...)` that saves the trajectory so far, whole or not at all."""
+    """Return a function for `segmented(..., after=...)` that saves the trajectory so far, whole or
+    not at all."""
     folder = Path(path).absolute()
 
     def after(trajectory):
@@ -90,9 +95,11 @@ def checkpoint(path: str | os.PathLike) -> Callable[[Trajectory], None]:
 
 
 def restore(path: str | os.PathLike, like: State) -> Trajectory | State:
-    """Return the trajectory of the last `checkpoint` at `path`, to go on from, or `like` itself where there is none.
+    """Return the trajectory of the last `checkpoint` at `path`, to go on from, or `like` itself
+    where there is none.
 
-    `like` is the state the run started from, its optimiser's memory included: it has the structure of the final state.
+    `like` is the state the run started from, its optimiser's memory included: it has the structure
+    of the final state.
     """
     import orbax.checkpoint as ocp
 
@@ -100,7 +107,11 @@ def restore(path: str | os.PathLike, like: State) -> Trajectory | State:
     if not saved:
         return like
     with ocp.StandardCheckpointer() as checkpointer:
-        records = {n: v for n, v in checkpointer.metadata(saved[-1]).item_metadata.tree.items() if n != "final"}
+        records = {
+            n: v
+            for n, v in checkpointer.metadata(saved[-1]).item_metadata.tree.items()
+            if n != "final"
+        }
         shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), records)
         final = jax.tree.map(ocp.utils.to_shape_dtype_struct, jax.tree.map(jax.numpy.asarray, like))
         tree = checkpointer.restore(saved[-1], shapes | {"final": final})
@@ -112,198 +123,7 @@ def _checkpoints(folder):
     return sorted((p for p in folder.glob("*") if p.name.isdigit()), key=lambda p: int(p.name))
 
 
-def provenance(source: str | None = None) -> dict[str, Any]:
-    """Return what produced a result: argv, time, versions, device, and the git commit of the folder of `source`."""
-    names = ("jaxdyn", "jax", "jaxlib", "numpy", "optax", "diffrax", "flax")
-    versions = {}
-    for name in names:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[name] = importlib.metadata.version(name)
-    return {
-        "argv": sys.argv,
-        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "wall_seconds": None,
-        "versions": {"python": platform.python_version(), **versions},
-        "device": jax.devices()[0].device_kind,
-        "git": _git(source),
-    }
-
-
-def _git(source):
-    folder = Path(source).parent if source else Path.cwd()
-
-    def git(*words):
-        return subprocess.run(
-            ["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=10, check=True
-        )
-
-    try:
-        return {
-            "commit": git("rev-parse", "HEAD").stdout.strip(),
-            "dirty": bool(git("status", "--porcelain", "--untracked-files=no").stdout),
-        }
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def labelled(dataset: "xarray.Dataset", record: dict[str, Any]) -> "xarray.Dataset":
-    """Put a sweep's coordinates, units and provenance on its arrays.
-
-    Recording times that all runs share become a coordinate; others stay one variable per run.
-    """
-    # A sweep killed while it extended its store leaves arrays that are longer than its record.
-    sizes = {name: len(labels) for name, labels in record["static"].items()}
-    sizes |= {axis["dim"]: len(next(iter(axis["coords"].values()))) for axis in record["axes"]}
-    dataset = dataset.isel({dim: slice(size) for dim, size in sizes.items() if dataset.sizes.get(dim, 0) > size})
-    coords: dict[str, Any] = {name: (name, list(labels)) for name, labels in record["static"].items()}
-    for axis in record["axes"]:
-        coords |= {name: (axis["dim"], values) for name, values in axis["coords"].items()}
-    dataset = dataset.assign_coords(coords)
-    for name, by_cell in _transposed(record["constants"]).items():
-        dataset = dataset.assign_coords({name: _constant(name, by_cell, record["static"])})
-    for name in set(record["own"]) & set(dataset.variables):
-        values = dataset[name]
-        if values.ndim > 1 and values.dims[-1] == name and record["own"][name] == [name]:
-            rows = values.values.reshape(-1, values.shape[-1])
-            shared = len(rows) > 0 and bool((rows == rows[0]).all())
-            dataset = dataset.assign_coords({name: (name, rows[0]) if shared else values})
-    for name, unit in record["units"].items():
-        if name in dataset.variables:
-            dataset[name].attrs["units"] = unit
-    dataset.attrs = {"experiment": record["experiment"]}
-    dataset.attrs |= {key: json.dumps(record[key]) for key in ("fingerprint", "attempts")}
-    return dataset
-
-
-def _transposed(constants):
-    names = sorted({name for values in constants.values() for name in values})
-    return {name: {cell: values[name] for cell, values in constants.items() if name in values} for name in names}
-
-
-def _constant(name, by_cell, static):
-    """Return (dims, values): one array where all static cells agree, otherwise one row per cell, padded with NaN."""
-    arrays = [np.asarray(values) for values in by_cell.values()]
-    if all(np.array_equal(arrays[0], array) for array in arrays):
-        return name, arrays[0]
-    rows = np.full([*map(len, static.values()), max(map(len, arrays))], np.nan)
-    for index, labels in enumerate(itertools.product(*static.values())):
-        values = by_cell.get(cell_name(dict(zip(static, labels, strict=True))), [])
-        rows[(*np.unravel_index(index, rows.shape[:-1]), slice(len(values)))] = values
-    return (*static, name), rows
-
-
-def cell_name(labels: dict[str, Any]) -> str:
-    """Return the name of a static cell, such as "depth=2,optimizer=sgd"."""
-    return ",".join(f"{name}={label}" for name, label in labels.items())
-
-
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold a store's lock; the system frees it with the process, however that ends."""
-    path.mkdir(parents=True, exist_ok=True)
-    with (path / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ValueError(f"store: {str(path)!r} is being written by another process; wait for it") from None
-        yield
-
-
-def check_ours(path: Path, argument: str, kinds: tuple[str, ...]) -> None:
-    """Raise ValueError where `path` holds something that is not of these kinds."""
-    record = read_record(path) if path.is_dir() else None
-    foreign = path.exists() and (not path.is_dir() or any(entry.name != ".lock" for entry in path.iterdir()))
-    if record["kind"] not in kinds if record else foreign:
-        raise ValueError(f"{argument}: {str(path)!r} exists and is no {kinds[0]} of jaxdyn; pass a new folder")
-
-
-def read_record(path: Path) -> dict[str, Any] | None:
-    """Return what a folder of results holds, or None where it is none."""
-    try:
-        return json.loads((path / RECORD).read_text())
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-
-
-def write_record(path: Path, record: dict[str, Any]) -> None:
-    """Write a record in one step of the file system."""
-    part = path / f"{RECORD}.part"
-    part.write_text(json.dumps(record, indent=1))
-    part.replace(path / RECORD)
-
-
-def store_arrays(path: Path, layout: dict[str, Any], chunks: dict[str, tuple[int, ...]]) -> dict[str, Any]:
-    """Create a store's zarr arrays, or grow them to their new shapes; `layout` is {name: (dims, shape, dtype)}."""
-    import zarr
-
-    group = zarr.open_group(str(path / "data"), mode="a", zarr_format=3)
-    arrays = {}
-    for name, (dims, shape, dtype) in layout.items():
-        if name in group:
-            array = group[name]
-            array.resize(tuple(np.maximum(array.shape, shape)))
-        else:
-            array = group.create_array(
-                name, shape=shape, chunks=chunks[name], dtype=dtype, fill_value=fill_value(dtype), dimension_names=dims
-            )
-        arrays[name] = array
-    return arrays
-
-
-def fill_value(dtype: np.dtype) -> Any:
-    """Return what stands where nothing was computed: NaN, False or 0."""
-    return np.asarray(np.nan if np.dtype(dtype).kind in "fc" else 0).astype(dtype)[()]
-
-
-def finished_blocks(path: Path) -> dict[str, list[int]]:
-    """Return the finished blocks of a store with the number of runs each holds along every axis."""
-    folder = path / "blocks"
-    return {file.stem: json.loads(file.read_text()) for file in folder.glob("*.json")} if folder.exists() else {}
-
-
-def mark_finished(path: Path, block: str, extent: list[int]) -> None:
-    """Mark a block as finished, after its data."""
-    folder = path / "blocks"
-    folder.mkdir(exist_ok=True)
-    part = folder / f"{block}.part"
-    part.write_text(json.dumps(extent))
-    part.replace(folder / f"{block}.json")
-
-
 def _open_zarr(path):
     import xarray
 
     return xarray.open_zarr(path, chunks=None, consolidated=False)
-
-
-def diverged(dataset: "xarray.Dataset") -> str:
-    """Say how many runs of a sweep were not `ok` to the end, and at which values of its axes."""
-    bad = ~dataset["ok"]
-    if "time" in bad.dims:
-        # Where static cells differ in their recording times, the shorter ones are padded by the time NaN.
-        bad = (bad & dataset["time"].notnull()).any("time")
-    if not bool(bad.any()):
-        return f"0 of {bad.size} runs"
-    words = []
-    for dim in bad.dims:
-        count = bad.sum([d for d in bad.dims if d != dim]).values
-        if bad.sizes[dim] > 1 and dim != "seed":
-            each = bad.size // bad.sizes[dim]
-            values = bad[dim].values if dim in bad.coords else range(bad.sizes[dim])
-            words.append(
-                f"{dim}: " + ", ".join(f"{v} ({n} of {each})" for v, n in zip(values, count, strict=True) if n)
-            )
-    return "; ".join([f"{int(bad.sum())} of {bad.size} runs", *words])
-
-
-def extended(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-    """Return a store's record with what a new attempt adds: static labels, programs, constants, the attempt."""
-    static = {n: labels + [v for v in new["static"][n] if v not in labels] for n, labels in old["static"].items()}
-    program = old["fingerprint"]["program"] | new["fingerprint"]["program"]
-    return new | {
-        "static": static,
-        "constants": old["constants"] | new["constants"],
-        "own": old["own"] | new["own"],
-        "fingerprint": old["fingerprint"] | {"program": program},
-        "attempts": old["attempts"] + new["attempts"],
-    }

@@ -1,4 +1,5 @@
-"""The vocabulary: what a learning system is made of.  Plain pytrees and pure functions; the only classes are tuples."""
+"""The vocabulary: what a learning system is made of.  Plain pytrees and pure functions; the only
+classes are tuples."""
 
 import difflib
 from collections.abc import Callable, Iterable
@@ -12,21 +13,24 @@ Key = PRNGKeyArray
 Updates = PyTree[Any]
 
 Field = Callable[[Params, Batch], Updates]
-"""`(params, batch) -> updates`, "gradients" in optax's sense: minus the velocity of the parameters."""
+"""`(params, batch) -> updates`, "gradients" in optax's sense: minus the velocity of the
+parameters."""
 
 Stream = Callable[[Key, Array], Batch]
 """`(key of this step, number of this step) -> batch`: where all randomness of a field enters."""
 
 
 class Model(NamedTuple):
-    """A pair of pure functions: `init(key) -> params` and `apply(params, x, **options) -> outputs`."""
+    """A pair of pure functions: `init(key) -> params` and `apply(params, x, **options) ->
+    outputs`."""
 
     init: Callable[[Key], Params]
     apply: Callable[..., Any]
 
 
 class State(NamedTuple):
-    """Where a system stands: `time` (steps of a map, flow time of a flow), what moves, and the optimiser's state.
+    """Where a system stands: `time` (steps of a map, flow time of a flow), what moves, and the
+    optimiser's state.
 
     An empty `memory` means a fresh optimiser.
     """
@@ -39,8 +43,8 @@ class State(NamedTuple):
 class Trajectory(NamedTuple):
     """What was recorded: `time` (T,), `observed` {name: (T, ...)}, the last state, and `ok` (T,).
 
-    `ok` is False from the first record at which the parameters were not finite (or the solver had failed); the floats
-    observed from there on are NaN.
+    `ok` is False from the first record at which the parameters were not finite (or the solver had
+    failed); the floats observed from there on are NaN.
     """
 
     time: Any

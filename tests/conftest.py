@@ -1,11 +1,12 @@
-"""One thread a process, no rank promotion, cheap compilation and a cache of it that all processes share."""
+"""One thread a process, no rank promotion, cheap compilation and a cache of it that all processes
+share."""
 
 import os
 from importlib.metadata import version
 from pathlib import Path
 
-# Tests mostly compile: without the fusion emitters, at optimisation level 1, that costs half.  XLA stops at a flag that
-# it does not know, as later ones do not know that of the emitters.
+# Tests mostly compile: without the fusion emitters, at optimisation level 1, that costs half.  XLA
+# stops at a flag that it does not know, as later ones do not know that of the emitters.
 EMITTERS = "--xla_cpu_use_fusion_emitters=false" if version("jaxlib") < "0.11" else ""
 CHEAP = f"--xla_backend_optimization_level=1 {EMITTERS}"
 os.environ.setdefault("XLA_FLAGS", f"--xla_cpu_multi_thread_eigen=false {CHEAP}")
@@ -13,7 +14,9 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")
 os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent.parent / ".cache" / "jax"))
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent.parent / ".cache" / "jax")
+)
 os.environ.setdefault("MPLBACKEND", "agg")
 
 import jax  # noqa: E402

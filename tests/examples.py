@@ -1,6 +1,8 @@
-"""One minimal example of every public function of models, rules, observables and tasks, for the battery.
+"""One minimal example of every public function of models, rules, observables and tasks, for the
+battery.
 
-Each entry is built when called, in the precision of the moment.  A public function without one fails the battery.
+Each entry is built when called, in the precision of the moment.  A public function without one
+fails the battery.
 """
 
 from collections.abc import Callable
@@ -12,7 +14,7 @@ import optax
 from flax import linen, nnx
 
 import jaxdyn as jd
-from jaxdyn import Model, kernels, models, observables, rules, tasks
+from jaxdyn import Model, analysis, kernels, losses, models, observables, optimizers, rules, tasks
 
 
 class AsModel(NamedTuple):
@@ -67,24 +69,57 @@ def normal(seed, *shape):
 LINEAR = models.deep_linear((3, 4, 2))
 ROUTES = ((0, 0), (0, 1))
 GATED = models.gated_linear((3, 4, 2), ROUTES)
-TARGET_FRAMES = lambda: tasks.frames(jax.random.key(3), (3, 4, 2), 2)
-moments = lambda: tasks.linear_teacher(models.product(LINEAR.init(jax.random.key(2))))
-start = lambda: LINEAR.init(jax.random.key(0))
-best = lambda: LINEAR.init(jax.random.key(2))
-inputs = lambda: normal(1, 6, 3)
-data = lambda: (inputs(), LINEAR.apply(best(), inputs()))
-squared = rules.squared_error(LINEAR.apply)
+
+
+def TARGET_FRAMES():
+    return tasks.frames(jax.random.key(3), (3, 4, 2), 2)
+
+
+def moments():
+    return tasks.linear_teacher(models.product(LINEAR.init(jax.random.key(2))))
+
+
+def start():
+    return LINEAR.init(jax.random.key(0))
+
+
+def best():
+    return LINEAR.init(jax.random.key(2))
+
+
+def inputs():
+    return normal(1, 6, 3)
+
+
+def data():
+    return (inputs(), LINEAR.apply(best(), inputs()))
+
+
+squared = losses.squared_error(LINEAR.apply)
 UNITS = models.two_layer(4, 3, activation=jax.nn.relu, patches=2)
 HEADS = models.in_context_attention(3, 2, rank=2)
-PROMPTS = lambda: tasks.in_context_regression(jax.random.key(1), 5, 4, jnp.diag(jnp.array([1.0, 0.5, 0.2])))
-LINEAR_NTK = lambda params: kernels.empirical.ntk(LINEAR.apply, params, inputs())
-modes = lambda observe: AsObserve(observe(models.product, TARGET_FRAMES()[-1], TARGET_FRAMES()[0]), start())
+
+
+def PROMPTS():
+    return tasks.in_context_regression(
+        jax.random.key(1), 5, 4, jnp.diag(jnp.array([1.0, 0.5, 0.2]))
+    )
+
+
+def LINEAR_NTK(params):
+    return kernels.empirical.ntk(LINEAR.apply, params, inputs())
+
+
+def modes(observe):
+    return AsObserve(observe(models.product, TARGET_FRAMES()[-1], TARGET_FRAMES()[0]), start())
 
 
 def with_state():
     # Linear regression beside a running average of its weights.
     def loss(params, batch):
-        return squared(params["params"], batch), jax.tree.map(lambda m, p: 0.9 * m + 0.1 * p, params["state"], best())
+        return squared(params["params"], batch), jax.tree.map(
+            lambda m, p: 0.9 * m + 0.1 * p, params["state"], best()
+        )
 
     params = {"params": start(), "state": best()}
     return AsField(rules.with_state(loss), params, data(), lambda p: squared(p["params"], data()))
@@ -99,9 +134,14 @@ def views():
 
 
 def self_distillation():
-    # Multiplier and decay at which the field is still a gradient: of the loss for a constant target.
-    loss, params = rules.latent_covariance_loss(models.product), distilled()
-    decay = lambda w: 0.05 * sum(jnp.sum(a**2) for a in jax.tree.leaves([w["encoder"], w["predictor"]]))
+    # Multiplier and decay at which the field is still a gradient: of the loss for a constant
+    # target.
+    loss = losses.latent_covariance_loss(models.product)
+    params = distilled()
+
+    def decay(w):
+        return 0.05 * sum(jnp.sum(a**2) for a in jax.tree.leaves([w["encoder"], w["predictor"]]))
+
     field = rules.self_distillation(loss, target_rate=0.1, weight_decay=0.1)
     return AsField(field, params, views(), lambda w: loss(w, params["target"], views()) + decay(w))
 
@@ -111,7 +151,9 @@ def dense(n_out):
 
 
 def dense_nnx(rngs):
-    return nnx.Linear(3, 2, rngs=rngs, dtype=jnp.result_type(float), param_dtype=jnp.result_type(float))
+    return nnx.Linear(
+        3, 2, rngs=rngs, dtype=jnp.result_type(float), param_dtype=jnp.result_type(float)
+    )
 
 
 def square_layer(key):
@@ -120,28 +162,40 @@ def square_layer(key):
 
 def three_steps(optimizer):
     """The state after three steps down a quartic."""
-    slope = lambda p, _: jax.tree.map(lambda a: a**3, p)
-    return lambda p: jd.train(slope, optimizer, lambda key, step: (), p, times=[3], observe=lambda state: {}).final
+
+    def slope(p, _):
+        return jax.tree.map(lambda a: a**3, p)
+
+    return lambda p: (
+        jd.train(
+            slope, optimizer, lambda key, step: (), p, times=[3], observe=lambda state: {}
+        ).final
+    )
 
 
 def early_learning():
-    x, labels = inputs(), jnp.array([0, 1, 1, 0, 1, 0])
+    x = inputs()
+    labels = jnp.array([0, 1, 1, 0, 1, 0])
     memory = jax.nn.softmax(normal(5, 6, 2))
-    params, batch = {"params": start(), "state": memory}, (x, labels, jnp.arange(6))
+    params = {"params": start(), "state": memory}
+    batch = (x, labels, jnp.arange(6))
     targets = 0.7 * memory + 0.3 * jax.nn.softmax(LINEAR.apply(start(), x))
 
     def loss(p):
         held = jnp.log(1 - jnp.sum(targets * jax.nn.softmax(LINEAR.apply(p["params"], x)), 1))
-        return rules.cross_entropy(LINEAR.apply)(p["params"], (x, labels)) + 2 * jnp.mean(held)
+        return losses.cross_entropy(LINEAR.apply)(p["params"], (x, labels)) + 2 * jnp.mean(held)
 
     return AsField(rules.early_learning(LINEAR.apply, 2.0, 0.7), params, batch, loss)
 
 
-SIGMOIDS = lambda: models.mlp((3, 4, 2)).init(jax.random.key(0))
+def SIGMOIDS():
+    return models.mlp((3, 4, 2)).init(jax.random.key(0))
 
 
 def linear_nodes(weights, x, noise):
-    add = lambda layer, a: a if noise is None else a + noise[layer]
+    def add(layer, a):
+        return a if noise is None else a + noise[layer]
+
     hidden = add(0, x @ weights[0].T)
     outputs = add(1, jax.lax.stop_gradient(hidden) @ weights[1].T)
     return outputs, [hidden, outputs]
@@ -153,18 +207,23 @@ def example_errors(outputs, y):
 
 def zeroth_order(field):
     # The mean of many estimates descends; a single one need not.
-    mean = lambda p, batch: jax.tree.map(lambda a: jnp.mean(a, 0), jax.vmap(lambda k: field(p, (batch, k)))(KEYS()))
+    def mean(p, batch):
+        return jax.tree.map(
+            lambda a: jnp.mean(a, 0), jax.vmap(lambda k: field(p, (batch, k)))(KEYS())
+        )
+
     return AsField(mean, start(), data(), lambda p: squared(p, data()))
 
 
-KEYS = lambda: jax.random.split(jax.random.key(0), 400)
+def KEYS():
+    return jax.random.split(jax.random.key(0), 400)
 
 
 def carried(params, key):
     """A map of gradient descent that carries two tangents, and its start."""
     step = jd.descent(jax.grad(squared), optax.sgd(0.1, momentum=0.9), tasks.full_batch(data()))
     begin = jd.State(jnp.asarray(0), params, optax.sgd(0.1, momentum=0.9).init(params))
-    return observables.with_tangents(step, begin, 2, key=key)
+    return analysis.with_tangents(step, begin, 2, key=key)
 
 
 EXAMPLES = {
@@ -180,10 +239,16 @@ EXAMPLES = {
     "models.in_context_attention": lambda: AsModel(
         models.in_context_attention(3, 2, softmax=True), tuple(PROMPTS()[:3])
     ),
-    "models.attention_heads": lambda: AsFunction(models.attention_heads, (HEADS.init(jax.random.key(0)),)),
-    "models.attention_product": lambda: AsFunction(models.attention_product, (HEADS.init(jax.random.key(0)),)),
+    "models.attention_heads": lambda: AsFunction(
+        models.attention_heads, (HEADS.init(jax.random.key(0)),)
+    ),
+    "models.attention_product": lambda: AsFunction(
+        models.attention_product, (HEADS.init(jax.random.key(0)),)
+    ),
     "models.product": lambda: AsFunction(models.product, (start(),)),
-    "models.orthogonal": lambda: AsFunction(lambda key: models.orthogonal(key, 4, 3), (jax.random.key(0),)),
+    "models.orthogonal": lambda: AsFunction(
+        lambda key: models.orthogonal(key, 4, 3), (jax.random.key(0),)
+    ),
     "models.aligned": lambda: AsFunction(models.aligned, (TARGET_FRAMES(), jnp.array([2.0, 1.0]))),
     "models.gated_linear": lambda: AsModel(GATED, (inputs(), normal(4, 6, 2))),
     "models.gated_product": lambda: AsFunction(
@@ -191,143 +256,214 @@ EXAMPLES = {
     ),
     "models.gated_inputs": lambda: AsFunction(models.gated_inputs, (inputs(), normal(4, 6, 2))),
     "models.lambda_balanced": lambda: AsFunction(
-        lambda key, a: models.lambda_balanced(key, (3, 2, 4), a), (jax.random.key(0), jnp.array(0.5))
+        lambda key, a: models.lambda_balanced(key, (3, 2, 4), a),
+        (jax.random.key(0), jnp.array(0.5)),
     ),
-    "models.product_to_depth": lambda: AsFunction(lambda w: models.product_to_depth([w] * 3, 2), (normal(0, 3, 3),)),
+    "models.product_to_depth": lambda: AsFunction(
+        lambda w: models.product_to_depth([w] * 3, 2), (normal(0, 3, 3),)
+    ),
     "models.propagate": lambda: AsFunction(
-        lambda key, h: models.propagate(key, square_layer, h, depth=3), (jax.random.key(0), normal(0, 4))
+        lambda key, h: models.propagate(key, square_layer, h, depth=3),
+        (jax.random.key(0), normal(0, 4)),
     ),
     "models.product_exponents": lambda: AsFunction(
-        lambda key: models.product_exponents(key, square_layer, width=4, depth=3), (jax.random.key(0),)
+        lambda key: models.product_exponents(key, square_layer, width=4, depth=3),
+        (jax.random.key(0),),
     ),
-    "rules.covariance_loss": lambda: AsLoss(rules.covariance_loss(models.product), start(), moments(), best()),
-    "rules.squared_error": lambda: AsLoss(squared, start(), data(), best()),
-    "rules.cross_entropy": lambda: AsLoss(
-        rules.cross_entropy(LINEAR.apply), start(), (inputs(), jnp.argmax(data()[1], 1)), best()
+    "losses.covariance_loss": lambda: AsLoss(
+        losses.covariance_loss(models.product), start(), moments(), best()
     ),
-    "rules.teacher_loss": lambda: AsLoss(
-        rules.teacher_loss("relu", patches=2), *(UNITS.init(jax.random.key(seed)) for seed in (0, 1, 1))
+    "losses.squared_error": lambda: AsLoss(squared, start(), data(), best()),
+    "losses.cross_entropy": lambda: AsLoss(
+        losses.cross_entropy(LINEAR.apply), start(), (inputs(), jnp.argmax(data()[1], 1)), best()
+    ),
+    "losses.teacher_loss": lambda: AsLoss(
+        losses.teacher_loss("relu", patches=2),
+        *(UNITS.init(jax.random.key(seed)) for seed in (0, 1, 1)),
     ),
     "rules.with_state": with_state,
     "rules.early_learning": early_learning,
     "rules.sign_diverse": lambda: AsField(
-        rules.sign_diverse(jax.grad(squared), [jnp.ones((1, 3)), jnp.array([[1.0, 1, 1, -1]])]), start(), data(), None
+        rules.sign_diverse(jax.grad(squared), [jnp.ones((1, 3)), jnp.array([[1.0, 1, 1, -1]])]),
+        start(),
+        data(),
+        None,
     ),
-    "rules.keep_norms": lambda: AsFunction(three_steps(optax.chain(optax.sgd(0.01), rules.keep_norms())), (start(),)),
-    "rules.weight_perturbation": lambda: zeroth_order(rules.weight_perturbation(squared, 0.1, antithetic=True)),
+    "rules.keep_norms": lambda: AsFunction(
+        three_steps(optax.chain(optax.sgd(0.01), rules.keep_norms())), (start(),)
+    ),
+    "rules.weight_perturbation": lambda: zeroth_order(
+        rules.weight_perturbation(squared, 0.1, antithetic=True)
+    ),
     "rules.forward_gradient": lambda: zeroth_order(rules.forward_gradient(squared)),
     "rules.node_perturbation": lambda: zeroth_order(
         rules.node_perturbation(linear_nodes, example_errors, 0.1, antithetic=True)
     ),
-    "rules.noisy": lambda: AsStream(lambda key, step: jax.random.key_data(rules.noisy(lambda k, t: ())(key, step)[1])),
+    "rules.noisy": lambda: AsStream(
+        lambda key, step: jax.random.key_data(rules.noisy(lambda k, t: ())(key, step)[1])
+    ),
     "rules.sigmoid_layers": lambda: AsFunction(rules.sigmoid_layers, (SIGMOIDS(), inputs())),
     "rules.knowledge_accumulation": lambda: AsFunction(
-        lambda p, x: rules.knowledge_accumulation({"params": p, "state": rules.sigmoid_layers(p, 2 * x)["outputs"]}, x),
+        lambda p, x: rules.knowledge_accumulation(
+            {"params": p, "state": rules.sigmoid_layers(p, 2 * x)["outputs"]}, x
+        ),
         (SIGMOIDS(), inputs()),
     ),
-    "rules.three_term": lambda: AsFunction(three_steps(rules.three_term(0.01, 0.5, 0.3)), (start(),)),
-    "rules.ahead": lambda: AsFunction(
-        lambda p: rules.ahead(three_steps(rules.three_term(0.01, 0.5))(p), 0.7), (start(),)
+    "optimizers.three_term": lambda: AsFunction(
+        three_steps(optimizers.three_term(0.01, 0.5, 0.3)), (start(),)
     ),
-    "rules.nesterov_schedule": lambda: AsFunction(rules.nesterov_schedule, (jnp.asarray(4),)),
-    "rules.scalar_rmsprop": lambda: AsFunction(three_steps(rules.scalar_rmsprop(0.01, 0.9)), (start(),)),
-    "rules.kicks": lambda: AsFunction(
-        lambda key, p: three_steps(optax.chain(optax.sgd(0.01), rules.kicks(key, 0.1)))(p).params,
+    "optimizers.ahead": lambda: AsFunction(
+        lambda p: optimizers.ahead(three_steps(optimizers.three_term(0.01, 0.5))(p), 0.7),
+        (start(),),
+    ),
+    "optimizers.nesterov_schedule": lambda: AsFunction(
+        optimizers.nesterov_schedule, (jnp.asarray(4),)
+    ),
+    "optimizers.scalar_rmsprop": lambda: AsFunction(
+        three_steps(optimizers.scalar_rmsprop(0.01, 0.9)), (start(),)
+    ),
+    "optimizers.kicks": lambda: AsFunction(
+        lambda key, p: (
+            three_steps(optax.chain(optax.sgd(0.01), optimizers.kicks(key, 0.1)))(p).params
+        ),
         (jax.random.key(0), start()),
     ),
     "rules.self_distillation": self_distillation,
-    "rules.latent_covariance_loss": lambda: AsFunction(
-        lambda online, target: rules.latent_covariance_loss(models.product)(online, target, views()),
+    "losses.latent_covariance_loss": lambda: AsFunction(
+        lambda online, target: losses.latent_covariance_loss(models.product)(
+            online, target, views()
+        ),
         (distilled(), start()),
     ),
-    "rules.latent_error": lambda: AsFunction(
-        rules.latent_error(LINEAR.apply, lambda w, h: h @ w.T), (distilled(), best(), (inputs(), normal(4, 6, 3)))
+    "losses.latent_error": lambda: AsFunction(
+        losses.latent_error(LINEAR.apply, lambda w, h: h @ w.T),
+        (distilled(), best(), (inputs(), normal(4, 6, 3))),
     ),
-    "rules.direct_predictor": lambda: AsFunction(lambda w: rules.direct_predictor(w @ w.T, 0.1), (normal(0, 3, 4),)),
+    "rules.direct_predictor": lambda: AsFunction(
+        lambda w: rules.direct_predictor(w @ w.T, 0.1), (normal(0, 3, 4),)
+    ),
     "observables.mode_strengths": lambda: modes(observables.mode_strengths),
     "observables.leakage": lambda: modes(observables.leakage),
     "observables.alignment": lambda: modes(observables.alignment),
-    "observables.singular_values": lambda: AsObserve(observables.singular_values(models.product), start()),
+    "observables.singular_values": lambda: AsObserve(
+        observables.singular_values(models.product), start()
+    ),
     "observables.weight_distance": lambda: AsObserve(observables.weight_distance(best()), start()),
     "observables.loss": lambda: AsObserve(observables.loss(squared, data()), start()),
-    "observables.gradient_norm": lambda: AsObserve(observables.gradient_norm(jax.grad(squared), data()), start()),
-    "observables.sharpness": lambda: AsObserve(observables.sharpness(squared, data(), depth=8), start()),
-    "observables.with_tangents": lambda: AsFunction(
-        lambda p, key: carried(p, key)[0](None, carried(p, key)[1]).params.growth, (start(), jax.random.key(0))
+    "observables.gradient_norm": lambda: AsObserve(
+        observables.gradient_norm(jax.grad(squared), data()), start()
     ),
-    "observables.tangent_growth": lambda: AsObserve(
-        observables.tangent_growth(), carried(start(), jax.random.key(0))[1].params
+    "observables.sharpness": lambda: AsObserve(
+        observables.sharpness(squared, data(), depth=8), start()
+    ),
+    "analysis.with_tangents": lambda: AsFunction(
+        lambda p, key: carried(p, key)[0](None, carried(p, key)[1]).params.growth,
+        (start(), jax.random.key(0)),
+    ),
+    "analysis.tangent_growth": lambda: AsObserve(
+        analysis.tangent_growth(), carried(start(), jax.random.key(0))[1].params
     ),
     "observables.hessian_eigenvalues": lambda: AsObserve(
         observables.hessian_eigenvalues(squared, data(), top=2, depth=8), start()
     ),
-    "observables.box_average": lambda: AsFunction(lambda x: observables.box_average(x, 3)[1:4], (normal(0, 5, 2),)),
-    "observables.kernel_change": lambda: AsObserve(observables.kernel_change(LINEAR_NTK, best()), start()),
+    "analysis.box_average": lambda: AsFunction(
+        lambda x: analysis.box_average(x, 3)[1:4], (normal(0, 5, 2),)
+    ),
+    "observables.kernel_change": lambda: AsObserve(
+        observables.kernel_change(LINEAR_NTK, best()), start()
+    ),
     "observables.kernel_target_alignment": lambda: AsObserve(
         observables.kernel_target_alignment(LINEAR_NTK, data()[1]), start()
     ),
-    "observables.hessian_index": lambda: AsObserve(observables.hessian_index(squared, data()), start()),
+    "observables.hessian_index": lambda: AsObserve(
+        observables.hessian_index(squared, data()), start()
+    ),
     "observables.snapshot": lambda: AsObserve(observables.snapshot(squared, data()), start()),
-    "observables.saddle_records": lambda: AsFunction(
-        observables.saddle_records, (-jnp.arange(9.0), jnp.exp(3 * jnp.sin(jnp.arange(9.0))))
+    "analysis.saddle_records": lambda: AsFunction(
+        analysis.saddle_records, (-jnp.arange(9.0), jnp.exp(3 * jnp.sin(jnp.arange(9.0))))
     ),
-    "observables.plateaus": lambda: AsFunction(
-        observables.plateaus, (jnp.arange(4.0), jnp.array([3.0, 3.0, 1.0, 0.0]))
+    "analysis.plateaus": lambda: AsFunction(
+        analysis.plateaus, (jnp.arange(4.0), jnp.array([3.0, 3.0, 1.0, 0.0]))
     ),
-    "observables.level_times": lambda: AsFunction(
-        observables.level_times, (jnp.arange(4.0), jnp.array([3.0, 2.0, 1.5, 0.0]), jnp.array([2.5, 1.0]))
+    "analysis.level_times": lambda: AsFunction(
+        analysis.level_times,
+        (jnp.arange(4.0), jnp.array([3.0, 2.0, 1.5, 0.0]), jnp.array([2.5, 1.0])),
     ),
-    "observables.project_to_saddle": lambda: AsFunction(
-        lambda p: observables.project_to_saddle(squared, p, data(), steps=1, products=3), (best(),)
+    "analysis.project_to_saddle": lambda: AsFunction(
+        lambda p: analysis.project_to_saddle(squared, p, data(), steps=1, products=3), (best(),)
     ),
-    "observables.effective_width": lambda: AsObserve(observables.effective_width(lambda p: p[0]), start()),
-    "observables.clusters": lambda: AsObserve(observables.clusters(lambda p: (p[0], p[1][0]), radius=0.5), start()),
-    "observables.rank_distance": lambda: AsObserve(observables.rank_distance(models.product, 1), start()),
+    "observables.effective_width": lambda: AsObserve(
+        observables.effective_width(lambda p: p[0]), start()
+    ),
+    "observables.clusters": lambda: AsObserve(
+        observables.clusters(lambda p: (p[0], p[1][0]), radius=0.5), start()
+    ),
+    "observables.rank_distance": lambda: AsObserve(
+        observables.rank_distance(models.product, 1), start()
+    ),
     "observables.charges": lambda: AsObserve(
-        observables.charges(lambda p: p[0] @ p[0].T - p[1].T @ p[1], squared, data(), start()), start()
+        observables.charges(lambda p: p[0] @ p[0].T - p[1].T @ p[1], squared, data(), start()),
+        start(),
     ),
-    "observables.saddle_table": lambda: AsAnalysis(observables.saddle_table),
+    "analysis.saddle_table": lambda: AsAnalysis(analysis.saddle_table),
     "observables.combine": lambda: AsObserve(
-        observables.combine(observables.loss(squared, data()), observables.weight_distance(best())), start()
+        observables.combine(observables.loss(squared, data()), observables.weight_distance(best())),
+        start(),
     ),
     "observables.prefixed": lambda: AsObserve(
         observables.prefixed("test_", observables.loss(squared, data())), start()
     ),
-    "observables.sample_losses": lambda: AsObserve(observables.sample_losses(squared, data()), start()),
-    "observables.opposing_groups": lambda: AsFunction(
-        lambda losses: observables.opposing_groups(losses, 3), (normal(0, 6, 5),)
+    "observables.sample_losses": lambda: AsObserve(
+        observables.sample_losses(squared, data()), start()
+    ),
+    "analysis.opposing_groups": lambda: AsFunction(
+        lambda losses: analysis.opposing_groups(losses, 3), (normal(0, 6, 5),)
     ),
     "tasks.covariances": lambda: AsFunction(tasks.covariances, data()),
     "tasks.linear_teacher": lambda: AsFunction(tasks.linear_teacher, (normal(0, 2, 3),)),
-    "tasks.frames": lambda: AsFunction(lambda key: tasks.frames(key, (3, 4, 2), 2), (jax.random.key(0),)),
-    "tasks.from_svd": lambda: AsFunction(tasks.from_svd, (normal(0, 4, 2), normal(1, 2), normal(2, 3, 2))),
+    "tasks.frames": lambda: AsFunction(
+        lambda key: tasks.frames(key, (3, 4, 2), 2), (jax.random.key(0),)
+    ),
+    "tasks.from_svd": lambda: AsFunction(
+        tasks.from_svd, (normal(0, 4, 2), normal(1, 2), normal(2, 3, 2))
+    ),
     "tasks.binary_tree": lambda: AsFunction(lambda: tasks.binary_tree(2), ()),
     "tasks.regression": lambda: AsFunction(
         lambda key, v: tasks.regression(key, 5, v, (3, 2), 1.0, noise=0.1, start=0.5),
         (jax.random.key(0), jnp.array([1.0, 0.1])),
     ),
     "tasks.teacher_student": lambda: AsFunction(
-        lambda key, snr: tasks.teacher_student(key, 4, 5, snr=snr, inr=0.5), (jax.random.key(0), jnp.array(2.0))
+        lambda key, snr: tasks.teacher_student(key, 4, 5, snr=snr, inr=0.5),
+        (jax.random.key(0), jnp.array(2.0)),
     ),
     "tasks.noisy_copies": lambda: AsFunction(tasks.noisy_copies, (jnp.eye(2), 2 * jnp.eye(2))),
     "tasks.successive_states": lambda: AsFunction(
         tasks.successive_states, (jnp.array([[0.5, 0.2], [0.0, 0.3]]), jnp.eye(2))
     ),
-    "tasks.gaussian_pairs": lambda: AsFunction(lambda key: tasks.gaussian_pairs(key, views(), 4), (jax.random.key(0),)),
-    "tasks.in_context_regression": lambda: AsFunction(
-        lambda key, xx: tasks.in_context_regression(key, 4, 3, xx), (jax.random.key(0), 2 * jnp.eye(2))
+    "tasks.gaussian_pairs": lambda: AsFunction(
+        lambda key: tasks.gaussian_pairs(key, views(), 4), (jax.random.key(0),)
     ),
-    "tasks.in_context_features": lambda: AsFunction(tasks.in_context_features, tuple(PROMPTS()[:3])),
-    "tasks.in_context_moments": lambda: AsFunction(lambda xx: tasks.in_context_moments(xx, 5), (2 * jnp.eye(2),)),
+    "tasks.in_context_regression": lambda: AsFunction(
+        lambda key, xx: tasks.in_context_regression(key, 4, 3, xx),
+        (jax.random.key(0), 2 * jnp.eye(2)),
+    ),
+    "tasks.in_context_features": lambda: AsFunction(
+        tasks.in_context_features, tuple(PROMPTS()[:3])
+    ),
+    "tasks.in_context_moments": lambda: AsFunction(
+        lambda xx: tasks.in_context_moments(xx, 5), (2 * jnp.eye(2),)
+    ),
     "tasks.labelled": lambda: AsFunction(
-        lambda key: tasks.labelled(key, lambda x: LINEAR.apply(best(), x), 4, 3, noise=0.1), (jax.random.key(0),)
+        lambda key: tasks.labelled(key, lambda x: LINEAR.apply(best(), x), 4, 3, noise=0.1),
+        (jax.random.key(0),),
     ),
     "tasks.full_batch": lambda: AsStream(tasks.full_batch(data())),
     "tasks.two_clusters": lambda: AsFunction(
         lambda key: tasks.two_clusters(key, 6, 3, sigma=0.5, flipped=0.3), (jax.random.key(0),)
     ),
     "tasks.opposing_outliers": lambda: AsFunction(
-        lambda key, size: tasks.opposing_outliers(key, 3, 2, 2, size=size), (jax.random.key(0), jnp.array(6.0))
+        lambda key, size: tasks.opposing_outliers(key, 3, 2, 2, size=size),
+        (jax.random.key(0), jnp.array(6.0)),
     ),
     "tasks.online": lambda: AsStream(tasks.online(lambda key: jax.random.normal(key, (3,)))),
     "tasks.minibatch": lambda: AsStream(tasks.minibatch(data(), 2)),

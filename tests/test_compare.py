@@ -12,15 +12,21 @@ from jaxdyn.compare import Claim, Verdict, compare, crossing_time, power_law, pr
 def dataset(values, dims=("seed", "time"), **extra):
     sizes = dict(zip(dims, np.shape(values), strict=True))
     coords = {dim: np.arange(size) for dim, size in sizes.items()}
-    return xr.Dataset({"u": (dims, np.asarray(values, float), {"units": "1/steps"}), **extra}, coords)
+    return xr.Dataset(
+        {"u": (dims, np.asarray(values, float), {"units": "1/steps"}), **extra}, coords
+    )
 
 
 def test_compare_equals_the_formulas():
     rng = np.random.default_rng(0)
-    u, theory = rng.normal(size=(4, 5)), rng.normal(size=5)
+    u = rng.normal(size=(4, 5))
+    theory = rng.normal(size=5)
     out = compare(dataset(u), dataset(theory, ("time",)))
-    mean, sem = u.mean(0), scipy.stats.sem(u, axis=0)
-    np.testing.assert_allclose(out.u_error, np.linalg.norm(mean - theory) / np.linalg.norm(theory), rtol=1e-12)
+    mean = u.mean(0)
+    sem = scipy.stats.sem(u, axis=0)
+    np.testing.assert_allclose(
+        out.u_error, np.linalg.norm(mean - theory) / np.linalg.norm(theory), rtol=1e-12
+    )
     np.testing.assert_allclose(out.u_sem, sem, rtol=1e-12)
     np.testing.assert_allclose(out.u_z, (mean - theory) / sem, rtol=1e-12)
     assert out.u_sem.attrs == {"units": "1/steps"}
@@ -72,7 +78,9 @@ def test_a_blow_up_is_nan_and_an_unscheduled_record_is_left_out():
     assert np.isnan(compare(dataset(v, **blown), theory).u_error)
     assert np.isnan(compare(dataset(u), theory).u_error), "without `ok` a NaN may be a blow-up"
     one_only = np.array([[1.0, np.nan, 3.0], [1.0, 2.0, 3.0]])
-    assert np.isnan(compare(dataset(one_only, **fine), theory).u_error), "half of the runs are no mean"
+    assert np.isnan(compare(dataset(one_only, **fine), theory).u_error), (
+        "half of the runs are no mean"
+    )
     infinite = compare(dataset([[np.inf, 2.0], [1.0, 2.0]]), dataset([1.0, 2.0], ("time",)))
     assert (float(infinite.u_error), float(infinite.u_sem[1])) == (np.inf, 0.0)
     assert set(compare(dataset(u, **fine), dataset(u, **fine))) == {"u_error", "u_sem", "u_z"}
@@ -84,7 +92,9 @@ def test_compare_refuses_what_is_not_the_same_experiment():
         compare(simulated, xr.Dataset({"u1": 1.0}))
     with pytest.raises(ValueError, match="coordinates are not those"):
         compare(simulated, dataset(np.ones(3), ("time",)).assign_coords(time=[0.0, 0.1, 0.2]))
-    own_times = simulated.drop_vars("time").assign_coords(time=(("seed", "time"), np.arange(6.0).reshape(2, 3)))
+    own_times = simulated.drop_vars("time").assign_coords(
+        time=(("seed", "time"), np.arange(6.0).reshape(2, 3))
+    )
     assert (compare(own_times, own_times).u_error == 0).all()
     with pytest.raises(ValueError, match="times are not those"):
         compare(own_times, own_times.assign_coords(time=own_times.time * 2))
@@ -110,7 +120,15 @@ def test_crossing_of_an_exponential_is_second_order_in_the_spacing():
 
 def test_crossings_up_down_at_the_start_exact_and_never():
     time = np.array([0.0, 1.0, 2.0, 4.0])
-    rows = [[0, 2, 0, 2], [3, 1, 1, 1], [1, 5, 5, 5], [0, 0, 1, 5], [0, 0, 0, 0], [0, np.nan, 3, 3], [2, 2, 2, 0]]
+    rows = [
+        [0, 2, 0, 2],
+        [3, 1, 1, 1],
+        [1, 5, 5, 5],
+        [0, 0, 1, 5],
+        [0, 0, 0, 0],
+        [0, np.nan, 3, 3],
+        [2, 2, 2, 0],
+    ]
     u = xr.DataArray(np.array(rows, float), dims=("run", "time"), coords={"time": time})
     np.testing.assert_array_equal(crossing_time(u, 1), [0.5, 1.0, 0.0, 2.0, np.nan, np.nan, 3.0])
 
@@ -124,7 +142,9 @@ def test_crossing_with_a_time_per_run_and_units():
     np.testing.assert_allclose(when, [1.5, 15.0])
     assert when.dims == ("rate",)
     assert when.attrs == {"units": "steps"}
-    ordered = crossing_time(u.transpose("time", "rate").astype(int), xr.DataArray([1, 2], dims="rate"))
+    ordered = crossing_time(
+        u.transpose("time", "rate").astype(int), xr.DataArray([1, 2], dims="rate")
+    )
     np.testing.assert_allclose(ordered, [1.0, 20.0])
 
 
@@ -140,7 +160,8 @@ def test_crossing_errors_name_what_to_pass():
 
 def test_power_law_agrees_with_scipy_and_covers_at_its_level():
     rng = np.random.default_rng(2)
-    x, covered = np.geomspace(1, 100, 6), []
+    x = np.geomspace(1, 100, 6)
+    covered = []
     for _ in range(400):
         y = 3 * x**-1.5 * np.exp(rng.normal(0, 0.1, 6))
         fit = power_law(x, y, confidence=0.8)
@@ -148,7 +169,9 @@ def test_power_law_agrees_with_scipy_and_covers_at_its_level():
     reference = scipy.stats.linregress(np.log(x), np.log(y))
     np.testing.assert_allclose(fit.exponent, reference.slope, rtol=1e-10)
     np.testing.assert_allclose(np.log(fit.prefactor), reference.intercept, rtol=1e-9)
-    np.testing.assert_allclose(fit.high - fit.exponent, reference.stderr * scipy.stats.t.ppf(0.9, 4), rtol=1e-9)
+    np.testing.assert_allclose(
+        fit.high - fit.exponent, reference.stderr * scipy.stats.t.ppf(0.9, 4), rtol=1e-9
+    )
     assert abs(np.mean(covered) - 0.8) < 4 * (0.8 * 0.2 / 400) ** 0.5
 
 

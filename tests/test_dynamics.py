@@ -41,9 +41,17 @@ def observe(state):
 
 
 def adam_run(times, start=START, observe=observe):
-    run = lambda start: jd.train(
-        jax.grad(mse), optax.adam(1e-2), minibatch, start, times=times, observe=observe, key=jax.random.key(7)
-    )
+    def run(start):
+        return jd.train(
+            jax.grad(mse),
+            optax.adam(1e-2),
+            minibatch,
+            start,
+            times=times,
+            observe=observe,
+            key=jax.random.key(7),
+        )
+
     return jax.jit(run)(start)
 
 
@@ -72,16 +80,25 @@ def test_final_has_the_same_bits_for_any_recording_times(times):
 
 
 def test_final_has_the_same_bits_for_any_observables():
-    spectrum = lambda s: {"singular_values": jnp.linalg.svd(s.params["first"], compute_uv=False), **observe(s)}
+    def spectrum(s):
+        return {
+            "singular_values": jnp.linalg.svd(s.params["first"], compute_uv=False),
+            **observe(s),
+        }
+
     assert_same_bits(
         adam_run(np.array([0, 50, 300]), observe=spectrum).final,
-        adam_run(np.array([0, 50, 300]), observe=lambda s: {"norm": jnp.linalg.norm(s.params["first"])}).final,
+        adam_run(
+            np.array([0, 50, 300]), observe=lambda s: {"norm": jnp.linalg.norm(s.params["first"])}
+        ).final,
     )
 
 
 def test_a_cut_and_continued_run_equals_the_uncut_one():
     cut = adam_run(np.array([130]))
-    assert_same_bits(adam_run(np.array([300]), start=cut.final).final, adam_run(np.array([300])).final)
+    assert_same_bits(
+        adam_run(np.array([300]), start=cut.final).final, adam_run(np.array([300])).final
+    )
 
 
 def test_an_empty_memory_starts_a_fresh_optimiser():
@@ -96,7 +113,9 @@ def test_iterate_owns_the_clock():
     def step(key, state):
         return state._replace(time=state.time + 17, params=state.params + state.time)
 
-    run = jd.iterate(step, jd.State(3, jnp.asarray(0)), times=[5, 8], observe=lambda s: {"x": s.params})
+    run = jd.iterate(
+        step, jd.State(3, jnp.asarray(0)), times=[5, 8], observe=lambda s: {"x": s.params}
+    )
     np.testing.assert_array_equal(run.observed["x"], [3 + 4, 3 + 4 + 5 + 6 + 7])
     assert run.final.time == 8
 
@@ -104,7 +123,9 @@ def test_iterate_owns_the_clock():
 def test_no_batch_equals_an_initial_weight():
     key = jax.random.key(0)
     initial = {float(x) for k in jax.random.split(key, 64) for x in jax.random.normal(k, (4,))}
-    draws = {float(x) for step in range(64) for x in jax.random.normal(jd.step_key(key, step), (4,))}
+    draws = {
+        float(x) for step in range(64) for x in jax.random.normal(jd.step_key(key, step), (4,))
+    }
     assert not initial & draws
     assert len(draws) == 256
 
@@ -127,7 +148,9 @@ def test_descent_approaches_the_flow_at_first_order(x64):
 
     def gap(learning_rate):
         steps = [round(2 / learning_rate)]
-        run = jd.train(jax.grad(mse), optax.sgd(learning_rate), whole, start, times=steps, observe=observe)
+        run = jd.train(
+            jax.grad(mse), optax.sgd(learning_rate), whole, start, times=steps, observe=observe
+        )
         return abs(run.observed["loss"][0] - flow)
 
     # error = c eta + O(eta^2): the ratio of halved steps is 2 to within a few times eta.
@@ -136,7 +159,8 @@ def test_descent_approaches_the_flow_at_first_order(x64):
 
 def test_the_flow_meets_the_closed_form(precision):
     run = logistic_run()
-    # The tolerance asked for is 1e-8; in float32 it is raised to 32 eps, and errors add over some 50 steps.
+    # The tolerance asked for is 1e-8; in float32 it is raised to 32 eps, and errors add over some
+    # 50 steps.
     bound = 1e-7 if precision == jnp.float64 else 50 * 32 * 1.2e-7
     assert run.observed["u"].dtype == precision
     assert np.max(np.abs(run.observed["u"] - logistic(run.time))) < bound
@@ -144,17 +168,27 @@ def test_the_flow_meets_the_closed_form(precision):
 
 
 def test_rk4_is_of_fourth_order_and_meets_the_recording_times(x64):
-    error = lambda step: np.max(
-        np.abs(logistic_run(solver=jd.RK4(step)).observed["u"] - logistic(np.linspace(0, 4, 9)))
-    )
+    def error(step):
+        return np.max(
+            np.abs(logistic_run(solver=jd.RK4(step)).observed["u"] - logistic(np.linspace(0, 4, 9)))
+        )
+
     assert error(0.05) / error(0.025) == pytest.approx(16, rel=0.1)
     assert error(0.0499) < error(0.06)
 
 
 def test_the_stiff_solver_needs_few_steps(x64):
     # Decay onto a slow manifold, at the rates 1e6 and 1: explicit steps stay below 3e-6.
-    velocity = lambda t, p: jnp.array([-1e6 * (p[0] - jnp.cos(p[1])), -p[1]])
-    options = {"times": [1.0], "observe": lambda s: {"p": s.params}, "max_steps": 2000, "rtol": 1e-6, "atol": 1e-8}
+    def velocity(t, p):
+        return jnp.array([-1e6 * (p[0] - jnp.cos(p[1])), -p[1]])
+
+    options = {
+        "times": [1.0],
+        "observe": lambda s: {"p": s.params},
+        "max_steps": 2000,
+        "rtol": 1e-6,
+        "atol": 1e-8,
+    }
     run = jd.integrate(velocity, jnp.array([0.0, 1.0]), solver="kvaerno5", **options)
     assert run.ok.all()
     assert abs(run.observed["p"][0, 1] - np.exp(-1)) < 1e-5
@@ -176,7 +210,11 @@ def test_after_a_steady_state_the_last_value_repeats(x64):
 
 def test_a_blow_up_is_data_and_leaves_its_neighbours_alone(x64):
     # u' = u^2 from u0 blows up at 1/u0.
-    run = lambda u0: jd.integrate(lambda t, u: u**2, u0, times=[0.5, 1.0, 2.0], observe=lambda s: {"u": s.params})
+    def run(u0):
+        return jd.integrate(
+            lambda t, u: u**2, u0, times=[0.5, 1.0, 2.0], observe=lambda s: {"u": s.params}
+        )
+
     starts = jnp.array([0.1, 1.25, 0.3])
     together = jax.jit(jax.vmap(run))(starts)
     np.testing.assert_array_equal(together.ok, [[1, 1, 1], [1, 0, 0], [1, 1, 1]])
@@ -191,31 +229,50 @@ def test_a_blow_up_is_data_and_leaves_its_neighbours_alone(x64):
 
 
 def test_a_map_that_blows_up_stays_not_ok():
-    step = lambda key, s: s._replace(params=jnp.where(s.time == 2, jnp.inf, jnp.where(s.time == 3, 1.0, s.params)))
-    run = jd.iterate(step, jnp.asarray(1.0), times=[1, 2, 3, 4, 5], observe=lambda s: {"x": 2 * s.params, "n": s.time})
+    def step(key, s):
+        return s._replace(
+            params=jnp.where(s.time == 2, jnp.inf, jnp.where(s.time == 3, 1.0, s.params))
+        )
+
+    run = jd.iterate(
+        step,
+        jnp.asarray(1.0),
+        times=[1, 2, 3, 4, 5],
+        observe=lambda s: {"x": 2 * s.params, "n": s.time},
+    )
     np.testing.assert_array_equal(run.ok, [True, True, False, False, False])
     np.testing.assert_array_equal(run.observed["x"], [2, 2, np.nan, np.nan, np.nan])
     np.testing.assert_array_equal(run.observed["n"], [1, 2, 3, 4, 5])
 
 
 def test_derivatives_go_forward_through_maps_and_flows(x64):
-    decay = lambda rate: jd.train(
-        jax.grad(lambda p, b: p**2 / 2),
-        optax.sgd(rate),
-        lambda k, t: None,
-        1.0,
-        times=[9],
-        observe=lambda s: {"x": s.params},
-    ).observed["x"][0]
+    def decay(rate):
+        return jd.train(
+            jax.grad(lambda p, b: p**2 / 2),
+            optax.sgd(rate),
+            lambda k, t: None,
+            1.0,
+            times=[9],
+            observe=lambda s: {"x": s.params},
+        ).observed["x"][0]
+
     np.testing.assert_allclose(jax.jacfwd(decay)(0.1), -9 * 0.9**8, rtol=1e-12)
-    flow = lambda u0: jd.integrate(lambda t, u: -u, u0, times=[1.5], observe=lambda s: {"u": s.params}).observed["u"][0]
+
+    def flow(u0):
+        return jd.integrate(
+            lambda t, u: -u, u0, times=[1.5], observe=lambda s: {"u": s.params}
+        ).observed["u"][0]
+
     np.testing.assert_allclose(jax.jacfwd(flow)(2.0), np.exp(-1.5), rtol=1e-7)
 
 
 def test_recording_times_may_be_traced():
     run = jax.jit(
         lambda times: jd.iterate(
-            lambda k, s: s._replace(params=s.params + 1), 0, times=times, observe=lambda s: {"n": s.params}
+            lambda k, s: s._replace(params=s.params + 1),
+            0,
+            times=times,
+            observe=lambda s: {"n": s.params},
         ).observed["n"]
     )
     np.testing.assert_array_equal(run(jnp.array([2, 5])), [2, 5])
@@ -224,7 +281,10 @@ def test_recording_times_may_be_traced():
 
 def test_at_observes_only_when_due():
     seen = []
-    expensive = lambda s: (jax.debug.callback(lambda t: seen.append(int(t)), s.time), {"n": s.time})[1]
+
+    def expensive(s):
+        return (jax.debug.callback(lambda t: seen.append(int(t)), s.time), {"n": s.time})[1]
+
     run = jd.iterate(lambda k, s: s, 0, times=np.arange(6), observe=jd.at([1, 4], expensive))
     np.testing.assert_array_equal(run.observed["n"], [np.nan, 1, np.nan, np.nan, 4, np.nan])
     jax.effects_barrier()
@@ -233,7 +293,13 @@ def test_at_observes_only_when_due():
 
 def segments_run(state, times):
     return jd.train(
-        jax.grad(mse), optax.adam(1e-2), minibatch, state, times=times, observe=observe, key=jax.random.key(7)
+        jax.grad(mse),
+        optax.adam(1e-2),
+        minibatch,
+        state,
+        times=times,
+        observe=observe,
+        key=jax.random.key(7),
     )
 
 
@@ -250,7 +316,9 @@ def test_segments_equal_the_uncut_run():
 
 
 def test_segments_stop_early_and_go_on():
-    stopped = jd.segmented(segments_run, BEGIN, TIMES, segments=6, after=lambda t: bool(t.time[-1] >= 40))
+    stopped = jd.segmented(
+        segments_run, BEGIN, TIMES, segments=6, after=lambda t: bool(t.time[-1] >= 40)
+    )
     assert 40 <= stopped.time[-1] < 99
     assert_same_bits(jd.segmented(segments_run, stopped, TIMES).final, adam_run(TIMES).final)
 
@@ -273,7 +341,9 @@ def test_a_checkpoint_goes_on_where_it_was(tmp_path):
     path = tmp_path / "checkpoint"
     assert results.restore(path, BEGIN) is BEGIN
     save = results.checkpoint(path)
-    jd.segmented(segments_run, BEGIN, TIMES, segments=6, after=lambda t: save(t) or bool(t.time[-1] >= 40))
+    jd.segmented(
+        segments_run, BEGIN, TIMES, segments=6, after=lambda t: save(t) or bool(t.time[-1] >= 40)
+    )
     restored = results.restore(path, BEGIN)
     assert 40 <= restored.time[-1] < 99
     whole_run = jd.segmented(segments_run, restored, TIMES)
@@ -296,20 +366,44 @@ def field_of_first_only(params, batch):
         (lambda: adam_run(np.array([np.nan])), ValueError, "times: "),
         (lambda: logistic_run(solver="euler"), ValueError, "solver: 'euler'.*tsit5"),
         (lambda: logistic_run(solver=jd.RK4(0.1), event=1), ValueError, "event: "),
-        (lambda: adam_run(np.array([1]), observe=lambda s: s.params["first"]), TypeError, "observe: .*dict"),
-        (lambda: adam_run(np.array([1]), observe=lambda s: {"a": [1, 2]}), TypeError, "observe: 'a' is list"),
-        (lambda: adam_run(np.array([1]), observe=lambda s: {"time": s.time}), ValueError, "observe: .*'time'"),
         (
-            lambda: jd.train(field_of_first_only, optax.sgd(0.1), whole, START, times=[1], observe=observe),
+            lambda: adam_run(np.array([1]), observe=lambda s: s.params["first"]),
+            TypeError,
+            "observe: .*dict",
+        ),
+        (
+            lambda: adam_run(np.array([1]), observe=lambda s: {"a": [1, 2]}),
+            TypeError,
+            "observe: 'a' is list",
+        ),
+        (
+            lambda: adam_run(np.array([1]), observe=lambda s: {"time": s.time}),
+            ValueError,
+            "observe: .*'time'",
+        ),
+        (
+            lambda: jd.train(
+                field_of_first_only, optax.sgd(0.1), whole, START, times=[1], observe=observe
+            ),
             ValueError,
             "field: its updates",
         ),
         (
-            lambda: jd.flow(lambda p, b: {n: w.T for n, w in p.items()}, None, START, times=[1.0], observe=observe),
+            lambda: jd.flow(
+                lambda p, b: {n: w.T for n, w in p.items()},
+                None,
+                START,
+                times=[1.0],
+                observe=observe,
+            ),
             ValueError,
             r"field: .*\['first'\] has shape \(8, 4\), not \(4, 8\)",
         ),
-        (lambda: jd.iterate(lambda k, s: s.params, 0, times=[1], observe=observe), TypeError, "step: returned"),
+        (
+            lambda: jd.iterate(lambda k, s: s.params, 0, times=[1], observe=observe),
+            TypeError,
+            "step: returned",
+        ),
         (
             lambda: jd.iterate(lambda k, s: s._replace(params=0.5), 0, times=[1], observe=observe),
             TypeError,
@@ -330,7 +424,12 @@ def test_bad_input_is_named(call, error, words):
 
 def test_a_traced_float64_momentum_beside_float32_parameters_is_explained(x64):
     start = jax.tree.map(lambda a: a.astype(jnp.float32), START)
-    run = lambda momentum: jd.train(jax.grad(mse), optax.sgd(0.1, momentum), whole, start, times=[2], observe=observe)
+
+    def run(momentum):
+        return jd.train(
+            jax.grad(mse), optax.sgd(0.1, momentum), whole, start, times=[2], observe=observe
+        )
+
     with pytest.raises(TypeError, match=r"step: changes state.*float32.*float64.*cast"):
         jax.jit(run)(jnp.asarray(0.9, jnp.float64))
     assert jax.jit(run)(jnp.asarray(0.9, jnp.float32)).ok

@@ -23,7 +23,11 @@ def strengths():
     values = np.random.default_rng(0).normal(size=(5, 3, 10))
     time = ("time", np.arange(10.0) ** 2, {"units": "steps"})
     return xr.DataArray(
-        values, dims=("seed", "mode", "time"), coords={"time": time}, name="mode_strength", attrs={"units": "1/s"}
+        values,
+        dims=("seed", "mode", "time"),
+        coords={"time": time},
+        name="mode_strength",
+        attrs={"units": "1/s"},
     )
 
 
@@ -39,38 +43,59 @@ def points(axes):
 
 def lines(axes):
     """Return the data and colour of each line that is not made of points."""
-    return [(a.get_xydata(), to_hex(a.get_color())) for a in axes.lines if a.get_linestyle() != "None"]
+    return [
+        (a.get_xydata(), to_hex(a.get_color())) for a in axes.lines if a.get_linestyle() != "None"
+    ]
 
 
 def test_curves_draw_mean_and_standard_error_and_theory_in_one_colour(strengths):
     theory = strengths.mean("seed") + 1
     axes = plot.curves(strengths, theory, hue="mode")
     assert len(points(axes)) == len(lines(axes)) == 3
-    for i, ((place, bars, colour), (curve, same)) in enumerate(zip(points(axes), lines(axes), strict=True)):
+    for i, ((place, bars, colour), (curve, same)) in enumerate(
+        zip(points(axes), lines(axes), strict=True)
+    ):
         one = strengths.isel(mode=i)
         np.testing.assert_allclose(place, np.c_[one.time, one.mean("seed")])
-        np.testing.assert_allclose(np.ptp(bars[..., 1], axis=1), 2 * one.std("seed", ddof=1) / 5**0.5)
+        np.testing.assert_allclose(
+            np.ptp(bars[..., 1], axis=1), 2 * one.std("seed", ddof=1) / 5**0.5
+        )
         np.testing.assert_allclose(curve, np.c_[one.time, theory.isel(mode=i)])
         assert colour == same == plot.COLOURS[i].lower()
     wide = points(plot.curves(strengths, hue="mode", spread="std"))[0][1]
-    np.testing.assert_allclose(np.ptp(wide[..., 1], axis=1), 2 * strengths.isel(mode=0).std("seed", ddof=1))
+    np.testing.assert_allclose(
+        np.ptp(wide[..., 1], axis=1), 2 * strengths.isel(mode=0).std("seed", ddof=1)
+    )
 
 
 def test_labels_carry_units_and_the_legend_the_order_of_the_hue(strengths):
     rates = strengths.rename(mode="learning_rate").assign_coords(learning_rate=[0.1, 1e-5, 3.0])
     axes = plot.curves(rates, rates, hue="learning_rate", log="y")
-    assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_yscale()) == ("time (steps)", "mode strength (1/s)", "log")
+    assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_yscale()) == (
+        "time (steps)",
+        "mode strength (1/s)",
+        "log",
+    )
     legend = axes.get_legend()
     assert legend.get_title().get_text() == "learning rate"
-    assert [text.get_text() for text in legend.get_texts()] == ["0.1", "1e-05", "3", "simulation", "theory"]
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "0.1",
+        "1e-05",
+        "3",
+        "simulation",
+        "theory",
+    ]
     counted = plot.modes(strengths).get_legend()
     assert [text.get_text() for text in counted.get_texts()] == ["1", "2", "3"]
 
 
 def test_curves_thin_the_points_and_not_the_lines():
-    run = xr.DataArray(np.arange(1000.0), {"time": np.arange(1000)}, name="loss", attrs={"long_name": "test loss"})
+    run = xr.DataArray(
+        np.arange(1000.0), {"time": np.arange(1000)}, name="loss", attrs={"long_name": "test loss"}
+    )
     axes = plot.curves(run, points=20)
-    (place, bars, _), (curve, _) = points(axes)[0], lines(axes)[0]
+    (place, bars, _) = points(axes)[0]
+    (curve, _) = lines(axes)[0]
     assert (len(place), bars, len(curve)) == (20, None, 1000)
     assert (place[0, 0], place[-1, 0]) == (0, 999)
     assert axes.get_ylabel() == "test loss"
@@ -103,9 +128,13 @@ def test_many_hues_have_distinct_colours(strengths):
 
 @pytest.mark.parametrize("log", ["", "x", "xy"])
 def test_phase_diagram_centres_its_cells_on_the_coordinates(log):
-    x, y = np.geomspace(0.1, 10, 5), np.array([1.0, 2.0, 4.0])
+    x = np.geomspace(0.1, 10, 5)
+    y = np.array([1.0, 2.0, 4.0])
     values = xr.DataArray(
-        np.arange(30.0).reshape(2, 5, 3), dims=("seed", "rate", "scale"), coords={"rate": x, "scale": y}, name="loss"
+        np.arange(30.0).reshape(2, 5, 3),
+        dims=("seed", "rate", "scale"),
+        coords={"rate": x, "scale": y},
+        name="loss",
     )
     values[:, 1, 2] = np.nan
     line = xr.DataArray(1 / y, {"scale": y})
@@ -113,9 +142,14 @@ def test_phase_diagram_centres_its_cells_on_the_coordinates(log):
     axes = plot.phase_diagram(shuffled, x="rate", y="scale", log=log, boundary=line)
     mesh = axes.collections[0]
     drawn = mesh.get_array()
-    np.testing.assert_array_equal(drawn.filled(np.nan), values.mean("seed").transpose("scale", "rate"))
+    np.testing.assert_array_equal(
+        drawn.filled(np.nan), values.mean("seed").transpose("scale", "rate")
+    )
     edges = mesh.get_coordinates()
-    middle = lambda e, side: np.sqrt(e[1:] * e[:-1]) if side in log else (e[1:] + e[:-1]) / 2
+
+    def middle(e, side):
+        return np.sqrt(e[1:] * e[:-1]) if side in log else (e[1:] + e[:-1]) / 2
+
     if "x" in log:
         np.testing.assert_allclose(middle(edges[0, :, 0], "x"), x)
     np.testing.assert_allclose(edges[0, 1:-1, 0], middle(x, "x"))
@@ -126,9 +160,13 @@ def test_phase_diagram_centres_its_cells_on_the_coordinates(log):
 
 
 def test_unknown_and_left_over_dimensions_are_named(strengths):
-    with pytest.raises(ValueError, match="x: simulated has no dimension 'tme'; did you mean 'time'"):
+    with pytest.raises(
+        ValueError, match="x: simulated has no dimension 'tme'; did you mean 'time'"
+    ):
         plot.curves(strengths, x="tme", hue="mode")
-    with pytest.raises(ValueError, match="hue: simulated has no dimension 'modes'; did you mean 'mode'"):
+    with pytest.raises(
+        ValueError, match="hue: simulated has no dimension 'modes'; did you mean 'mode'"
+    ):
         plot.curves(strengths, hue="modes")
     with pytest.raises(ValueError, match=r"\['mode'\] are left over"):
         plot.curves(strengths)
@@ -163,11 +201,18 @@ def test_saddles_lie_on_the_loss_with_their_labels_and_theory_beside_them():
     axes = plot.saddles(run, table, levels=[1.0, 0.4], drops=[2.5])
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("time", "loss")
     assert [text.get_text() for text in axes.texts] == ["index 12", "index 0"]
-    markers = [(a.get_marker(), *a.get_xydata()[0]) for a in axes.lines if a.get_linestyle() == "None"]
+    markers = [
+        (a.get_marker(), *a.get_xydata()[0]) for a in axes.lines if a.get_linestyle() == "None"
+    ]
     assert markers == [("o", 0, 1), ("s", 5, 0.4)]
     np.testing.assert_array_equal(axes.lines[0].get_xydata(), np.c_[time, run.observed["loss"]])
     assert len(axes.lines) == 1 + 2 + 1 + 2
-    assert axes.get_legend_handles_labels()[1] == ["loss", "plateau in theory", "drop in theory", "saddle"]
+    assert axes.get_legend_handles_labels()[1] == [
+        "loss",
+        "plateau in theory",
+        "drop in theory",
+        "saddle",
+    ]
     again = plot.saddles(run, table, labels={"index": "{:.0f}"}, axes=axes)
     assert again is axes
     assert axes.texts[-1].get_text() == "0"
@@ -184,5 +229,8 @@ def test_the_style_is_that_of_figures_made_in_it_and_leaves_others_alone(strengt
         mine.plot([0, 1], [1, 0])
     assert [to_hex(line.get_color()).upper() for line in mine.lines] == list(plot.COLOURS[:2])
     for one in (axes, mine):
-        assert [side for side, spine in one.spines.items() if spine.get_visible()] == ["left", "bottom"]
+        assert [side for side, spine in one.spines.items() if spine.get_visible()] == [
+            "left",
+            "bottom",
+        ]
     assert dict(plt.rcParams) == before

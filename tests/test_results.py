@@ -1,4 +1,5 @@
-"""Stores and saved results: resumed, extended, refused, lazy; nothing half-written, nothing lost."""
+"""Stores and saved results: resumed, extended, refused, lazy; nothing half-written, nothing
+lost."""
 
 import functools
 import json
@@ -17,6 +18,7 @@ import xarray as xr
 
 import jaxdyn as jd
 from jaxdyn import results
+from jaxdyn.sweep import _store
 
 ROOT = Path(__file__).parent.parent
 
@@ -34,7 +36,8 @@ def stamps(store):
 
 
 def test_a_store_holds_what_memory_would(tmp_path):
-    stored, plain = swept(tmp_path / "s"), swept(None)
+    stored = swept(tmp_path / "s")
+    plain = swept(None)
     xr.testing.assert_equal(stored, plain)
     xr.testing.assert_equal(results.open(tmp_path / "s"), plain)
     assert not list(tmp_path.glob("s/**/*.part"))
@@ -64,7 +67,9 @@ def test_more_values_and_seeds_extend_a_store_without_recomputing(tmp_path):
     np.testing.assert_array_equal(more.rate, [0.05, 0.1, 0.2])
     np.testing.assert_array_equal(more.seed, [0, 1, 7])
     xr.testing.assert_equal(more, swept(None, rates=(0.05, 0.1, 0.2), seeds=[0, 1, 7]))
-    xr.testing.assert_equal(swept(store, rates=(0.2,), seeds=[7]), swept(None, rates=(0.2,), seeds=[7]))
+    xr.testing.assert_equal(
+        swept(store, rates=(0.2,), seeds=[7]), swept(None, rates=(0.2,), seeds=[7])
+    )
 
 
 def test_new_static_cells_extend_a_store(tmp_path):
@@ -92,7 +97,9 @@ def test_a_store_killed_while_it_was_made_or_extended_goes_on(tmp_path):
 def test_a_block_over_the_edge_is_completed(tmp_path):
     store = tmp_path / "s"
     swept(store, rates=(0.1, 0.2, 0.3), seeds=1)
-    xr.testing.assert_equal(swept(store, rates=(0.1, 0.2, 0.3, 0.4), seeds=1), swept(None, (0.1, 0.2, 0.3, 0.4), 1))
+    xr.testing.assert_equal(
+        swept(store, rates=(0.1, 0.2, 0.3, 0.4), seeds=1), swept(None, (0.1, 0.2, 0.3, 0.4), 1)
+    )
 
 
 def test_an_existing_store_keeps_its_block(tmp_path):
@@ -130,7 +137,11 @@ def test_a_sweep_killed_with_9_resumes_to_the_same_numbers(tmp_path):
     store = tmp_path / "s"
     victim = launch(store, tmp_path / "no.npy")
     deadline = time.monotonic() + 120
-    while len(list(store.glob("blocks/*.json"))) < 2 and time.monotonic() < deadline and victim.poll() is None:
+    while (
+        len(list(store.glob("blocks/*.json"))) < 2
+        and time.monotonic() < deadline
+        and victim.poll() is None
+    ):
         time.sleep(0.005)
     victim.send_signal(signal.SIGKILL)
     victim.wait()
@@ -139,7 +150,9 @@ def test_a_sweep_killed_with_9_resumes_to_the_same_numbers(tmp_path):
     finish(launch(store, tmp_path / "resumed.npy"))
     assert survived.items() <= stamps(store).items()
     finish(launch("", tmp_path / "uncut.npy"))
-    np.testing.assert_array_equal(np.load(tmp_path / "resumed.npy"), np.load(tmp_path / "uncut.npy"))
+    np.testing.assert_array_equal(
+        np.load(tmp_path / "resumed.npy"), np.load(tmp_path / "uncut.npy")
+    )
     attempts = json.loads((store / "jaxdyn.json").read_text())["attempts"]
     assert [a["wall_seconds"] is None for a in attempts] == [True, False]
 
@@ -148,7 +161,10 @@ def test_a_store_that_is_being_written_is_refused(tmp_path):
     store = tmp_path / "s"
     swept(store)
     before = stamps(store)
-    with results.locked(store), pytest.raises(ValueError, match=r"store: .*being written by another process"):
+    with (
+        _store.locked(store),
+        pytest.raises(ValueError, match=r"store: .*being written by another process"),
+    ):
         swept(store, seeds=5)
     assert stamps(store) == before
     swept(store, seeds=5)
@@ -161,8 +177,14 @@ def other(key, *, rate=1.0, depth=1, offset=0.0):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda s: jd.sweep(other, {"rate": [0.1]}, seeds=4, store=s), "its program or data.*other here"),
-        (lambda s: jd.sweep(noisy, {"rate": [0.1], "offset": [1.0]}, seeds=4, store=s), "dimensions"),
+        (
+            lambda s: jd.sweep(other, {"rate": [0.1]}, seeds=4, store=s),
+            "its program or data.*other here",
+        ),
+        (
+            lambda s: jd.sweep(noisy, {"rate": [0.1], "offset": [1.0]}, seeds=4, store=s),
+            "dimensions",
+        ),
         (lambda s: jd.sweep(noisy, {"offset": [0.1]}, seeds=4, store=s), "dimensions"),
         (lambda s: swept(s, static={"depth": [1]}), "static"),
     ],
@@ -170,7 +192,8 @@ def other(key, *, rate=1.0, depth=1, offset=0.0):
 def test_another_experiment_is_refused_and_the_part_named(tmp_path, change, words):
     store = tmp_path / "s"
     swept(store)
-    record, before = (store / "jaxdyn.json").read_text(), stamps(store)
+    record = (store / "jaxdyn.json").read_text()
+    before = stamps(store)
     with pytest.raises(ValueError, match=f"store: .*another experiment.*differs in .*{words}"):
         change(store)
     assert (store / "jaxdyn.json").read_text() == record
@@ -180,7 +203,10 @@ def test_another_experiment_is_refused_and_the_part_named(tmp_path, change, word
 def test_another_precision_or_version_is_refused(tmp_path):
     store = tmp_path / "s"
     swept(store)
-    with jax.enable_x64(True), pytest.raises(ValueError, match=r"differs in precision: .*'x64': False.*'x64': True"):
+    with (
+        jax.enable_x64(True),
+        pytest.raises(ValueError, match=r"differs in precision: .*'x64': False.*'x64': True"),
+    ):
         swept(store)
     record = json.loads((store / "jaxdyn.json").read_text())
     record["fingerprint"]["versions"]["jaxlib"] = "0.0.1"
@@ -190,8 +216,14 @@ def test_another_precision_or_version_is_refused(tmp_path):
 
 
 def test_data_is_part_of_the_fingerprint(tmp_path):
-    experiment = lambda *, data, rate: {"x": rate * data}
-    run = lambda data: jd.sweep(functools.partial(experiment, data=data), {"rate": [1.0]}, store=tmp_path / "s")
+    def experiment(*, data, rate):
+        return {"x": rate * data}
+
+    def run(data):
+        return jd.sweep(
+            functools.partial(experiment, data=data), {"rate": [1.0]}, store=tmp_path / "s"
+        )
+
     run(jnp.arange(3.0))
     run(jnp.arange(3.0))
     with pytest.raises(ValueError, match="program or data"):
@@ -211,7 +243,9 @@ def test_a_foreign_folder_is_left_untouched(tmp_path):
 
 
 def test_a_store_can_be_named_by_its_fingerprint(tmp_path):
-    named = lambda fingerprint: tmp_path / fingerprint[:8]
+    def named(fingerprint):
+        return tmp_path / fingerprint[:8]
+
     swept(named)
     swept(named)
     assert len(list(tmp_path.iterdir())) == 1
@@ -250,14 +284,18 @@ def test_times_of_static_cells_survive_a_store(tmp_path):
             observe=lambda s: {"n": s.params},
         )
 
-    run = lambda store, steps: jd.sweep(experiment, static={"steps": steps}, store=store)
+    def run(store, steps):
+        return jd.sweep(experiment, static={"steps": steps}, store=store)
+
     run(tmp_path / "s", [2])
     xr.testing.assert_equal(run(tmp_path / "s", [2, 3]), run(None, [2, 3]))
 
 
 def test_git_and_the_device_are_recorded():
-    made = results.provenance(str(ROOT / "jaxdyn" / "types.py"))
+    made = _store.provenance(str(ROOT / "jaxdyn" / "types.py"))
     assert made["device"] == jax.devices()[0].device_kind
     if (ROOT / ".git").exists():
-        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        head = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout
         assert made["git"]["commit"] == head.strip()

@@ -18,7 +18,7 @@ import optax
 import pytest
 
 import jaxdyn as jd
-from jaxdyn._grid import box_shape
+from jaxdyn.sweep._grid import box_shape
 
 
 def walk(key, *, rate=0.5, scale=1.0, steps=12):
@@ -65,19 +65,29 @@ def test_what_leaves_a_sweep_is_numpy():
 
 
 def test_a_run_depends_on_its_own_numbers_only():
-    draws = lambda key, *, rate=0.0, scale=0.0, other=0.0: {"x": jax.random.normal(key, (5,))}
+    def draws(key, *, rate=0.0, scale=0.0, other=0.0):
+        return {"x": jax.random.normal(key, (5,))}
+
     alone = jd.sweep(draws, seeds=2).x
     more = jd.sweep(draws, {"rate": [0.1, 0.2], "other": [1.0]}, seeds=[7, 1, 0]).x
     for seed in (0, 1):
         for rate in (0.1, 0.2):
-            np.testing.assert_array_equal(more.sel(seed=seed, rate=rate).squeeze(), alone.sel(seed=seed))
+            np.testing.assert_array_equal(
+                more.sel(seed=seed, rate=rate).squeeze(), alone.sel(seed=seed)
+            )
     assert not np.array_equal(alone[0], alone[1])
 
 
 def test_run_keys_are_none_of_the_usual_ones():
-    data = lambda key: tuple(jax.random.key_data(key).tolist())
+    def data(key):
+        return tuple(jax.random.key_data(key).tolist())
+
     runs = {data(jd.run_key(seed)) for seed in range(32)}
-    split = {data(k) for s in range(8) for k in (jax.random.key(s), *jax.random.split(jax.random.key(s), 32))}
+    split = {
+        data(k)
+        for s in range(8)
+        for k in (jax.random.key(s), *jax.random.split(jax.random.key(s), 32))
+    }
     assert len(runs) == 32
     assert not runs & split
 
@@ -96,7 +106,8 @@ def test_the_bits_do_not_depend_on_the_executor():
 def test_jobs_that_are_no_futures_of_the_standard_library_are_waited_for():
     class Job:  # of submitit, say
         def __init__(self, work):
-            self.work, self.asked = work, 0
+            self.work = work
+            self.asked = 0
 
         def done(self):
             self.asked += 1
@@ -144,12 +155,16 @@ def test_a_mesh_computes_the_same_bits(tmp_path):
 
 
 def test_precision_is_that_of_the_caller_in_every_thread():
-    measure = lambda key, *, rate: {"third": rate / 3, "draw": jax.random.normal(key)}
+    def measure(key, *, rate):
+        return {"third": rate / 3, "draw": jax.random.normal(key)}
+
     for x64, dtype in ((True, np.float64), (False, np.float32)):
         with jax.enable_x64(x64):
             swept = jd.sweep(measure, {"rate": np.arange(1.0, 9.0)}, seeds=3, chunk=2)
         assert swept.third.dtype == swept.draw.dtype == dtype
-        np.testing.assert_allclose(swept.third[0], np.arange(1, 9) / 3, rtol=2 * np.finfo(dtype).eps)
+        np.testing.assert_allclose(
+            swept.third[0], np.arange(1, 9) / 3, rtol=2 * np.finfo(dtype).eps
+        )
     assert json.loads(swept.attrs["fingerprint"])["precision"]["x64"] is False
 
 
@@ -164,14 +179,21 @@ def test_runs_that_diverge_leave_the_others_bit_for_bit_unchanged():
     assert not lost.ok.any()
     assert lost.loss.isnull().all()
     assert mixed.ok.isel(rate=keep).all()
-    assert mixed.attrs["diverged"] == "18 of 60 runs; rate: 1e+28 (6 of 6), 1e+29 (6 of 6), 1e+30 (6 of 6)"
+    assert (
+        mixed.attrs["diverged"]
+        == "18 of 60 runs; rate: 1e+28 (6 of 6), 1e+29 (6 of 6), 1e+30 (6 of 6)"
+    )
 
 
 def test_one_program_a_sweep():
     traced = chex.assert_max_traces(walk, n=1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        swept = jd.sweep(lambda key, *, rate: traced(key, rate=rate), {"rate": np.linspace(0.1, 0.9, 30)}, seeds=10)
+        swept = jd.sweep(
+            lambda key, *, rate: traced(key, rate=rate),
+            {"rate": np.linspace(0.1, 0.9, 30)},
+            seeds=10,
+        )
     assert swept.loss.shape == (10, 30, 3)
     chex.clear_trace_counter()
 
@@ -211,7 +233,10 @@ def test_times_that_depend_on_a_traced_axis_are_a_variable():
     def experiment(*, rate):
         steps = jnp.array([1.0, 2.0]) / rate
         return jd.iterate(
-            lambda k, s: s._replace(params=s.params + 1), 0, times=steps, observe=lambda s: {"n": s.params}
+            lambda k, s: s._replace(params=s.params + 1),
+            0,
+            times=steps,
+            observe=lambda s: {"n": s.params},
         )
 
     swept = jd.sweep(experiment, {"rate": [0.5, 0.1]})
@@ -221,7 +246,14 @@ def test_times_that_depend_on_a_traced_axis_are_a_variable():
 
 
 def test_a_dict_of_any_rank_is_labelled():
-    measure = lambda *, a: {"scalar": a, "vector": a * jnp.ones(3), "matrix": a * jnp.eye(2), "x": np.array([0.5, 0.7])}
+    def measure(*, a):
+        return {
+            "scalar": a,
+            "vector": a * jnp.ones(3),
+            "matrix": a * jnp.eye(2),
+            "x": np.array([0.5, 0.7]),
+        }
+
     swept = jd.sweep(measure, {"a": [1.0, -1.0]}, dims={"matrix": ("row", "column"), "x": "x"})
     assert swept.scalar.dims == ("a",)
     assert swept.vector.dims == ("a", "vector_0")
@@ -238,8 +270,13 @@ def test_no_axes_and_no_seeds_is_one_run():
 
 def test_jax_arrays_in_a_partial_are_arguments():
     data = jnp.ones((1 << 12, 1 << 12), jnp.float32) * 2  # 64 MB: as a constant it would be refused
-    experiment = lambda *, data, a: {"x": a * jnp.max(data)}
-    swept = jd.sweep(functools.partial(experiment, data=jnp.concatenate([data, data[:1]])), {"a": [1.0, 3.0]})
+
+    def experiment(*, data, a):
+        return {"x": a * jnp.max(data)}
+
+    swept = jd.sweep(
+        functools.partial(experiment, data=jnp.concatenate([data, data[:1]])), {"a": [1.0, 3.0]}
+    )
     np.testing.assert_array_equal(swept.x, [2.0, 6.0])
 
 
@@ -253,7 +290,13 @@ def test_provenance_tells_what_made_it():
 
 @pytest.mark.parametrize(
     ("shape", "target", "box"),
-    [([10, 10, 10], 64, (1, 5, 10)), ([], 64, ()), ([100], 64, (50,)), ([3, 4], 64, (3, 4)), ([7, 2], 1, (1, 1))],
+    [
+        ([10, 10, 10], 64, (1, 5, 10)),
+        ([], 64, ()),
+        ([100], 64, (50,)),
+        ([3, 4], 64, (3, 4)),
+        ([7, 2], 1, (1, 1)),
+    ],
 )
 def test_blocks_are_boxes_within_their_size(shape, target, box):
     assert box_shape(shape, target) == box
@@ -261,7 +304,9 @@ def test_blocks_are_boxes_within_their_size(shape, target, box):
 
 
 def test_blocks_shrink_to_the_cache():
-    big = lambda key, *, a: {"x": a * jax.random.normal(key, (1 << 18,))}  # 1 MB of output a run
+    def big(key, *, a):
+        return {"x": a * jax.random.normal(key, (1 << 18,))}  # 1 MB of output a run
+
     swept = jd.sweep(big, {"a": [1.0]}, seeds=32)
     assert json.loads(swept.attrs["fingerprint"])["block"] == [8, 1]
 
@@ -286,24 +331,44 @@ BIG = np.ones((65 << 18,), np.float32)
         (lambda: jd.sweep(plain, {"rate": ["a"]}, seeds=1), ValueError, "axes: 'rate'.*static"),
         (lambda: jd.sweep(plain, {"rate": [1.0, 1.0]}, seeds=1), ValueError, "axes: 'rate'.*twice"),
         (lambda: jd.sweep(plain, {"rate": [np.nan]}, seeds=1), ValueError, "axes: 'rate'"),
-        (lambda: jd.sweep(plain, {("rate", "width"): [(1, 2, 3)]}, seeds=1), ValueError, "axes: .*2 numbers"),
+        (
+            lambda: jd.sweep(plain, {("rate", "width"): [(1, 2, 3)]}, seeds=1),
+            ValueError,
+            "axes: .*2 numbers",
+        ),
         (
             lambda: jd.sweep(plain, {"rate": [1.0]}, seeds=1, static={"rate": [1]}),
             ValueError,
             "axes: 'rate' is in static",
         ),
-        (lambda: jd.sweep(plain, {"rat": [1.0]}, seeds=1), ValueError, "axes: .*takes no 'rat'; did you mean 'rate'"),
+        (
+            lambda: jd.sweep(plain, {"rat": [1.0]}, seeds=1),
+            ValueError,
+            "axes: .*takes no 'rat'; did you mean 'rate'",
+        ),
         (lambda: jd.sweep(plain, {"seed": [1.0]}, seeds=1), ValueError, "axes: the name 'seed'"),
         (lambda: jd.sweep(plain, {1: [1.0]}, seeds=1), TypeError, "axes: 1 "),
-        (lambda: jd.sweep(plain, seeds=1, static={"widht": [1]}), ValueError, "static: .*takes no 'widht'; .*'width'"),
+        (
+            lambda: jd.sweep(plain, seeds=1, static={"widht": [1]}),
+            ValueError,
+            "static: .*takes no 'widht'; .*'width'",
+        ),
         (lambda: jd.sweep(plain, seeds=1, static={"width": []}), ValueError, "static: 'width'"),
-        (lambda: jd.sweep(plain, seeds=1, static={"width": [optax.sgd]}), TypeError, "static: 'width'.*label"),
+        (
+            lambda: jd.sweep(plain, seeds=1, static={"width": [optax.sgd]}),
+            TypeError,
+            "static: 'width'.*label",
+        ),
         (lambda: jd.sweep(plain, seeds=0), ValueError, "seeds: 0"),
         (lambda: jd.sweep(plain, seeds=-3), ValueError, "seeds: -3"),
         (lambda: jd.sweep(plain, seeds=2.5), ValueError, "seeds: 2.5"),
         (lambda: jd.sweep(plain, seeds=[0, 0]), ValueError, r"seeds: \[0, 0\].*different"),
         (lambda: jd.sweep(plain, {"rate": [1.0]}), TypeError, "needs 'key'; pass seeds=n"),
-        (lambda: jd.sweep(lambda *, a: {"x": a}, {"a": [1.0]}, seeds=2), TypeError, "seeds: .*no key"),
+        (
+            lambda: jd.sweep(lambda *, a: {"x": a}, {"a": [1.0]}, seeds=2),
+            TypeError,
+            "seeds: .*no key",
+        ),
         (lambda: jd.sweep(shaped, {"rate": [1.0]}, seeds=1), TypeError, "needs 'width'; give it"),
         (
             lambda: jd.sweep(shaped, {"rate": [1.0, 2.0], "width": [2, 3]}, seeds=1),
@@ -319,7 +384,11 @@ BIG = np.ones((65 << 18,), np.float32)
             "dims: 'x'.*'seed'",
         ),
         (lambda: jd.sweep(plain, seeds=1, chunk=0), ValueError, "chunk: 0"),
-        (lambda: jd.sweep(lambda key: {"x": jnp.sum(BIG)}, seeds=1), ValueError, r"closes over 65 MB.*partial"),
+        (
+            lambda: jd.sweep(lambda key: {"x": jnp.sum(BIG)}, seeds=1),
+            ValueError,
+            r"closes over 65 MB.*partial",
+        ),
     ],
 )
 def test_bad_input_is_named_and_nothing_is_written(call, error, words, tmp_path, monkeypatch):
@@ -356,7 +425,8 @@ def test_arrays_beside_what_is_no_array_in_one_keyword_are_refused():
 def test_blocks_do_not_share_a_decomposition_among_threads():
     from threadpoolctl import threadpool_info, threadpool_limits
 
-    count = lambda: max(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
+    def count():
+        return max(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
 
     def experiment(x):
         seen = jax.pure_callback(
@@ -370,7 +440,12 @@ def test_blocks_do_not_share_a_decomposition_among_threads():
 
 
 def test_a_bar_says_that_the_sweep_compiles_and_then_counts_its_runs(capsys):
-    jd.sweep(lambda key, *, a: {"b": a * jax.random.normal(key)}, {"a": [1.0, 2.0]}, seeds=3, progress=True)
+    jd.sweep(
+        lambda key, *, a: {"b": a * jax.random.normal(key)},
+        {"a": [1.0, 2.0]},
+        seeds=3,
+        progress=True,
+    )
     shown = capsys.readouterr().err
     assert shown.index("compiling") < shown.index("6/6")
     assert "compiling" not in shown[shown.index("6/6") :]

@@ -1,4 +1,5 @@
-"""CVXPY in the contest of central flows, in a virtual environment of its own (numpy, cvxpy, cvxopt, clarabel).
+"""CVXPY in the contest of central flows, in a virtual environment of its own (numpy, cvxpy, cvxopt,
+clarabel).
 
     python central_flow_cvxpy.py SOLVER PROBLEMS.npz
 
@@ -20,7 +21,9 @@ TOLERANCES = {"CVXOPT": {"abstol": 1e-11}, "CLARABEL": {"tol_gap_abs": 1e-11, "t
 
 def problem(k):
     """Return the problem with its parameters, so that CVXPY translates it only once."""
-    a, root, x = cp.Parameter((k, k), symmetric=True), cp.Parameter((k * k, k * k)), cp.Variable((k, k), PSD=True)
+    a = cp.Parameter((k, k), symmetric=True)
+    root = cp.Parameter((k * k, k * k))
+    x = cp.Variable((k, k), PSD=True)
     curvature = cp.sum_squares(root @ cp.vec(x, order="C")) / 2
     return cp.Problem(cp.Minimize(curvature + cp.sum(cp.multiply(a, x)))), a, root, x
 
@@ -35,21 +38,26 @@ def solutions(problems, a, b, solver):
             continue
         size = np.sqrt(np.mean(response**2))
         values, vectors = np.linalg.eigh(response.reshape(one.size, one.size) / size)
-        slope.value, root.value = one, np.sqrt(np.maximum(values, 0))[:, None] * vectors.T
+        slope.value = one
+        root.value = np.sqrt(np.maximum(values, 0))[:, None] * vectors.T
         task.solve(solver=solver, **TOLERANCES[solver])
         found.append(x.value / size)
     return np.stack(found)
 
 
 def main():
-    solver, path = sys.argv[1], Path(sys.argv[2])
+    solver = sys.argv[1]
+    path = Path(sys.argv[2])
     given = np.load(path)
-    problems, first = problem(given["a"].shape[1]), True
+    problems = problem(given["a"].shape[1])
+    first = True
     solutions(problems, given["a"][:1], given["b"][:1], solver)
     for _ in sys.stdin:
         begin = time.process_time()
         found = solutions(problems, given["a"], given["b"], solver)
-        print(json.dumps({"seconds": time.process_time() - begin, "problems": len(found)}), flush=True)
+        print(
+            json.dumps({"seconds": time.process_time() - begin, "problems": len(found)}), flush=True
+        )
         if first:
             np.save(path.parent / f"{solver}.npy", found)
         first = False

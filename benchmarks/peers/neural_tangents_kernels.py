@@ -1,4 +1,5 @@
-"""neural-tangents in the contest of `benchmarks/kernels.py`, in a virtual environment of its own (`make peers`).
+"""neural-tangents in the contest of `benchmarks/kernels.py`, in a virtual environment of its own
+(`make peers`).
 
     python neural_tangents_kernels.py CASE SETTING INPUTS.npz
 
@@ -27,7 +28,8 @@ import neural_tangents as nt  # noqa: E402
 from neural_tangents import stax  # noqa: E402
 
 GAIN = {"W_std": 2**0.5, "b_std": 0.1}
-JACOBIAN, STRUCTURED = 1, 3
+JACOBIAN = 1
+STRUCTURED = 3
 
 
 def connected(depth, outputs=10):
@@ -36,14 +38,19 @@ def connected(depth, outputs=10):
 
 
 def convolutional(readout, depth=3, outputs=10):
-    conv = lambda: stax.Conv(32, (3, 3), padding="SAME", **GAIN)
+    def conv():
+        return stax.Conv(32, (3, 3), padding="SAME", **GAIN)
+
     hidden = [layer for _ in range(depth) for layer in (conv(), stax.Relu())]
     return stax.serial(*hidden, readout(), stax.Dense(outputs, **GAIN))
 
 
 def analytic(network, inputs, setting):
     """The NTK of the inputs; without jit every operation is a program of its own."""
-    kernel = lambda x: network[2](x, None, "ntk")
+
+    def kernel(x):
+        return network[2](x, None, "ntk")
+
     kernel = jax.jit(kernel) if setting == "jit" else kernel
     return lambda: kernel(inputs["x"])
 
@@ -55,7 +62,9 @@ def empirical(network, inputs, setting, trace):
     given = [inputs[f"p{i}"].reshape(leaf.shape) for i, leaf in enumerate(shapes)]
     implementation = STRUCTURED if "structured" in setting else JACOBIAN
     axes = {"trace_axes": (-1,) if trace else (), "vmap_axes": 0 if "vmap" in setting else None}
-    kernel = jax.jit(nt.empirical_ntk_fn(apply, implementation=implementation, **axes), static_argnums=1)
+    kernel = jax.jit(
+        nt.empirical_ntk_fn(apply, implementation=implementation, **axes), static_argnums=1
+    )
     params = jax.tree_util.tree_unflatten(tree, given)
     return lambda: kernel(inputs["x"], None, params)
 
@@ -63,7 +72,9 @@ def empirical(network, inputs, setting, trace):
 def ensemble(inputs, setting, covariance, given):
     """Mean and covariance; its time is the number of outputs times the flow time."""
     Kernels = collections.namedtuple("Kernels", "nngp ntk")
-    kernels = {pair: Kernels(inputs[f"nngp_{pair}"], inputs[f"ntk_{pair}"]) for pair in ("dd", "td", "tt")}
+    kernels = {
+        pair: Kernels(inputs[f"nngp_{pair}"], inputs[f"ntk_{pair}"]) for pair in ("dd", "td", "tt")
+    }
     kernel_fn = jax.jit(connected(3)[2], static_argnames="get")
 
     def kernel(x1, x2, get):
@@ -73,11 +84,19 @@ def ensemble(inputs, setting, covariance, given):
         return getattr(kernels[pair], get) if isinstance(get, str) else kernels[pair]
 
     predict = nt.predict.gradient_descent_mse_ensemble(
-        kernel, inputs["x"], inputs["y"], diag_reg=float(inputs["ridge"]), diag_reg_absolute_scale=True
+        kernel,
+        inputs["x"],
+        inputs["y"],
+        diag_reg=float(inputs["ridge"]),
+        diag_reg_absolute_scale=True,
     )
     times = inputs["times"] * inputs["y"].shape[1]
-    call = lambda times: predict(times, inputs["x_test"], "ntk", covariance)
-    # What is timed comes after the decomposition.  Under jit everything but the times would be a constant.
+
+    def call(times):
+        return predict(times, inputs["x_test"], "ntk", covariance)
+
+    # What is timed comes after the decomposition.  Under jit everything but the times would be a
+    # constant.
     jax.block_until_ready(call(times[:1]))
     return lambda: tuple(call(times)) if covariance else call(times)
 
@@ -98,11 +117,19 @@ CASES = {
 
 
 def main():
-    case, setting, path = sys.argv[1], sys.argv[2], Path(sys.argv[3])
+    case = sys.argv[1]
+    setting = sys.argv[2]
+    path = Path(sys.argv[3])
     inputs = {name: jnp.asarray(a) for name, a in np.load(path).items()}
+
     # Linux counts in KiB, macOS in bytes.
-    peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << (20 if sys.platform == "darwin" else 10))
-    call, first = CASES[case](inputs, setting), True
+    def peak():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
+            1 << (20 if sys.platform == "darwin" else 10)
+        )
+
+    call = CASES[case](inputs, setting)
+    first = True
     for _ in sys.stdin:
         begin = time.process_time()
         value = jax.block_until_ready(call())
@@ -110,7 +137,8 @@ def main():
         if first:
             value = value[-1] if isinstance(value, tuple) else value
             np.save(path.parent / f"{case}-{setting}.npy", np.asarray(value))
-        value, first = None, False
+        value = None
+        first = False
 
 
 if __name__ == "__main__":

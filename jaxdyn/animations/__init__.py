@@ -1,4 +1,5 @@
-"""Animations: a paper's dynamics move through the landscape of its theory; one file per paper, found by being here.
+"""Animations: a paper's dynamics move through the landscape of its theory; one file per paper,
+found by being here.
 
 A module's `animation()` runs a small simulation of its own and returns the `Animation`.
 """
@@ -20,12 +21,15 @@ if TYPE_CHECKING:
     import matplotlib.axes
     import matplotlib.figure
 
-FRAME, HOLD = 80, 3000  # milliseconds, of a frame and of the last one
-PALETTE, GREYS = 128, 24  # colours, and how many of them are greys
+FRAME = 80
+HOLD = 3000  # milliseconds, of a frame and of the last one
+PALETTE = 128
+GREYS = 24  # colours, and how many of them are greys
 
 
 class Animation(NamedTuple):
-    """A matplotlib figure, and `draw(i)`, which sets its artists to those of frame i of `frames`."""
+    """A matplotlib figure, and `draw(i)`, which sets its artists to those of frame i of
+    `frames`."""
 
     figure: "matplotlib.figure.Figure"
     draw: Callable[[int], Any]
@@ -52,14 +56,20 @@ def canvas(width: float = 6.4, height: float = 3.2) -> "matplotlib.figure.Figure
         from matplotlib.layout_engine import ConstrainedLayoutEngine
     except ImportError as error:
         raise ImportError("animations need matplotlib: pip install jaxdyn[plot]") from error
-    figure = Figure(figsize=(width, height), dpi=100, layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08))
+    figure = Figure(
+        figsize=(width, height), dpi=100, layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08)
+    )
     FigureCanvasAgg(figure)
     return figure
 
 
-def growing(axes: "matplotlib.axes.Axes", x: Any, y: Any, *, each: int = 1, **style: Any) -> Callable[[int], None]:
-    """Draw a course that grows by `each` records a frame, with a point at its end; return its `draw(i)`."""
-    x, y = np.asarray(x), np.asarray(y)
+def growing(
+    axes: "matplotlib.axes.Axes", x: Any, y: Any, *, each: int = 1, **style: Any
+) -> Callable[[int], None]:
+    """Draw a course that grows by `each` records a frame, with a point at its end; return its
+    `draw(i)`."""
+    x = np.asarray(x)
+    y = np.asarray(y)
     (line,) = axes.plot(x[:1], y[:1], **style)
     (head,) = axes.plot(x[:1], y[:1], "o", color=line.get_color(), markersize=5, zorder=5)
 
@@ -72,7 +82,8 @@ def growing(axes: "matplotlib.axes.Axes", x: Any, y: Any, *, each: int = 1, **st
 
 
 def save(animation: Animation, path: Path) -> None:
-    """Write an animation as a GIF that repeats for ever and rests on its last frame, of few colours to be small."""
+    """Write an animation as a GIF that repeats for ever and rests on its last frame, of few colours
+    to be small."""
     from PIL import Image
 
     def picture(i):
@@ -86,13 +97,17 @@ def save(animation: Animation, path: Path) -> None:
     wide = Image.fromarray(np.concatenate([np.asarray(one) for one in some], 1))
     palette = wide.quantize(PALETTE - GREYS, Image.Quantize.MAXCOVERAGE)
     colours = np.reshape(palette.getpalette() or [], (-1, 3))[: PALETTE - GREYS]
-    colours = np.concatenate([colours, np.linspace(0, 255, GREYS).round()[:, None].repeat(3, 1)]).astype(int)
+    colours = np.concatenate(
+        [colours, np.linspace(0, 255, GREYS).round()[:, None].repeat(3, 1)]
+    ).astype(int)
     # What is nearly white must not be taken for it.
     colours[colours.min(1) > 240] = 255
     palette.putpalette(colours.ravel().tolist())
     # The finished picture comes first: it is all that is seen where a GIF stands still.
     order = [last, *range(last)]
-    part, durations, frames = path.with_suffix(".part"), [HOLD] + [FRAME] * last, []
+    part = path.with_suffix(".part")
+    durations = [HOLD] + [FRAME] * last
+    frames = []
     with contextlib.closing(progress_bar(animation.frames, "frame", name=path.name)) as bar:
         for i in order:
             frames.append(picture(i).quantize(palette=palette, dither=Image.Dither.NONE))

@@ -1,4 +1,5 @@
-"""Networks learn a function on the circle; the kernel of infinite width says where they are on the way, and how far."""
+"""Networks learn a function on the circle; the kernel of infinite width says where they are on the
+way, and how far."""
 
 from functools import partial
 
@@ -10,10 +11,14 @@ import optax
 from jaxdyn import kernels, sweep, train
 from jaxdyn.animations import Animation, canvas
 from jaxdyn.kernels import predict
-from jaxdyn.rules import squared_error
+from jaxdyn.losses import squared_error
 from jaxdyn.tasks import full_batch
 
-FRAMES, WIDTHS, DRAWS, RATE, LAST = 100, (8, 512), 10, 0.5, 2000
+FRAMES = 100
+WIDTHS = (8, 512)
+DRAWS = 10
+RATE = 0.5
+LAST = 2000
 ANGLES = np.linspace(-np.pi, np.pi, 121)
 EXAMPLES = np.array([-2.6, -2.0, -1.4, 0.7, 1.4, 2.4])
 
@@ -30,17 +35,23 @@ def target(angle):
 
 def network(width):
     """Return a rectified network of one hidden layer."""
-    return kernels.serial(kernels.dense(width, 2**0.5, 0.5), kernels.relu(), kernels.dense(1, 1.0, 0.5))
+    return kernels.serial(
+        kernels.dense(width, 2**0.5, 0.5), kernels.relu(), kernels.dense(1, 1.0, 0.5)
+    )
 
 
 def simulate(key, *, width, times):
     """Descend on the examples; observe outputs all around."""
-    net, x, points = network(width), circle(EXAMPLES), circle(ANGLES)
-    start, batch = net.init(key, (2,))[1], (x, target(EXAMPLES)[:, None])
-    observe, field = (
-        lambda state: {"outputs": net.apply(state.params, points)[:, 0]},
-        jax.grad(squared_error(net.apply)),
-    )
+    net = network(width)
+    x = circle(EXAMPLES)
+    points = circle(ANGLES)
+    start = net.init(key, (2,))[1]
+    batch = (x, target(EXAMPLES)[:, None])
+
+    def observe(state):
+        return {"outputs": net.apply(state.params, points)[:, 0]}
+
+    field = jax.grad(squared_error(net.apply))
     return train(field, optax.sgd(RATE), full_batch(batch), start, times=times, observe=observe)
 
 
@@ -50,27 +61,53 @@ def limit(times):
     nngp, ntk = kernels.gram(network(1), x, get=("nngp", "ntk")).values()
     P = len(EXAMPLES)
     tests = {"ntk_test": ntk[P:, :P], "nngp_test": nngp[P:, :P], "nngp_test_test": nngp[P:, P:]}
-    mean, covariance = predict.ensemble(ntk[:P, :P], nngp[:P, :P], target(EXAMPLES), times, learning_rate=RATE, **tests)
+    mean, covariance = predict.ensemble(
+        ntk[:P, :P], nngp[:P, :P], target(EXAMPLES), times, learning_rate=RATE, **tests
+    )
     return mean, jnp.sqrt(jnp.diagonal(covariance, axis1=1, axis2=2))
 
 
 def animation() -> Animation:
-    """Draw the limit's mean with two standard deviations, networks of two widths, the examples and the target."""
+    """Draw the limit's mean with two standard deviations, networks of two widths, the examples and
+    the target."""
     from jaxdyn.plot import COLOURS
 
     times = np.unique(np.r_[0, np.geomspace(1, LAST, FRAMES)].round())
     with jax.enable_x64(True):
-        runs = sweep(partial(simulate, times=times), static={"width": WIDTHS}, seeds=DRAWS, dims={"outputs": "angle"})
+        runs = sweep(
+            partial(simulate, times=times),
+            static={"width": WIDTHS},
+            seeds=DRAWS,
+            dims={"outputs": "angle"},
+        )
         mean, spread = map(np.asarray, jax.jit(limit)(times))
-    figure, draws = canvas(6.4, 3.3), []
+    figure = canvas(6.4, 3.3)
+    draws = []
     panels = figure.subplots(1, len(WIDTHS), sharey=True)
     for axes, width, colour in zip(panels, WIDTHS, COLOURS, strict=False):
         outputs = runs.outputs.sel(width=width).transpose("time", "seed", "angle").values
-        band = axes.fill_between(ANGLES, *bounds(mean[0], spread[0]), color="0.85", label="theory: two deviations")
+        band = axes.fill_between(
+            ANGLES, *bounds(mean[0], spread[0]), color="0.85", label="theory: two deviations"
+        )
         (middle,) = axes.plot(ANGLES, mean[0], color="black", label="theory: mean")
-        lines = [axes.plot(ANGLES, f, color=colour, linewidth=0.8, alpha=0.8)[0] for f in outputs[0]]
-        axes.plot(EXAMPLES, target(EXAMPLES), "o", color=COLOURS[4], markersize=6, zorder=5, label="examples")
-        axes.set(title=f"{DRAWS} networks of width {width}", xlabel="angle", ylim=(-3.6, 3.6), xlim=(-np.pi, np.pi))
+        lines = [
+            axes.plot(ANGLES, f, color=colour, linewidth=0.8, alpha=0.8)[0] for f in outputs[0]
+        ]
+        axes.plot(
+            EXAMPLES,
+            target(EXAMPLES),
+            "o",
+            color=COLOURS[4],
+            markersize=6,
+            zorder=5,
+            label="examples",
+        )
+        axes.set(
+            title=f"{DRAWS} networks of width {width}",
+            xlabel="angle",
+            ylim=(-3.6, 3.6),
+            xlim=(-np.pi, np.pi),
+        )
         axes.set(xticks=[-np.pi, 0, np.pi], xticklabels=["$-\\pi$", "0", "$\\pi$"])
         draws.append((band, middle, lines, outputs))
     panels[0].set_ylabel("output")

@@ -1,16 +1,19 @@
-"""Two staircases: linear and rectified neurons, from saddle to saddle, and where their weights are on the way."""
+"""Two staircases: linear and rectified neurons, from saddle to saddle, and where their weights are
+on the way."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdyn import RK4, flow, models, rules
+from jaxdyn import RK4, flow, losses, models
 from jaxdyn.animations import Animation, canvas, growing
 from jaxdyn.papers import zhang2025 as paper
 from jaxdyn.theory import saddles
 
-FRAMES, EACH = 90, 8  # records of the loss a frame
-STRENGTHS, TEACHER = (4.0, 2.0, 1.0), (3.0, -1.0)
+FRAMES = 90
+EACH = 8  # records of the loss a frame
+STRENGTHS = (4.0, 2.0, 1.0)
+TEACHER = (3.0, -1.0)
 
 
 def linear(key):
@@ -22,7 +25,8 @@ def linear(key):
 def rectified(key):
     """Return rectifiers in the plane, and the input weights of each."""
     goal = {"u": jnp.eye(2), "v": jnp.array(TEACHER)}
-    loss, (level, unit) = rules.teacher_loss("relu"), saddles.best_rectifier(goal["u"], goal["v"])
+    loss = losses.teacher_loss("relu")
+    (level, unit) = saddles.best_rectifier(goal["u"], goal["v"])
     start = models.two_layer(2, 24, activation=jax.nn.relu, balanced=True, scale=1e-4).init(key)
     levels = jnp.stack([loss(jax.tree.map(jnp.zeros_like, goal), goal), level, 0 * level])
     net = paper.Network(start, loss, goal, None, 75 / jnp.linalg.norm(unit), levels)
@@ -32,15 +36,21 @@ def rectified(key):
 def course(net, vectors):
     """Follow a network's flow: times, losses, and the vectors of its neurons."""
     times = np.linspace(0, float(net.time), FRAMES * EACH)
-    observe = lambda state: {"loss": net.loss(state.params, net.batch), "vectors": vectors(state.params)}
+
+    def observe(state):
+        return {"loss": net.loss(state.params, net.batch), "vectors": vectors(state.params)}
+
     run = jax.jit(
-        lambda start: flow(jax.grad(net.loss), net.batch, start, times=times, observe=observe, solver=RK4(0.02))
+        lambda start: flow(
+            jax.grad(net.loss), net.batch, start, times=times, observe=observe, solver=RK4(0.02)
+        )
     )(net.params)
     return times, *map(np.asarray, (run.observed["loss"], run.observed["vectors"]))
 
 
 def animation() -> Animation:
-    """Draw the losses with theory's plateaus and times between them, and the neurons' weights, far out the larger."""
+    """Draw the losses with theory's plateaus and times between them, and the neurons' weights, far
+    out the larger."""
     from jaxdyn.plot import COLOURS
 
     with jax.enable_x64(True):
@@ -48,7 +58,8 @@ def animation() -> Animation:
         nets = linear(k_linear), rectified(k_rectified)
         courses = [course(*net) for net in nets]
         theory = [(np.asarray(net.levels), np.asarray(net.drops)) for net, _ in nets]
-    figure, draws = canvas(6.4, 4.6), []
+    figure = canvas(6.4, 4.6)
+    draws = []
     grid = figure.add_gridspec(2, 2, width_ratios=(1.7, 1))
     titles = "linear neurons: one mode after another", "rectifiers: one direction after another"
     words = "modes 1, 2 (green: 3), log scale", "input weights, log scale"
@@ -61,7 +72,13 @@ def animation() -> Animation:
         for drop in drops:
             axes.axvline(drop, color="0.65", linewidth=0.9, linestyle=(0, (3, 3)))
         draws.append(growing(axes, times, loss, each=EACH, color=COLOURS[0], linewidth=1.8))
-        axes.set(xlim=(0, times[-1]), ylim=(levels[-2] / 12, 2 * loss[0]), yscale="log", ylabel="loss", title=title)
+        axes.set(
+            xlim=(0, times[-1]),
+            ylim=(levels[-2] / 12, 2 * loss[0]),
+            yscale="log",
+            ylabel="loss",
+            title=title,
+        )
         axes.spines[["top", "right"]].set_visible(False)
         polar = figure.add_subplot(grid[row, 1], projection="polar")
         draws.append(neurons(polar, vectors))
@@ -69,23 +86,46 @@ def animation() -> Animation:
     first, _, second, _ = figure.axes
     second.set_xlabel("flow time")
     first.plot([], [], color="0.65", linewidth=0.9, label="plateaus in theory")
-    first.plot([], [], color="0.65", linewidth=0.9, linestyle=(0, (3, 3)), label="times of the drops in theory")
-    first.legend(loc="lower left", fontsize="small", framealpha=1, edgecolor="none", handlelength=1.6)
-    draw = lambda i: [one(i) for one in draws]
+    first.plot(
+        [],
+        [],
+        color="0.65",
+        linewidth=0.9,
+        linestyle=(0, (3, 3)),
+        label="times of the drops in theory",
+    )
+    first.legend(
+        loc="lower left", fontsize="small", framealpha=1, edgecolor="none", handlelength=1.6
+    )
+
+    def draw(i):
+        return [one(i) for one in draws]
+
     return Animation(figure, draw, FRAMES)
 
 
 def neurons(axes, vectors):
-    """Draw a point for each neuron: angle and logarithm of the length of its vector, its colour the third component."""
+    """Draw a point for each neuron: angle and logarithm of the length of its vector, its colour the
+    third component."""
     from matplotlib.colors import LinearSegmentedColormap
 
     from jaxdyn.plot import COLOURS
 
-    size, angle = np.linalg.norm(vectors, axis=2), np.arctan2(vectors[..., 1], vectors[..., 0])
-    places, share = np.stack([angle, np.log10(size)], -1), (vectors[..., 2] / size) ** 2
+    size = np.linalg.norm(vectors, axis=2)
+    angle = np.arctan2(vectors[..., 1], vectors[..., 0])
+    places = np.stack([angle, np.log10(size)], -1)
+    share = (vectors[..., 2] / size) ** 2
     colours = LinearSegmentedColormap.from_list("modes", [COLOURS[1], COLOURS[2]])
-    points = axes.scatter(*places[0].T, c=share[0], cmap=colours, vmin=0, vmax=0.5, s=20, alpha=0.9, zorder=3)
-    axes.set(ylim=(-5.5, 0.6), xticks=np.arange(4) * np.pi / 2, xticklabels=[], yticks=range(-5, 1), yticklabels=[])
+    points = axes.scatter(
+        *places[0].T, c=share[0], cmap=colours, vmin=0, vmax=0.5, s=20, alpha=0.9, zorder=3
+    )
+    axes.set(
+        ylim=(-5.5, 0.6),
+        xticks=np.arange(4) * np.pi / 2,
+        xticklabels=[],
+        yticks=range(-5, 1),
+        yticklabels=[],
+    )
     axes.grid(color="0.85", linewidth=0.8)
     axes.spines["polar"].set_color("0.7")
 

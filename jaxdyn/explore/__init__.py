@@ -1,9 +1,11 @@
-"""Explorations: change a number of a paper and see its theory move; one file per paper, found by being here.
+"""Explorations: change a number of a paper and see its theory move; one file per paper, found by
+being here.
 
-A module holds `SLIDERS` ({name: its values}), `DEFAULT` ({name: one of them}), `AXES` (xlabel, ylabel, xscale, yscale),
-`theory(**values) -> {"x": ..., curve: ...}`, `simulate(key, **values)`, which returns points of some of the curves at x
-of their own, and `WITHIN`: how far, in units of a curve's range, these may be from theory at the default.  Floats are
-traced, whole numbers and words are static; what is returned is named for the legend.
+A module holds `SLIDERS` ({name: its values}), `DEFAULT` ({name: one of them}), `AXES` (xlabel,
+ylabel, xscale, yscale), `theory(**values) -> {"x": ..., curve: ...}`, `simulate(key, **values)`,
+which returns points of some of the curves at x of their own, and `WITHIN`: how far, in units of a
+curve's range, these may be from theory at the default.  Floats are traced, whole numbers and words
+are static; what is returned is named for the legend.
 """
 
 import functools
@@ -32,7 +34,8 @@ def names() -> list[str]:
 
 
 def load(name: str) -> ModuleType:
-    """Import an exploration's module; a ValueError suggests the nearest name where there is none."""
+    """Import an exploration's module; a ValueError suggests the nearest name where there is
+    none."""
     if name not in names():
         raise ValueError(f"name: there is no exploration {name!r}; {nearest(name, names())}")
     return importlib.import_module(f"{__name__}.{name}")
@@ -41,11 +44,14 @@ def load(name: str) -> ModuleType:
 def table(name: str) -> "xarray.Dataset":
     """Compute the theory of an exploration on the grid of its sliders, in float64, kept in float32.
 
-    The dimensions are the sliders and "point"; the variables are the curves and their abscissa `x`, which depends on
-    those sliders that move it; the attributes are `title`, `xlabel`, `ylabel`, `xscale`, `yscale` and `default` (JSON).
+    The dimensions are the sliders and "point"; the variables are the curves and their abscissa `x`,
+    which depends on those sliders that move it; the attributes are `title`, `xlabel`, `ylabel`,
+    `xscale`, `yscale` and `default` (JSON).
     """
     module = load(name)
-    traced = {slider: values for slider, values in module.SLIDERS.items() if isinstance(values[0], float)}
+    traced = {
+        slider: values for slider, values in module.SLIDERS.items() if isinstance(values[0], float)
+    }
     static = {slider: values for slider, values in module.SLIDERS.items() if slider not in traced}
     curves = []  # in the module's order, which a program does not keep
     with jax.enable_x64(True):
@@ -68,14 +74,17 @@ def title(name: str) -> str:
 
 
 def simulate(name: str, seed: int = 0, **values: Any) -> dict[str, np.ndarray]:
-    """Run an exploration's experiment with these values of its sliders, by default its own, in float64.
+    """Run an exploration's experiment with these values of its sliders, by default its own, in
+    float64.
 
     Raises ValueError for values that are not among the slider's.
     """
     module = load(name)
     for slider, value in values.items():
         if slider not in module.SLIDERS:
-            raise ValueError(f"values: {name} has no slider {slider!r}; {nearest(slider, module.SLIDERS)}")
+            raise ValueError(
+                f"values: {name} has no slider {slider!r}; {nearest(slider, module.SLIDERS)}"
+            )
         if value not in module.SLIDERS[slider]:
             raise ValueError(f"{slider}: {value!r} is none of {module.SLIDERS[slider]}")
     with jax.enable_x64(True):
@@ -84,9 +93,13 @@ def simulate(name: str, seed: int = 0, **values: Any) -> dict[str, np.ndarray]:
 
 
 def draw(
-    curves: "xarray.Dataset", *runs: dict[str, np.ndarray], axes: "matplotlib.axes.Axes | None" = None, **values: Any
+    curves: "xarray.Dataset",
+    *runs: dict[str, np.ndarray],
+    axes: "matplotlib.axes.Axes | None" = None,
+    **values: Any,
 ) -> "matplotlib.axes.Axes":
-    """Draw the curves of a table at these values of its sliders, by default its own; and the points of runs.
+    """Draw the curves of a table at these values of its sliders, by default its own; and the points
+    of runs.
 
     >>> import matplotlib
     >>> matplotlib.use("agg")
@@ -112,15 +125,19 @@ def draw(
 
 
 def widget(name: str) -> "ipywidgets.VBox":
-    """Return sliders, the theory, redrawn as they move, and a button that adds the points of a simulation.
+    """Return sliders, the theory, redrawn as they move, and a button that adds the points of a
+    simulation.
 
-    For the last line of a notebook's cell; each click draws another seed.  Raises ImportError without ipywidgets.
+    For the last line of a notebook's cell; each click draws another seed.  Raises ImportError
+    without ipywidgets.
     """
     try:
         import ipywidgets
     except ImportError as error:
         raise ImportError("widgets need ipywidgets: pip install jaxdyn[notebook]") from error
-    module, curves, runs = load(name), table(name), []
+    module = load(name)
+    curves = table(name)
+    runs = []
     style = {"description_width": "12em"}
     sliders = {
         slider: ipywidgets.SelectionSlider(
@@ -132,7 +149,9 @@ def widget(name: str) -> "ipywidgets.VBox":
         )
         for slider, values in module.SLIDERS.items()
     }
-    button = ipywidgets.Button(description="simulate", tooltip="add the points of a simulation, another seed each time")
+    button = ipywidgets.Button(
+        description="simulate", tooltip="add the points of a simulation, another seed each time"
+    )
     image = ipywidgets.Image(format="png", layout={"max_width": "40em"})
     heading = ipywidgets.Label(title(name))
 
@@ -144,12 +163,16 @@ def widget(name: str) -> "ipywidgets.VBox":
         redraw()
 
     def clicked(_):
-        button.description, button.disabled = "simulating ...", True
+        button.description = "simulating ..."
+        button.disabled = True
         try:
-            runs.append(simulate(name, len(runs), **{slider: one.value for slider, one in sliders.items()}))
+            runs.append(
+                simulate(name, len(runs), **{slider: one.value for slider, one in sliders.items()})
+            )
             redraw()
         finally:
-            button.description, button.disabled = "simulate", False
+            button.description = "simulate"
+            button.disabled = False
 
     for one in sliders.values():
         one.observe(moved, "value")
@@ -159,16 +182,22 @@ def widget(name: str) -> "ipywidgets.VBox":
 
 
 def _numbers(theory):
-    """A sweep fills in the recording times of a Trajectory; here a curve's numpy values are its own."""
-    return functools.wraps(theory)(lambda **values: jax.tree.map(jax.numpy.asarray, theory(**values)))
+    """A sweep fills in the recording times of a Trajectory; here a curve's numpy values are its
+    own."""
+    return functools.wraps(theory)(
+        lambda **values: jax.tree.map(jax.numpy.asarray, theory(**values))
+    )
 
 
 def _limits(curves, names, log):
     """Return the same limits for all values of the sliders, so that curves are seen to move."""
     values = np.concatenate([curves[name].values.ravel() for name in names])
     values = values[np.isfinite(values) & (values > 0 if log else True)]
-    low, high = values.min(), values.max()
-    return (low / 1.2, high * 1.2) if log else (low - 0.04 * (high - low), high + 0.04 * (high - low))
+    low = values.min()
+    high = values.max()
+    return (
+        (low / 1.2, high * 1.2) if log else (low - 0.04 * (high - low), high + 0.04 * (high - low))
+    )
 
 
 def _png(curves, runs, values):
@@ -179,7 +208,8 @@ def _png(curves, runs, values):
     from jaxdyn.plot import style
 
     with style():
-        file, figure = io.BytesIO(), Figure(figsize=(5.5, 3.6), layout="constrained")
+        file = io.BytesIO()
+        figure = Figure(figsize=(5.5, 3.6), layout="constrained")
         draw(curves, *runs, axes=figure.subplots(), **values)
         figure.savefig(file, format="png")
     return file.getvalue()

@@ -1,4 +1,5 @@
-"""The neural tangent kernel on the circle: how fast waves are learned, by depth, activation and biases."""
+"""The neural tangent kernel on the circle: how fast waves are learned, by depth, activation and
+biases."""
 
 import jax
 import jax.numpy as jnp
@@ -7,18 +8,30 @@ import optax
 
 from jaxdyn import kernels, train
 from jaxdyn.kernels import finite_width
-from jaxdyn.rules import squared_error
+from jaxdyn.losses import squared_error
 from jaxdyn.tasks import full_batch
 
-SLIDERS = {"activation": ("relu", "erf"), "hidden_layers": (1, 2, 4), "biases": (0.0, 0.1, 0.3, 1.0)}
+SLIDERS = {
+    "activation": ("relu", "erf"),
+    "hidden_layers": (1, 2, 4),
+    "biases": (0.0, 0.1, 0.3, 1.0),
+}
 DEFAULT = {"activation": "relu", "hidden_layers": 1, "biases": 0.3}
 AXES = {"xlabel": "flow time", "ylabel": "not yet learned", "xscale": "log", "yscale": "linear"}
-POINTS, WAVES = 32, (1, 2, 3, 4)
-UNITS = {1: 4096, 2: 1024, 4: 256}  # a layer, by the number of layers, so that an experiment takes seconds
-WITHIN = 4 * float(finite_width.rectifier_relative_variance([UNITS[1]])) ** 0.5  # standard deviations of the kernel
+POINTS = 32
+WAVES = (1, 2, 3, 4)
+UNITS = {
+    1: 4096,
+    2: 1024,
+    4: 256,
+}  # a layer, by the number of layers, so that an experiment takes seconds
+WITHIN = (
+    4 * float(finite_width.rectifier_relative_variance([UNITS[1]])) ** 0.5
+)  # standard deviations of the kernel
 TIMES = np.geomspace(0.1, 100, 60)
 ANGLES = 2 * np.pi * np.arange(POINTS) / POINTS
-CIRCLE, COSINES = np.stack([np.cos(ANGLES), np.sin(ANGLES)], 1), np.cos(np.outer(WAVES, ANGLES))
+CIRCLE = np.stack([np.cos(ANGLES), np.sin(ANGLES)], 1)
+COSINES = np.cos(np.outer(WAVES, ANGLES))
 NAMES = tuple(f"wave number {k}" for k in WAVES)
 
 
@@ -31,7 +44,9 @@ def network(width, activation, hidden_layers, biases):
 
 def theory(*, activation, hidden_layers, biases):
     """Return how each wave decays, at its eigenvalue of the kernel at infinite width."""
-    kernel = kernels.gram(network(1, activation, hidden_layers, biases), jnp.asarray(CIRCLE[:1]), jnp.asarray(CIRCLE))
+    kernel = kernels.gram(
+        network(1, activation, hidden_layers, biases), jnp.asarray(CIRCLE[:1]), jnp.asarray(CIRCLE)
+    )
     rates = COSINES @ kernel[0] / POINTS
     left = jnp.exp(-jnp.maximum(rates, 0)[:, None] * TIMES[None])
     return {"x": TIMES, **dict(zip(NAMES, left, strict=True))}
@@ -40,8 +55,13 @@ def theory(*, activation, hidden_layers, biases):
 def simulate(key, *, activation, hidden_layers, biases):
     """Descend on the sum of the waves by a wide network, less what it computes at the start."""
     net = network(UNITS[hidden_layers], activation, hidden_layers, biases)
-    start, x, y = net.init(key, (2,))[1], jnp.asarray(CIRCLE), jnp.asarray(COSINES.sum(0))
-    apply = lambda params, x: net.apply(params, x)[:, 0] - net.apply(start, x)[:, 0]
+    start = net.init(key, (2,))[1]
+    x = jnp.asarray(CIRCLE)
+    y = jnp.asarray(COSINES.sum(0))
+
+    def apply(params, x):
+        return net.apply(params, x)[:, 0] - net.apply(start, x)[:, 0]
+
     kernel = kernels.gram(network(1, activation, hidden_layers, biases), x)
     rate = 0.2 * POINTS / float(jnp.linalg.eigvalsh(kernel)[-1])
     steps = np.unique(np.round(TIMES[::3] / rate))
@@ -50,5 +70,7 @@ def simulate(key, *, activation, hidden_layers, biases):
         return {"left": 2 / POINTS * COSINES @ (y - apply(state.params, x))}
 
     rule = jax.grad(squared_error(apply)), optax.sgd(rate), full_batch((x, y))
-    left = jax.jit(lambda params: train(*rule, params, times=steps, observe=observe).observed["left"])(start)
+    left = jax.jit(
+        lambda params: train(*rule, params, times=steps, observe=observe).observed["left"]
+    )(start)
     return {"x": rate * steps, **dict(zip(NAMES, left.T, strict=True))}

@@ -1,16 +1,25 @@
-"""Momentum on a quadratic: four methods by its condition number, tuned to a largest curvature over-estimated or not."""
+"""Momentum on a quadratic: four methods by its condition number, tuned to a largest curvature
+over-estimated or not."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxdyn import train
-from jaxdyn.rules import ahead, three_term
-from jaxdyn.theory import momentum
+from jaxdyn.optimizers import ahead, three_term
+from jaxdyn.theory.descent import momentum
 
-SLIDERS = {"condition": (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0), "overestimate": (1.0, 1.5, 2.0, 4.0, 8.0)}
+SLIDERS = {
+    "condition": (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0),
+    "overestimate": (1.0, 1.5, 2.0, 4.0, 8.0),
+}
 DEFAULT = {"condition": 100.0, "overestimate": 1.0}
-AXES = {"xlabel": "step", "ylabel": "distance from the minimum", "xscale": "linear", "yscale": "log"}
+AXES = {
+    "xlabel": "step",
+    "ylabel": "distance from the minimum",
+    "xscale": "linear",
+    "yscale": "log",
+}
 WITHIN = 1e-9  # rounding
 METHODS = {
     "gradient descent": momentum.gradient_descent,
@@ -36,13 +45,25 @@ def theory(*, condition, overestimate):
 
 def simulate(key, *, condition, overestimate):
     """Descend by each method, from the same distance along each mode, in a direction drawn."""
-    curvature, points = jnp.linspace(1.0, condition, MODES), {"x": STEPS[::2].astype(float)}
+    curvature = jnp.linspace(1.0, condition, MODES)
+    points = {"x": STEPS[::2].astype(float)}
     start = jax.random.rademacher(key, (MODES,), float)
     for name, tune in METHODS.items():
         method = tune(1.0, overestimate * condition)
-        out = lambda state, method=method: ahead(state, method.output - method.lookahead)
-        observe = lambda state, out=out: {"distance": jnp.linalg.norm(out(state)) / MODES**0.5}
+
+        def out(state, method=method):
+            return ahead(state, method.output - method.lookahead)
+
+        def observe(state, out=out):
+            return {"distance": jnp.linalg.norm(out(state)) / MODES**0.5}
+
         options = {"times": STEPS[::2], "observe": observe}
-        run = train(lambda x, _: curvature * x, three_term(*method[:3]), lambda key, step: (), start, **options)
+        run = train(
+            lambda x, _: curvature * x,
+            three_term(*method[:3]),
+            lambda key, step: (),
+            start,
+            **options,
+        )
         points[name] = jnp.maximum(run.observed["distance"], LEAST)
     return points

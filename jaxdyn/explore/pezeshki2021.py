@@ -1,11 +1,12 @@
-"""Double descent over time: features of two scales, by how many there are, how far apart, and the labels' noise."""
+"""Double descent over time: features of two scales, by how many there are, how far apart, and the
+labels' noise."""
 
 import jax.numpy as jnp
 import numpy as np
 
 from jaxdyn.papers import pezeshki2021 as paper
 from jaxdyn.tasks import regression
-from jaxdyn.theory import highdim, leastsquares
+from jaxdyn.theory.regression import given_data, spectrum
 
 SLIDERS = {
     "examples_per_feature": (0.7, 0.9, 1.2, 1.5, 3.0),
@@ -13,7 +14,12 @@ SLIDERS = {
     "ratio_of_scales": (1.0, 10.0, 50.0, 300.0),
     "noise": (0.0, 0.2, 0.5),
 }
-DEFAULT = {"examples_per_feature": 1.2, "share_of_large_features": 0.6, "ratio_of_scales": 50.0, "noise": 0.2}
+DEFAULT = {
+    "examples_per_feature": 1.2,
+    "share_of_large_features": 0.6,
+    "ratio_of_scales": 50.0,
+    "noise": 0.2,
+}
 AXES = {"xlabel": "flow time", "ylabel": "error", "xscale": "log", "yscale": "log"}
 INPUTS = 200
 WITHIN = 4 * INPUTS**-0.5  # four standard deviations of what is averaged over so many features
@@ -23,9 +29,12 @@ TIMES = np.geomspace(0.1, 1e6, 57)
 
 def theory(*, examples_per_feature, share_of_large_features, ratio_of_scales, noise):
     """Return the exact errors of gradient flow."""
-    samples, large = examples_per_feature * INPUTS, share_of_large_features * INPUTS
+    samples = examples_per_feature * INPUTS
+    large = share_of_large_features * INPUTS
     numbers = jnp.asarray(samples), jnp.asarray(large), jnp.asarray(ratio_of_scales)
-    errors = highdim.flow(samples * TIMES, paper.population(*numbers, inputs=INPUTS), samples, noise)
+    errors = spectrum.flow(
+        samples * TIMES, paper.population(*numbers, inputs=INPUTS), samples, noise
+    )
     return {
         "x": TIMES,
         "test error": jnp.maximum(errors.excess / 2, LEAST),
@@ -35,10 +44,16 @@ def theory(*, examples_per_feature, share_of_large_features, ratio_of_scales, no
 
 def simulate(key, *, examples_per_feature, share_of_large_features, ratio_of_scales, noise):
     """Learn one drawn set of examples by gradient flow, in closed form."""
-    samples, times = round(examples_per_feature * INPUTS), TIMES[::3]
+    samples = round(examples_per_feature * INPUTS)
+    times = TIMES[::3]
     data = regression(key, samples, 1 / INPUTS, (INPUTS,), INPUTS, noise=noise)
-    scale = jnp.where(jnp.arange(INPUTS) < round(share_of_large_features * INPUTS), 1.0, 1 / ratio_of_scales)[None]
-    w = leastsquares.flow(samples * times, data.x * scale, data.y) * scale
-    test = leastsquares.excess_error(w, data.teacher, data.eigenvalues)
-    errors = {"test error": test, "training error": leastsquares.mean_squared_error(w, data.x, data.y)}
+    scale = jnp.where(
+        jnp.arange(INPUTS) < round(share_of_large_features * INPUTS), 1.0, 1 / ratio_of_scales
+    )[None]
+    w = given_data.flow(samples * times, data.x * scale, data.y) * scale
+    test = given_data.excess_error(w, data.teacher, data.eigenvalues)
+    errors = {
+        "test error": test,
+        "training error": given_data.mean_squared_error(w, data.x, data.y),
+    }
     return {"x": times, **{name: jnp.maximum(error / 2, LEAST) for name, error in errors.items()}}

@@ -1,4 +1,5 @@
-"""Two committees of two units learning online: plateau, escape and floor, by learning rate, noise and start."""
+"""Two committees of two units learning online: plateau, escape and floor, by learning rate, noise
+and start."""
 
 import jax
 import jax.numpy as jnp
@@ -6,10 +7,11 @@ import numpy as np
 import optax
 
 from jaxdyn import RK4, integrate, tasks, train
+from jaxdyn.losses import squared_error
 from jaxdyn.papers import saad1995 as paper
-from jaxdyn.rules import squared_error
-from jaxdyn.theory import online, specialisation
-from jaxdyn.theory.gaussian_integrals import erf, root
+from jaxdyn.theory import online
+from jaxdyn.theory.online import specialisation
+from jaxdyn.theory.online.gaussian_integrals import erf, root
 
 SLIDERS = {
     "learning_rate": (0.3, 0.6, 1.0, 1.5),
@@ -17,33 +19,65 @@ SLIDERS = {
     "initial_gap": (1e-5, 1e-4, 1e-3, 1e-2, 0.1),
 }
 DEFAULT = {"learning_rate": 1.0, "noise": 0.1, "initial_gap": 1e-2}
-AXES = {"xlabel": "examples per input", "ylabel": "generalisation error", "xscale": "linear", "yscale": "log"}
-INPUTS, UNITS = 250, 2
+AXES = {
+    "xlabel": "examples per input",
+    "ylabel": "generalisation error",
+    "xscale": "linear",
+    "yscale": "log",
+}
+INPUTS = 250
+UNITS = 2
 WITHIN = 4 * INPUTS**-0.5  # four standard deviations of overlaps of order one
 TIMES = np.linspace(0, 300, 61)
 
 
 def theory(*, learning_rate, noise, initial_gap):
-    """Integrate the ODE of infinitely many inputs; return the plateau and the noise's floor beside it."""
-    teacher, start = specialisation.teacher(UNITS, noise), paper.start_of(UNITS, initial_gap)
-    observe = lambda state: {"error": online.generalisation_error(state.params, teacher)}
+    """Integrate the ODE of infinitely many inputs; return the plateau and the noise's floor beside
+    it."""
+    teacher = specialisation.teacher(UNITS, noise)
+    start = paper.start_of(UNITS, initial_gap)
+
+    def observe(state):
+        return {"error": online.generalisation_error(state.params, teacher)}
+
     velocity = online.velocity(teacher, learning_rate=learning_rate)
     run = integrate(velocity, start, times=TIMES, observe=observe, solver=RK4(0.5))
     plateau = specialisation.moving_plateau(UNITS, learning_rate, noise).error
     floor = specialisation.noise_floor(UNITS, learning_rate) * noise**2
-    flat = lambda value: jnp.full(TIMES.shape, value)
-    return {"x": TIMES, "committees": run.observed["error"], "plateau": flat(plateau), "floor of noise": flat(floor)}
+
+    def flat(value):
+        return jnp.full(TIMES.shape, value)
+
+    return {
+        "x": TIMES,
+        "committees": run.observed["error"],
+        "plateau": flat(plateau),
+        "floor of noise": flat(floor),
+    }
 
 
 def simulate(key, *, learning_rate, noise, initial_gap):
     """Learn a teacher of 250 inputs, one new example at a step."""
-    (Q, R, v), teacher = paper.start_of(UNITS, initial_gap), specialisation.teacher(UNITS, noise)
+    (Q, R, v) = paper.start_of(UNITS, initial_gap)
+    teacher = specialisation.teacher(UNITS, noise)
     of = jnp.eye(UNITS, INPUTS)
     start = root(jnp.block([[teacher.overlaps, R.T], [R, Q]]))[UNITS:] @ jnp.eye(2 * UNITS, INPUTS)
-    machine = lambda w, x: erf().apply(x @ w.T) @ v
-    label = lambda key: tasks.labelled(key, lambda x: machine(of, x), 1, INPUTS, noise=noise)
-    seen = lambda w: online.generalisation_error(online.order_parameters(w, v, of), teacher)
-    observe, times = lambda state: {"committees": seen(state.params)}, TIMES[::3]
+
+    def machine(w, x):
+        return erf().apply(x @ w.T) @ v
+
+    def label(key):
+        return tasks.labelled(key, lambda x: machine(of, x), 1, INPUTS, noise=noise)
+
+    def seen(w):
+        return online.generalisation_error(online.overlaps(w, v, of), teacher)
+
+    def observe(state):
+        return {"committees": seen(state.params)}
+
+    times = TIMES[::3]
     rule = jax.grad(squared_error(machine)), optax.sgd(learning_rate / INPUTS), tasks.online(label)
-    run = jax.jit(lambda w: train(*rule, w, times=(times * INPUTS).round(), observe=observe, key=key))(start)
+    run = jax.jit(
+        lambda w: train(*rule, w, times=(times * INPUTS).round(), observe=observe, key=key)
+    )(start)
     return {"x": times, "committees": run.observed["committees"]}

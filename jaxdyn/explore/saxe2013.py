@@ -1,4 +1,5 @@
-"""Deep linear networks: when the modes of a task are learned, by depth, initial strength and spectrum."""
+"""Deep linear networks: when the modes of a task are learned, by depth, initial strength and
+spectrum."""
 
 from functools import partial
 
@@ -6,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdyn import RK4, flow, models, observables, rules, tasks
+from jaxdyn import RK4, flow, losses, models, observables, tasks
 from jaxdyn.theory import linear
 
 SLIDERS = {
@@ -28,18 +29,25 @@ def spectrum(ratio_of_modes):
 def theory(*, depth, initial_strength, ratio_of_modes):
     """Return the closed form of each mode."""
     of = jax.vmap(lambda s: linear.deep_mode_strength(TIMES, s, initial_strength, depth))
-    return {"x": TIMES, **dict(zip(("mode 1", "mode 2", "mode 3"), of(spectrum(ratio_of_modes)), strict=True))}
+    return {
+        "x": TIMES,
+        **dict(zip(("mode 1", "mode 2", "mode 3"), of(spectrum(ratio_of_modes)), strict=True)),
+    }
 
 
 def simulate(key, *, depth, initial_strength, ratio_of_modes):
-    """Follow the gradient flow of a network of four units a layer, started balanced and aligned with its task."""
-    s, layers = spectrum(ratio_of_modes), int(depth)
+    """Follow the gradient flow of a network of four units a layer, started balanced and aligned
+    with its task."""
+    s = spectrum(ratio_of_modes)
+    layers = int(depth)
     frames = tasks.frames(key, [4] * (layers + 1), 3)
     moments = tasks.linear_teacher(tasks.from_svd(frames[-1], s, frames[0]))
     observe = observables.mode_strengths(models.product, frames[-1], frames[0])
     start = models.aligned(frames, jnp.full(3, initial_strength))
     solver = RK4(0.1 * float(linear.max_learning_rate(s.max(), depth)))
-    loss = rules.covariance_loss(models.product)
-    run = jax.jit(partial(flow, jax.grad(loss), moments, times=TIMES[::3], observe=observe, solver=solver))(start)
+    loss = losses.covariance_loss(models.product)
+    run = jax.jit(
+        partial(flow, jax.grad(loss), moments, times=TIMES[::3], observe=observe, solver=solver)
+    )(start)
     u = run.observed["mode_strengths"].T
     return {"x": TIMES[::3], **dict(zip(("mode 1", "mode 2", "mode 3"), u, strict=True))}

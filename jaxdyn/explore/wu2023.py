@@ -1,11 +1,12 @@
-"""The learning rate at which SGD leaves a minimum, by batch size, number of examples and their gradients."""
+"""The learning rate at which SGD leaves a minimum, by batch size, number of examples and their
+gradients."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxdyn.papers import wu2023 as paper
-from jaxdyn.theory import stability
+from jaxdyn.theory.descent import stability
 
 SLIDERS = {
     "alignment_of_gradients": (0.0, 0.1, 0.3, 0.6, 0.9),
@@ -13,44 +14,68 @@ SLIDERS = {
     "examples": (4, 8, 16),
 }
 DEFAULT = {"alignment_of_gradients": 0.0, "spread_of_norms": 1.0, "examples": 8}
-AXES = {"xlabel": "batch size", "ylabel": "largest stable learning rate", "xscale": "log", "yscale": "log"}
+AXES = {
+    "xlabel": "batch size",
+    "ylabel": "largest stable learning rate",
+    "xscale": "log",
+    "yscale": "log",
+}
 DRAWN = 20_000
 WITHIN = 0.03  # four standard errors of the moments of so many batches
 SIZES = 2.0 ** np.arange(0, 6.5, 0.5)
 
 
 def gradients(alignment, spread, examples):
-    """Return gradients in rows, of mean square 1: a part of all, one of their own, and norms spread by a factor."""
+    """Return gradients in rows, of mean square 1: a part of all, one of their own, and norms spread
+    by a factor."""
     own = paper.normal(jax.random.key(0), (examples, examples)) / examples**0.5
     common = jnp.ones(examples) / examples**0.5
     g = jnp.sqrt(1 - alignment) * own + jnp.sqrt(alignment) * common[None]
-    g = g / jnp.linalg.norm(g, axis=1, keepdims=True) * spread ** jnp.linspace(-0.5, 0.5, examples)[:, None]
+    g = (
+        g
+        / jnp.linalg.norm(g, axis=1, keepdims=True)
+        * spread ** jnp.linspace(-0.5, 0.5, examples)[:, None]
+    )
     return g / jnp.sqrt(jnp.mean(jnp.sum(g**2, 1)))
 
 
 def theory(*, alignment_of_gradients, spread_of_norms, examples):
-    """Return the exact threshold of mean-square stability, what bounds it, and gradient descent's."""
+    """Return the exact threshold of mean-square stability, what bounds it, and gradient
+    descent's."""
     g = gradients(alignment_of_gradients, spread_of_norms, examples)
     exact, bound = (
         jax.vmap(lambda batch, of=of: of(g, batch))(jnp.asarray(SIZES))
         for of in (stability.largest_learning_rate, stability.necessary_learning_rate)
     )
     descent = jnp.full(SIZES.shape, stability.largest_learning_rate(g, jnp.inf))
-    return {"x": SIZES, "exact": exact, "necessary": bound, "2 B / tr H": 2 * SIZES, "gradient descent": descent}
+    return {
+        "x": SIZES,
+        "exact": exact,
+        "necessary": bound,
+        "2 B / tr H": 2 * SIZES,
+        "gradient descent": descent,
+    }
 
 
 def simulate(key, *, alignment_of_gradients, spread_of_norms, examples):
     """Find by bisection where second moments grow under the mean of 20,000 batches drawn."""
-    g, n = gradients(alignment_of_gradients, spread_of_norms, examples), examples
+    g = gradients(alignment_of_gradients, spread_of_norms, examples)
+    n = examples
     sizes = SIZES[np.isin(SIZES, 2.0 ** np.arange(7))]
 
     @jax.jit
     def threshold(drawn, batch):
         # The Hessians of batches, from how often each example is in them.
-        share = jnp.sum(jax.nn.one_hot(drawn, n) * (jnp.arange(drawn.shape[1])[None, :, None] < batch), 1) / batch
+        share = (
+            jnp.sum(
+                jax.nn.one_hot(drawn, n) * (jnp.arange(drawn.shape[1])[None, :, None] < batch), 1
+            )
+            / batch
+        )
         hessians = jnp.einsum("di,ia,ib->dab", share, g, g)
         squares = jnp.einsum("dab,dxy->axby", hessians, hessians).reshape(n * n, n * n) / len(drawn)
-        mean, eye = hessians.mean(0), jnp.eye(n)
+        mean = hessians.mean(0)
+        eye = jnp.eye(n)
         sums = jnp.kron(mean, eye) + jnp.kron(eye, mean)
         # Moments grow beyond the rate at which rate * squares exceeds the sums along some of them.
         root = jnp.linalg.cholesky(sums)

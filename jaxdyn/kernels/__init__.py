@@ -1,4 +1,5 @@
-"""Kernels of wide networks: the NNGP and NTK of an architecture, what they predict, and those of finite networks."""
+"""Kernels of wide networks: the NNGP and NTK of an architecture, what they predict, and those of
+finite networks."""
 
 from jaxdyn.kernels import early_stopping, empirical, finite_width, predict
 from jaxdyn.kernels._compose import identity, parallel, repeat, residual, serial
@@ -24,7 +25,14 @@ from jaxdyn.kernels._nonlinear import (
     sign,
     sin,
 )
-from jaxdyn.kernels._spatial import avg_pool, dropout, flatten, global_avg_pool, layer_norm, sum_pool
+from jaxdyn.kernels._spatial import (
+    avg_pool,
+    dropout,
+    flatten,
+    global_avg_pool,
+    layer_norm,
+    sum_pool,
+)
 
 __all__ = [
     "Kernel",

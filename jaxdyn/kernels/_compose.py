@@ -23,7 +23,9 @@ def serial(*layers) -> Layer:
 
     def init(key, shape):
         params = []
-        for layer_key, layer in zip(jax.random.split(key, max(len(layers), 1)), layers, strict=False):
+        for layer_key, layer in zip(
+            jax.random.split(key, max(len(layers), 1)), layers, strict=False
+        ):
             shape, p = layer.init(layer_key, shape)
             params.append(p)
         return shape, tuple(params)
@@ -33,7 +35,9 @@ def serial(*layers) -> Layer:
             x = layer.apply(p, x, key=k)
         return x
 
-    return Layer(init, apply, lambda k: functools.reduce(lambda k, layer: layer.kernel(k), layers, k))
+    return Layer(
+        init, apply, lambda k: functools.reduce(lambda k, layer: layer.kernel(k), layers, k)
+    )
 
 
 def repeat(layer: Layer, times: int) -> Layer:
@@ -47,10 +51,12 @@ def residual(*layers: Layer) -> Layer:
 
 
 def parallel(*layers, combine: str = "sum") -> Layer:
-    """Return the layers side by side on the same input, their outputs added, multiplied or joined along the channels.
+    """Return the layers side by side on the same input, their outputs added, multiplied or joined
+    along the channels.
 
-    All branches but one must have random weights of their own: branches without are functions of the same units, whose
-    joint law their kernels do not tell.  Raises ValueError otherwise, where shapes differ, or for an unknown `combine`.
+    All branches but one must have random weights of their own: branches without are functions of
+    the same units, whose joint law their kernels do not tell.  Raises ValueError otherwise, where
+    shapes differ, or for an unknown `combine`.
     """
     _check("parallel", layers)
     if combine not in _COMBINE:
@@ -58,14 +64,23 @@ def parallel(*layers, combine: str = "sum") -> Layer:
 
     def init(key, shape):
         keys = jax.random.split(key, len(layers))
-        shapes, params = zip(*(f.init(k, shape) for k, f in zip(keys, layers, strict=True)), strict=True)
+        shapes, params = zip(
+            *(f.init(k, shape) for k, f in zip(keys, layers, strict=True)), strict=True
+        )
         one = {(s[:-1] if combine == "concat" else s) for s in shapes}
         if len(one) > 1:
-            raise ValueError(f"parallel: branches of shapes {shapes} cannot be combined by {combine!r}")
-        return (*shapes[0][:-1], sum(s[-1] for s in shapes)) if combine == "concat" else shapes[0], params
+            raise ValueError(
+                f"parallel: branches of shapes {shapes} cannot be combined by {combine!r}"
+            )
+        return (*shapes[0][:-1], sum(s[-1] for s in shapes)) if combine == "concat" else shapes[
+            0
+        ], params
 
     def apply(params, x, key=None):
-        outputs = [f.apply(p, x, key=k) for f, p, k in zip(layers, params, _split(key, len(layers)), strict=True)]
+        outputs = [
+            f.apply(p, x, key=k)
+            for f, p, k in zip(layers, params, _split(key, len(layers)), strict=True)
+        ]
         if combine == "concat":
             return jnp.concatenate(outputs, -1)
         return functools.reduce(jnp.add if combine == "sum" else jnp.multiply, outputs)
@@ -88,8 +103,11 @@ def parallel(*layers, combine: str = "sum") -> Layer:
 def _join(branches, combine):
     selves = None
     if branches[0].selves is not None:
-        selves = tuple(_join(pair, combine) for pair in zip(*(b.selves for b in branches), strict=True))
-    known, fresh = all(b.known for b in branches), max(b.fresh for b in branches)
+        selves = tuple(
+            _join(pair, combine) for pair in zip(*(b.selves for b in branches), strict=True)
+        )
+    known = all(b.known for b in branches)
+    fresh = max(b.fresh for b in branches)
     return replace(combine(branches), selves=selves, known=known, fresh=fresh)
 
 
@@ -134,7 +152,10 @@ def _product(branches):
 
 def _concat(branches: list[Kernel]) -> Kernel:
     channels = sum(b.channels for b in branches)
-    mean = lambda value: sum(value(b) * (b.channels / channels) for b in branches)
+
+    def mean(value):
+        return sum(value(b) * (b.channels / channels) for b in branches)
+
     return replace(
         branches[0],
         q1=mean(lambda b: b.q1),

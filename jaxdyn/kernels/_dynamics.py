@@ -14,11 +14,14 @@ from jaxdyn.kernels._modes import filtered, flow_gain, turned
 @partial(jax.jit, static_argnums=0)
 def learned(gain, times, numbers, modes, residual, ntk_test=None):
     """What training and test outputs, if any, have gained at each time."""
-    seen, change = modes.vectors.T @ residual, turned(modes)
+    seen = modes.vectors.T @ residual
+    change = turned(modes)
     times = times.astype(residual.dtype) if gain is flow_gain else times
 
     def outputs(learned, rows):
-        return jnp.einsum("mj,tjk->tmk", rows, filtered(gain, learned, times, numbers, modes.values, change, seen))
+        return jnp.einsum(
+            "mj,tjk->tmk", rows, filtered(gain, learned, times, numbers, modes.values, change, seen)
+        )
 
     train = outputs(True, modes.vectors)
     return train, None if ntk_test is None else outputs(False, ntk_test @ modes.vectors)
@@ -27,22 +30,45 @@ def learned(gain, times, numbers, modes, residual, ntk_test=None):
 def learned_by_products(gain, times, numbers, ntk, y, ntk_test, start, start_test, products):
     """Return training and test outputs at each time, for a kernel that is a function."""
     (labels,) = inputs.arrays(y=y)
-    start, numbers = inputs.broadcast(start, labels, "start"), inputs.cast(numbers, labels.dtype)
+    start = inputs.broadcast(start, labels, "start")
+    numbers = inputs.cast(numbers, labels.dtype)
     ravelled = times.ravel().astype(labels.dtype) if gain is flow_gain else times.ravel()
     train, weights = krylov.functions(gain, ntk, ravelled, numbers, labels - start, products)
-    shaped = lambda a: a.reshape(*times.shape, *a.shape[1:])
+
+    def shaped(a):
+        return a.reshape(*times.shape, *a.shape[1:])
+
     train = inputs.moved(start, shaped(train))
     if ntk_test is None:
         return train, None
-    return train, inputs.moved(start_test, shaped(lax.map(partial(inputs.applied, ntk_test), weights)))
+    return train, inputs.moved(
+        start_test, shaped(lax.map(partial(inputs.applied, ntk_test), weights))
+    )
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def ensemble(gain, covariance, times, numbers, modes, prior, y, ntk_test=None, nngp_test=None, nngp_test_test=None):
-    """Return the mean and, where wanted, the covariance at each time, at the test inputs if there are any."""
-    v, train, change = modes.vectors, ntk_test is None, turned(modes)
+def ensemble(
+    gain,
+    covariance,
+    times,
+    numbers,
+    modes,
+    prior,
+    y,
+    ntk_test=None,
+    nngp_test=None,
+    nngp_test_test=None,
+):
+    """Return the mean and, where wanted, the covariance at each time, at the test inputs if there
+    are any."""
+    v = modes.vectors
+    train = ntk_test is None
+    change = turned(modes)
     times = times.astype(y.dtype) if gain is flow_gain else times
-    part = lambda times, x: filtered(gain, train, times, numbers, modes.values, change, x)
+
+    def part(times, x):
+        return filtered(gain, train, times, numbers, modes.values, change, x)
+
     at = jax.checkpoint(lambda time, x: part(time[None], x)[0])
     rows = v if train else ntk_test @ v
     mean = jnp.einsum("mj,tjk->tmk", rows, part(times, v.T @ y))
@@ -71,14 +97,20 @@ def ensemble(gain, covariance, times, numbers, modes, prior, y, ntk_test=None, n
 
 @partial(jax.jit, static_argnums=4)
 def time_to_loss(modes, residual, targets, ridge, examples):
-    """Return when the loss of the residual has fallen to each target, by bisection in the logarithm of time."""
-    seen, change = modes.vectors.T @ residual, turned(modes)
+    """Return when the loss of the residual has fallen to each target, by bisection in the logarithm
+    of time."""
+    seen = modes.vectors.T @ residual
+    change = turned(modes)
     power = lax.stop_gradient(jnp.sum(seen**2, 1)) / (2 * examples)
     rate = lax.stop_gradient(modes.values + ridge) / examples
     # What is never learned of each mode; where nothing is, all.
     kept = jnp.where(rate > 0, 1 - modes.values / examples / jnp.where(rate > 0, rate, 1), 1)
-    loss = lambda time: jnp.sum(power * (kept + (1 - kept) * jnp.exp(-rate * time)) ** 2)
-    first, last = loss(0.0), jnp.sum(power * kept**2)
+
+    def loss(time):
+        return jnp.sum(power * (kept + (1 - kept) * jnp.exp(-rate * time)) ** 2)
+
+    first = loss(0.0)
+    last = jnp.sum(power * kept**2)
     slow = jnp.min(jnp.where(modes.values > 0, rate, jnp.inf))
 
     @jax.checkpoint

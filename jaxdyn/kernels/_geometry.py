@@ -13,23 +13,34 @@ from jaxtyping import Array
 from jaxdyn.kernels._kernel import Kernel, Shape
 
 
-def check_windows(name: str, window: Sequence[int], strides: Sequence[int] | None, padding: str) -> tuple[Shape, Shape]:
-    """Return window and strides as tuples; raise ValueError for sizes below 1, other lengths or an unknown padding."""
+def check_windows(
+    name: str, window: Sequence[int], strides: Sequence[int] | None, padding: str
+) -> tuple[Shape, Shape]:
+    """Return window and strides as tuples; raise ValueError for sizes below 1, other lengths or an
+    unknown padding."""
     window = tuple(window)
     strides = (1,) * len(window) if strides is None else tuple(strides)
     if not window or min(window) < 1:
-        raise ValueError(f"{name}: window {window} has no size; pass one int >= 1 for each axis of positions")
+        raise ValueError(
+            f"{name}: window {window} has no size; pass one int >= 1 for each axis of positions"
+        )
     if len(strides) != len(window) or min(strides) < 1:
-        raise ValueError(f"{name}: strides {strides} do not fit the window {window}; pass one int >= 1 for each axis")
+        raise ValueError(
+            f"{name}: strides {strides} do not fit the window {window}; pass one int >= 1 for each axis"
+        )
     if padding not in ("SAME", "VALID", "CIRCULAR"):
-        raise ValueError(f"{name}: padding {padding!r} is not known; pass 'SAME', 'VALID' or 'CIRCULAR'")
+        raise ValueError(
+            f"{name}: padding {padding!r} is not known; pass 'SAME', 'VALID' or 'CIRCULAR'"
+        )
     return window, strides
 
 
 def check_positions(name: str, sizes: Shape, window: Shape, padding: str) -> None:
     """Raise ValueError where inputs of these positions cannot be covered by the window."""
     if len(sizes) != len(window):
-        raise ValueError(f"{name}: its input has positions {sizes}, its window {window}; pass one size for each axis")
+        raise ValueError(
+            f"{name}: its input has positions {sizes}, its window {window}; pass one size for each axis"
+        )
     if padding == "VALID" and any(w > n for n, w in zip(sizes, window, strict=True)):
         raise ValueError(
             f"{name}: the window {window} is larger than the positions {sizes}; pad, or take a smaller one"
@@ -39,7 +50,10 @@ def check_positions(name: str, sizes: Shape, window: Shape, padding: str) -> Non
 def out_sizes(sizes: Shape, window: Shape, strides: Shape, padding: str) -> Shape:
     """Return the number of windows along each axis."""
     valid = padding == "VALID"
-    return tuple((n - w) // s + 1 if valid else -(-n // s) for n, w, s in zip(sizes, window, strides, strict=True))
+    return tuple(
+        (n - w) // s + 1 if valid else -(-n // s)
+        for n, w, s in zip(sizes, window, strides, strict=True)
+    )
 
 
 def _margins(size: int, width: int, stride: int, padding: str) -> tuple[int, int]:
@@ -51,21 +65,26 @@ def _margins(size: int, width: int, stride: int, padding: str) -> tuple[int, int
 
 
 def pad_array(x: Array, window: Shape, strides: Shape, padding: str) -> Array:
-    """Pad examples (n, *positions, channels) so that windows without padding give the layer's output."""
+    """Pad examples (n, *positions, channels) so that windows without padding give the layer's
+    output."""
     sizes = zip(x.shape[1:-1], window, strides, strict=True)
     margins = [(0, 0), *(_margins(*axis, padding) for axis in sizes), (0, 0)]
     return jnp.pad(x, margins, mode="wrap" if padding == "CIRCULAR" else "constant")
 
 
-def sum_windows(v: Array, axes: Sequence[Sequence[int]], window: Shape, strides: Shape, padding: str) -> Array:
-    """Sum over windows, the same offset on all the (adjacent) axes of `axes[i]` for the window's axis i."""
+def sum_windows(
+    v: Array, axes: Sequence[Sequence[int]], window: Shape, strides: Shape, padding: str
+) -> Array:
+    """Sum over windows, the same offset on all the (adjacent) axes of `axes[i]` for the window's
+    axis i."""
     for group, width, stride in zip(axes, window, strides, strict=True):
         size = v.shape[group[0]]
         if len(group) > 1 or size > LARGE:
             v = _sum_slices(v, group, width, stride, padding)
             continue
         matrix = jnp.asarray(_taps(size, width, stride, padding).sum(-1), v.dtype)
-        before, after = v.shape[: group[0]], v.shape[group[-1] + 1 :]
+        before = v.shape[: group[0]]
+        after = v.shape[group[-1] + 1 :]
         v = v.reshape(math.prod(before), matrix.shape[1], math.prod(after))
         v = jnp.matmul(matrix, v, precision=jax.lax.Precision.HIGHEST)
         v = v.reshape(*before, len(matrix), *after)
@@ -76,9 +95,12 @@ LARGE = 16  # positions on an axis from which on slices are cheaper than a produ
 
 
 def _taps(size, width, stride, padding):
-    """Return the 0-1 array (windows, positions, offsets) of which position an offset of a window falls on."""
+    """Return the 0-1 array (windows, positions, offsets) of which position an offset of a window
+    falls on."""
     low, high = _margins(size, width, stride, padding)
-    positions = np.pad(np.eye(size), [(low, high), (0, 0)], mode="wrap" if padding == "CIRCULAR" else "constant")
+    positions = np.pad(
+        np.eye(size), [(low, high), (0, 0)], mode="wrap" if padding == "CIRCULAR" else "constant"
+    )
     starts = np.arange(0, size + low + high - width + 1, stride)
     return positions[starts[:, None] + np.arange(width)].transpose(0, 2, 1)
 
@@ -87,39 +109,60 @@ def _sum_slices(v, axes, width, stride, padding):
     margins = [(0, 0)] * v.ndim
     for axis in axes:
         margins[axis] = _margins(v.shape[axis], width, stride, padding)
-    # Without the barriers XLA fuses the layers before with every slice, and computes them once for each.
+    # Without the barriers XLA fuses the layers before with every slice, and computes them once for
+    # each.
     barrier = jax.lax.optimization_barrier
     v = barrier(jnp.pad(v, margins, mode="wrap" if padding == "CIRCULAR" else "constant"))
-    stop = lambda axis, offset: offset + (v.shape[axis] - width) // stride * stride + 1
-    cut = lambda piece, axis, offset: jax.lax.slice_in_dim(piece, offset, stop(axis, offset), stride, axis)
-    pieces = [functools.reduce(lambda p, a, o=offset: cut(p, a, o), axes, v) for offset in range(width)]
+
+    def stop(axis, offset):
+        return offset + (v.shape[axis] - width) // stride * stride + 1
+
+    def cut(piece, axis, offset):
+        return jax.lax.slice_in_dim(piece, offset, stop(axis, offset), stride, axis)
+
+    pieces = [
+        functools.reduce(lambda p, a, o=offset: cut(p, a, o), axes, v) for offset in range(width)
+    ]
     return barrier(functools.reduce(jnp.add, pieces))
 
 
 def sum_outside(k: Kernel, window: Shape, strides: Shape, padding: str) -> Array:
-    """Return the squared lengths of units whose partner at the same offset is a padded zero, summed over windows.
+    """Return the squared lengths of units whose partner at the same offset is a padded zero, summed
+    over windows.
 
-    Written as sums over such offsets alone, so that it is exactly 0 where both positions are the same.
+    Written as sums over such offsets alone, so that it is exactly 0 where both positions are the
+    same.
     """
     n = len(k.spatial)
     taps = [_taps(*axis, padding) for axis in zip(k.spatial, window, strides, strict=True)]
-    inside = np.asarray(functools.reduce(np.multiply.outer, [t.any(1) for t in taps]))  # (s_1, w_1, s_2, w_2, ...)
+    inside = np.asarray(
+        functools.reduce(np.multiply.outer, [t.any(1) for t in taps])
+    )  # (s_1, w_1, s_2, w_2, ...)
     outside = 1 - inside.transpose(*range(0, 2 * n, 2), *range(1, 2 * n, 2)).astype(float)
-    out, offsets = outside.shape[:n], outside.shape[n:]
+    out = outside.shape[:n]
+    offsets = outside.shape[n:]
     outside = jnp.asarray(outside.reshape(math.prod(out), math.prod(offsets)), k.d.dtype)
     total = 0.0
     for q, order in ((k.q1, "sto"), (k.q2, "tso")):
-        v, pairs = q.reshape(*k.spatial, *q.shape[2 * n :]), q.shape[2 * n :]
-        for axis, t in enumerate(taps):  # every axis of positions becomes one of windows, offsets gather at the end
-            v = jnp.moveaxis(jnp.tensordot(jnp.asarray(t, v.dtype), v, ((1,), (axis,))), (0, 1), (axis, -1))
+        v = q.reshape(*k.spatial, *q.shape[2 * n :])
+        pairs = q.shape[2 * n :]
+        for axis, t in enumerate(
+            taps
+        ):  # every axis of positions becomes one of windows, offsets gather at the end
+            v = jnp.moveaxis(
+                jnp.tensordot(jnp.asarray(t, v.dtype), v, ((1,), (axis,))), (0, 1), (axis, -1)
+            )
         v = v.reshape(math.prod(out), *pairs, math.prod(offsets))
-        summed = jnp.einsum(f"{order[0]}...o,{order[1]}o->...st", v, outside, precision=jax.lax.Precision.HIGHEST)
+        summed = jnp.einsum(
+            f"{order[0]}...o,{order[1]}o->...st", v, outside, precision=jax.lax.Precision.HIGHEST
+        )
         total = total + as_interleaved(replace(k, spatial=out), summed)
     return total
 
 
 def own_variances(k: Kernel, cov: Array) -> tuple[Array, Array]:
-    """Return the variances that the covariances of an input with itself hold on their diagonal, as q1 and as q2."""
+    """Return the variances that the covariances of an input with itself hold on their diagonal, as
+    q1 and as q2."""
     variances = []
     for dropped in (1, 0):
         v = cov
@@ -146,7 +189,8 @@ def equal_units(k: Kernel) -> Array:
 
 
 def as_matrix(k: Kernel, v: Array) -> Array:
-    """Return (pairs, positions, positions') of interleaved positions (s_1, s_1', s_2, ..., pairs)."""
+    """Return (pairs, positions, positions') of interleaved positions (s_1, s_1', s_2, ...,
+    pairs)."""
     n = len(k.spatial)
     size = math.prod(k.spatial)
     pairs = v.shape[2 * n :]
@@ -156,7 +200,8 @@ def as_matrix(k: Kernel, v: Array) -> Array:
 
 def as_interleaved(k: Kernel, v: Array) -> Array:
     """Undo `as_matrix`."""
-    n, pairs = len(k.spatial), v.shape[:-2]
+    n = len(k.spatial)
+    pairs = v.shape[:-2]
     v = v.reshape(*pairs, *k.spatial, *k.spatial)
     p = len(pairs)
     positions = [axis for i in range(n) for axis in (p + i, p + n + i)]

@@ -1,4 +1,5 @@
-"""The kernel matrix of an architecture: what it needs is inferred, blocks of pairs bound the memory."""
+"""The kernel matrix of an architecture: what it needs is inferred, blocks of pairs bound the
+memory."""
 
 import functools
 import math
@@ -19,7 +20,9 @@ from jaxdyn.kernels._matrices import check_memory, mirrored
 
 NAMES = ("nngp", "ntk")
 LANES = 8  # numbers that one instruction works on: the edges of blocks are multiples
-BLOCK_BYTES = 2**21  # of one array of a block: small enough for a CPU's cache, large enough to hide a loop's step
+BLOCK_BYTES = (
+    2**21
+)  # of one array of a block: small enough for a CPU's cache, large enough to hide a loop's step
 
 
 def gram(
@@ -33,10 +36,11 @@ def gram(
 ) -> Float[Array, "n m"] | dict[str, Float[Array, "n m"]]:
     """Return the NTK, the NNGP kernel or both ({name: matrix}) of an infinitely wide network.
 
-    `x1` (n, *positions, channels) against `x2`, or against itself: then half of the blocks is computed.  Inputs enter
-    as x.x' / channels.  Blocks of `batch` x `batch` pairs are in memory at a time (chosen from the sizes unless given;
-    no size has to be a multiple of it); a `mesh` spreads the rows over its devices.  jit, vmap and grad (in x and in
-    traced numbers of the layers) go through it; at equal inputs the cusp of rectifiers has derivative 0.  float64 holds
+    `x1` (n, *positions, channels) against `x2`, or against itself: then half of the blocks is
+    computed.  Inputs enter as x.x' / channels.  Blocks of `batch` x `batch` pairs are in memory at
+    a time (chosen from the sizes unless given; no size has to be a multiple of it); a `mesh`
+    spreads the rows over its devices.  jit, vmap and grad (in x and in traced numbers of the
+    layers) go through it; at equal inputs the cusp of rectifiers has derivative 0.  float64 holds
     1e-14, float32 1e-6 relative to the largest entry, also on the diagonal.
 
     >>> from jaxdyn import kernels
@@ -45,8 +49,8 @@ def gram(
     [[0.5  0.08]
      [0.08 0.5 ]]
 
-    Raises ValueError for inputs that do not fit each other or the layer, outputs with positions left, unknown names, or
-    a matrix beyond the memory; TypeError for mixed dtypes.
+    Raises ValueError for inputs that do not fit each other or the layer, outputs with positions
+    left, unknown names, or a matrix beyond the memory; TypeError for mixed dtypes.
     """
     names = (get,) if isinstance(get, str) else tuple(get)
     if not names or not set(names) <= set(NAMES):
@@ -61,12 +65,16 @@ def gram(
     x1 = _inputs("x1", x1)
     x2 = None if x2 is None else _inputs("x2", x2)
     if x2 is not None and x1.shape[1:] != x2.shape[1:]:
-        raise ValueError(f"x2: examples of shape {x2.shape[1:]}, those of x1 have {x1.shape[1:]}; pass equal shapes")
+        raise ValueError(
+            f"x2: examples of shape {x2.shape[1:]}, those of x1 have {x1.shape[1:]}; pass equal shapes"
+        )
     if x2 is not None and x1.dtype != x2.dtype:
         raise TypeError(f"x2: dtype {x2.dtype}, x1 has {x1.dtype}; convert one of them")
     size = len(x1) * len(x1 if x2 is None else x2) * x1.dtype.itemsize * len(names)
     check_memory(
-        "the kernel matrices", size, "blocks of rows, gram(layer, x1[i:j], x2), and keep what you need of each"
+        "the kernel matrices",
+        size,
+        "blocks of rows, gram(layer, x1[i:j], x2), and keep what you need of each",
     )
     matrices = _gram(layer, x1, x2, names, batch, mesh)
     return matrices[names[0]] if isinstance(get, str) else matrices
@@ -78,8 +86,10 @@ def _gram(layer, x1, x2, names, batch, mesh):
     fill = functools.partial(_matrices, layer, level, names, batch or block)
     if mesh is None:
         return fill(x1, 0 if x2 is None else -len(x1), x2)
-    others, devices = x1 if x2 is None else x2, math.prod(mesh.shape.values())
-    part, whole = PartitionSpec(mesh.axis_names), PartitionSpec()
+    others = x1 if x2 is None else x2
+    devices = math.prod(mesh.shape.values())
+    part = PartitionSpec(mesh.axis_names)
+    whole = PartitionSpec()
     padded = _pad_rows(x1, -len(x1) % devices)
     rows = len(padded) // devices
 
@@ -87,33 +97,52 @@ def _gram(layer, x1, x2, names, batch, mesh):
         first = jax.lax.axis_index(mesh.axis_names) * rows
         return fill(x, first if x2 is None else -rows, others)
 
-    spread = jax.shard_map(share, mesh=mesh, in_specs=(part, whole), out_specs=part, check_vma=False)
+    spread = jax.shard_map(
+        share, mesh=mesh, in_specs=(part, whole), out_specs=part, check_vma=False
+    )
     return {name: matrix[: len(x1)] for name, matrix in spread(padded, others).items()}
 
 
 def _matrices(layer, level, names, batch, x1, first, x2):
-    """Fill the matrices block by block; example i of `x1` is example first + i of `x2`, None: x1 itself."""
-    symmetric, x2 = x2 is None, x1 if x2 is None else x2
+    """Fill the matrices block by block; example i of `x1` is example first + i of `x2`, None: x1
+    itself."""
+    symmetric = x2 is None
+    x2 = x1 if x2 is None else x2
     sizes = len(x1), len(x2)
-    # At least two blocks of a symmetric matrix: XLA dissolves a loop of one, and fuses all layers into the mirroring.
+    # At least two blocks of a symmetric matrix: XLA dissolves a loop of one, and fuses all layers
+    # into the mirroring.
     counts = [max(-(-size // batch), min(size, 2) if symmetric else 1) for size in sizes]
     lanes = LANES if min(batch, *sizes) >= 2 * LANES else 1
     edges = [-(-size // (count * lanes)) * lanes for size, count in zip(sizes, counts, strict=True)]
     x1, x2 = (_pad_rows(x, e * c - len(x)) for x, e, c in zip((x1, x2), edges, counts, strict=True))
-    corners = np.array([(i, j) for i in range(counts[0]) for j in range(i if symmetric else 0, counts[1])]) * edges
+    corners = (
+        np.array(
+            [(i, j) for i in range(counts[0]) for j in range(i if symmetric else 0, counts[1])]
+        )
+        * edges
+    )
 
     def block(corner):
-        one, two = (jax.lax.dynamic_slice_in_dim(x, *cut) for x, *cut in zip((x1, x2), corner, edges, strict=True))
-        rows, columns = first + corner[0] + jnp.arange(edges[0]), corner[1] + jnp.arange(edges[1])
+        one, two = (
+            jax.lax.dynamic_slice_in_dim(x, *cut)
+            for x, *cut in zip((x1, x2), corner, edges, strict=True)
+        )
+        rows = first + corner[0] + jnp.arange(edges[0])
+        columns = corner[1] + jnp.arange(edges[1])
         k = layer.kernel(_pair(one, two, rows[:, None] == columns[None], level))
         return {name: k.cov if name == "nngp" else k.ntk for name in names}
 
     def place(matrices, values, corner):
-        return {name: jax.lax.dynamic_update_slice(matrices[name], v, tuple(corner)) for name, v in values.items()}
+        return {
+            name: jax.lax.dynamic_update_slice(matrices[name], v, tuple(corner))
+            for name, v in values.items()
+        }
 
     corners = jnp.asarray(corners)
     matrices = {name: jnp.zeros((len(x1), len(x2)), x1.dtype) for name in names}
-    matrices, _ = jax.lax.scan(lambda m, corner: (place(m, block(corner), corner), None), matrices, corners)
+    matrices, _ = jax.lax.scan(
+        lambda m, corner: (place(m, block(corner), corner), None), matrices, corners
+    )
     matrices = {name: matrix[: sizes[0], : sizes[1]] for name, matrix in matrices.items()}
     return {name: mirrored(m.T) for name, m in matrices.items()} if symmetric else matrices
 
@@ -124,69 +153,102 @@ def _pad_rows(x, count):
 
 def _pair(x1, x2, same, level):
     """Return the kernel of the inputs themselves, for all pairs of a block."""
-    one, two = x1[:, None], x2[None]
+    one = x1[:, None]
+    two = x2[None]
     k = _input_kernel(one, two, level != "positions", same)
     if level != "selves":
         return k
-    own = lambda x: replace(_input_kernel(x, x, True, jnp.ones(x.shape[:2], bool)), own=True)
+
+    def own(x):
+        return replace(_input_kernel(x, x, True, jnp.ones(x.shape[:2], bool)), own=True)
+
     return replace(k, selves=(own(one), own(two)))
 
 
 def _input_kernel(x1, x2, full, same):
-    """Return covariances of examples (pairs, pairs, *positions, channels); `same`: which pairs are one example."""
-    spatial, channels = x1.shape[2:-1], x1.shape[-1]
+    """Return covariances of examples (pairs, pairs, *positions, channels); `same`: which pairs are
+    one example."""
+    spatial = x1.shape[2:-1]
+    channels = x1.shape[-1]
     n = len(spatial)
     full = bool(full and n)
     order = (*range(2, 2 + n), 0, 1)
     if full:  # positions interleaved: (s_1, s_1', s_2, s_2', ...)
         wide = (*x1.shape[:2], *(side for size in spatial for side in (size, 1)), channels)
         tall = (*x2.shape[:2], *(side for size in spatial for side in (1, size)), channels)
-        x1, x2 = x1.reshape(wide), x2.reshape(tall)
+        x1 = x1.reshape(wide)
+        x2 = x2.reshape(tall)
         order = (*range(2, 2 + 2 * n), 0, 1)
     q1, q2 = (jnp.sum(x * x, -1).transpose(order) / channels for x in (x1, x2))
     if channels <= 16:
         d, s = (jnp.sum((x1 + sign * x2) ** 2, -1).transpose(order) / channels for sign in (-1, 1))
     else:
-        # One matrix product instead of differences of all pairs; its rounding must not part equal inputs.
+        # One matrix product instead of differences of all pairs; its rounding must not part equal
+        # inputs.
         product = _products(x1, x2).transpose(order) * (2 / channels)
         d, s = (snap(q1 + q2 + sign * product, q1 + q2) for sign in (-1, 1))
     zero = jnp.zeros_like
-    k = Kernel(q1, q2, zero(q1), zero(q2), d, s, zero(d), same, spatial=spatial, full=full, channels=channels)
+    k = Kernel(
+        q1,
+        q2,
+        zero(q1),
+        zero(q2),
+        d,
+        s,
+        zero(d),
+        same,
+        spatial=spatial,
+        full=full,
+        channels=channels,
+    )
     return replace(k, d=jnp.where(equal_units(k), 0, d))
 
 
 def _products(x1, x2):
     """Sum x1 * x2 over the last axis, the others broadcast, as a matrix product."""
     letters = string.ascii_lowercase[: x1.ndim - 1]
-    one, two = ("".join(a for a, size in zip(letters, x.shape, strict=False) if size > 1) for x in (x1, x2))
+    one, two = (
+        "".join(a for a, size in zip(letters, x.shape, strict=False) if size > 1) for x in (x1, x2)
+    )
     out = "".join(a for a in letters if a in one or a in two)
-    squeezed = (x.reshape(*(size for size in x.shape[:-1] if size > 1), x.shape[-1]) for x in (x1, x2))
+    squeezed = (
+        x.reshape(*(size for size in x.shape[:-1] if size > 1), x.shape[-1]) for x in (x1, x2)
+    )
     product = jnp.einsum(f"{one}Z,{two}Z->{out}", *squeezed, precision=jax.lax.Precision.HIGHEST)
     return product.reshape(jnp.broadcast_shapes(x1.shape[:-1], x2.shape[:-1]))
 
 
 def _infer(layer, x):
-    """Find the least that the layer needs to know of a pair, and the block whose arrays are `BLOCK_BYTES`."""
+    """Find the least that the layer needs to know of a pair, and the block whose arrays are
+    `BLOCK_BYTES`."""
     one = jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype)
     same = jax.ShapeDtypeStruct((1, 1), bool)
     for level in ("positions", "full", "selves"):
         try:
-            k = jax.eval_shape(lambda x, same, level=level: layer.kernel(_pair(x, x, same, level)), one, same)
+            k = jax.eval_shape(
+                lambda x, same, level=level: layer.kernel(_pair(x, x, same, level)), one, same
+            )
         except Need:
             continue
         if k.spatial:
-            raise ValueError(f"layer: its outputs have positions {k.spatial}; end with flatten() or global_avg_pool()")
+            raise ValueError(
+                f"layer: its outputs have positions {k.spatial}; end with flatten() or global_avg_pool()"
+            )
         positions = math.prod(x.shape[1:-1]) ** (1 if level == "positions" else 2)
         edge = math.isqrt(BLOCK_BYTES // (positions * x.dtype.itemsize))
         return level, max(LANES, edge // LANES * LANES)
-    raise ValueError("layer: a nonlinearity or normalisation follows a pool of inputs without positions")
+    raise ValueError(
+        "layer: a nonlinearity or normalisation follows a pool of inputs without positions"
+    )
 
 
 def _inputs(name, x):
     x = jnp.asarray(x)
     x = x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(float)
     if x.ndim < 2 or x.size == 0:
-        raise ValueError(f"{name}: shape {x.shape}; pass examples (n, *positions, channels), at least one")
+        raise ValueError(
+            f"{name}: shape {x.shape}; pass examples (n, *positions, channels), at least one"
+        )
     if not jnp.issubdtype(x.dtype, jnp.floating) or x.dtype.itemsize < 4:
         raise TypeError(f"{name}: dtype {x.dtype}; pass float32 or float64")
     return x

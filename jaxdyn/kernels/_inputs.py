@@ -1,4 +1,5 @@
-"""What predictions are made from: shapes, precision and symmetry of kernels and labels, checked where concrete."""
+"""What predictions are made from: shapes, precision and symmetry of kernels and labels, checked
+where concrete."""
 
 from typing import Any
 
@@ -40,7 +41,9 @@ def broadcast(start, labels, name):
     """The start of every label, where one number may stand for all."""
     start = jnp.asarray(start, labels.dtype)
     if start.ndim and start.shape != labels.shape:
-        raise ValueError(f"{name}: shape {start.shape} beside labels {labels.shape}; pass a number or the same shape")
+        raise ValueError(
+            f"{name}: shape {start.shape} beside labels {labels.shape}; pass a number or the same shape"
+        )
     return jnp.broadcast_to(start, labels.shape)
 
 
@@ -64,20 +67,27 @@ def arrays(like=None, /, **named):
 def square(kernel, name):
     """The kernel, if it is square and symmetric."""
     if kernel.ndim != 2 or kernel.shape[0] != kernel.shape[1]:
-        raise ValueError(f"{name}: shape {kernel.shape}; pass a square matrix between the training inputs")
+        raise ValueError(
+            f"{name}: shape {kernel.shape}; pass a square matrix between the training inputs"
+        )
     if not isinstance(kernel, jax.core.Tracer):
         values = np.asarray(kernel)
-        error, size = np.max(np.abs(values - values.T)), np.max(np.abs(values))
+        error = np.max(np.abs(values - values.T))
+        size = np.max(np.abs(values))
         if not error <= np.finfo(values.dtype).eps ** 0.5 * size:
-            raise ValueError(f"{name}: not symmetric, it differs from its transpose by {error:.3g} of {size:.3g}")
+            raise ValueError(
+                f"{name}: not symmetric, it differs from its transpose by {error:.3g} of {size:.3g}"
+            )
     return kernel
 
 
 def check_labels(labels, examples, name="y"):
     """Raise ValueError for labels of another number of examples."""
     if labels.ndim not in (1, 2) or labels.shape[0] != examples:
-        raise ValueError(f"{name}: shape {labels.shape} for {examples} training inputs; pass ({examples},) or "
-                         f"({examples}, outputs)")  # fmt: skip
+        raise ValueError(
+            f"{name}: shape {labels.shape} for {examples} training inputs; pass ({examples},) or "
+            f"({examples}, outputs)"
+        )
 
 
 def check_test(kernel, examples, name):
@@ -109,4 +119,6 @@ def check_product(product, like):
     """Raise ValueError for a function that does not map arrays of this shape to each other."""
     shape = jax.eval_shape(product, like).shape
     if shape != like.shape:
-        raise ValueError(f"kernel: the function maps shape {like.shape} to {shape}; pass v -> Theta v of one shape")
+        raise ValueError(
+            f"kernel: the function maps shape {like.shape} to {shape}; pass v -> Theta v of one shape"
+        )

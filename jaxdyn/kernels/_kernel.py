@@ -1,4 +1,5 @@
-"""What the layers of a wide network are made of: the covariance of its units, and the triple that transforms it."""
+"""What the layers of a wide network are made of: the covariance of its units, and the triple that
+transforms it."""
 
 import functools
 from collections.abc import Callable
@@ -21,17 +22,20 @@ Shape = tuple[int, ...]
 )
 @dataclass(frozen=True)
 class Kernel:
-    """Covariances of the units u, v that two inputs evoke in one layer of an infinitely wide network.
+    """Covariances of the units u, v that two inputs evoke in one layer of an infinitely wide
+    network.
 
-    `q1 = E u^2`, `q2 = E v^2`, `m1 = E u`, `m2 = E v`, `d = E |u - v|^2`, `s = E |u + v|^2` (None: 2 (q1 + q2) - d) and
-    `ntk`.  Differences are carried instead of `cov`, because the angle of two nearly equal (d) or nearly opposite (s)
-    inputs cannot be had from `cov` without losing half the digits.
+    `q1 = E u^2`, `q2 = E v^2`, `m1 = E u`, `m2 = E v`, `d = E |u - v|^2`, `s = E |u + v|^2` (None:
+    2 (q1 + q2) - d) and `ntk`.  Differences are carried instead of `cov`, because the angle of two
+    nearly equal (d) or nearly opposite (s) inputs cannot be had from `cov` without losing half the
+    digits.
 
-    The leading axes are positions, S = `spatial`: (*S) where only equal positions of both inputs matter, and
-    (S_1, S_1', S_2, S_2', ...) if `full`, with the primed ones (`q1`) or the others (`q2`) of size 1.  All axes behind
-    belong to pairs of inputs and broadcast.  `same` marks pairs of an example with itself.  `gaussian`: the units are
-    Gaussian given the input; `known`: q1 and q2 are (a pool's need the pairs (x, x) and (x', x'), which are in `selves`
-    when asked for; `own` marks those); `fresh` counts the layers of random weights passed.
+    The leading axes are positions, S = `spatial`: (*S) where only equal positions of both inputs
+    matter, and (S_1, S_1', S_2, S_2', ...) if `full`, with the primed ones (`q1`) or the others
+    (`q2`) of size 1.  All axes behind belong to pairs of inputs and broadcast.  `same` marks pairs
+    of an example with itself.  `gaussian`: the units are Gaussian given the input; `known`: q1 and
+    q2 are (a pool's need the pairs (x, x) and (x', x'), which are in `selves` when asked for; `own`
+    marks those); `fresh` counts the layers of random weights passed.
     """
 
     q1: Any
@@ -70,10 +74,12 @@ class Kernel:
 
 
 class Layer(NamedTuple):
-    """Three functions: `init(key, in_shape) -> (out_shape, params)`, `apply(params, x, key=None)` and `kernel(k) -> k`.
+    """Three functions: `init(key, in_shape) -> (out_shape, params)`, `apply(params, x, key=None)`
+    and `kernel(k) -> k`.
 
-    Shapes are those of one example, positions first and channels last; `apply` takes examples (n, *in_shape), and a key
-    where the layer is random.  `kernel` is the same map in the limit of infinitely many channels.
+    Shapes are those of one example, positions first and channels last; `apply` takes examples (n,
+    *in_shape), and a key where the layer is random.  `kernel` is the same map in the limit of
+    infinitely many channels.
     """
 
     init: Callable[[Key, Shape], tuple[Shape, Params]]
@@ -82,7 +88,8 @@ class Layer(NamedTuple):
 
 
 class Need(Exception):
-    """Raised by a layer's `kernel` that needs all pairs of positions ("full") or the pairs (x, x) too ("selves")."""
+    """Raised by a layer's `kernel` that needs all pairs of positions ("full") or the pairs (x, x)
+    too ("selves")."""
 
 
 def lift(rule: Callable[[Kernel], Kernel]) -> Callable[[Kernel], Kernel]:
@@ -94,15 +101,12 @@ def lift(rule: Callable[[Kernel], Kernel]) -> Callable[[Kernel], Kernel]:
     return kernel
 
 
-def normal(key: Key, shape: Shape) -> Array:
-    """Draw standard normals in float32, so that float64 repeats the same network, in the default precision."""
-    return jax.random.normal(key, shape, jnp.float32).astype(float)
-
-
 def snap(distance: Array, scale: Array) -> Array:
-    """Set distances that are rounding errors of `scale` to 0; the derivative stays that of the identity.
+    """Set distances that are rounding errors of `scale` to 0; the derivative stays that of the
+    identity.
 
-    An angle is the root of a distance: without this, equal inputs would be 1e-8 (float32: 3e-4) apart.
+    An angle is the root of a distance: without this, equal inputs would be 1e-8 (float32: 3e-4)
+    apart.
     """
     rounding = distance < 8 * jnp.finfo(distance.dtype).eps * scale
     return distance - jax.lax.stop_gradient(jnp.where(rounding, distance, 0))

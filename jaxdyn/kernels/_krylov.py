@@ -1,4 +1,5 @@
-"""Functions of a kernel that is only known by its products with vectors: Lanczos and conjugate gradients."""
+"""Functions of a kernel that is only known by its products with vectors: Lanczos and conjugate
+gradients."""
 
 from collections.abc import Callable
 
@@ -13,18 +14,26 @@ from jaxdyn.kernels._modes import Modes, filtered, turned
 Product = Callable[[Float[Array, "..."]], Float[Array, "..."]]
 
 
-def lanczos(product: Product, start: Float[Array, "..."], count: int) -> tuple[Float[Array, "count ..."], Modes]:
-    """Return orthonormal vectors, the first along `start`, and the modes of the kernel among them (Lanczos, 1950).
+def lanczos(
+    product: Product, start: Float[Array, "..."], count: int
+) -> tuple[Float[Array, "count ..."], Modes]:
+    """Return orthonormal vectors, the first along `start`, and the modes of the kernel among them
+    (Lanczos, 1950).
 
-    Each vector is orthogonalised twice against all before.  Where the vectors span all that the kernel makes of `start`
-    the rest are zero, decoupled from the others.
+    Each vector is orthogonalised twice against all before.  Where the vectors span all that the
+    kernel makes of `start` the rest are zero, decoupled from the others.
     """
     check_product(product, start)
     flat = jnp.ravel(start)
     count = min(count, flat.size)
-    apply = lambda q: jnp.ravel(product(q.reshape(start.shape)))
+
+    def apply(q):
+        return jnp.ravel(product(q.reshape(start.shape)))
+
     tiny = jnp.finfo(flat.dtype).tiny
-    unit = lambda v, norm: jnp.where(norm > 0, v / jnp.where(norm > 0, norm, 1), 0)
+
+    def unit(v, norm):
+        return jnp.where(norm > 0, v / jnp.where(norm > 0, norm, 1), 0)
 
     def advance(i, state):
         basis, diagonal, beside, size = state
@@ -45,16 +54,24 @@ def lanczos(product: Product, start: Float[Array, "..."], count: int) -> tuple[F
     small = jnp.diag(diagonal) + jnp.diag(beside[:-1], 1) + jnp.diag(beside[:-1], -1)
     values, vectors = jnp.linalg.eigh(lax.stop_gradient(small))
     rounding = 10 * jnp.finfo(flat.dtype).eps * values[-1]
-    return basis.reshape(count, *start.shape), Modes(small, jnp.where(values > rounding, values, 0), vectors)
+    return basis.reshape(count, *start.shape), Modes(
+        small, jnp.where(values > rounding, values, 0), vectors
+    )
 
 
 def functions(
-    gain: Callable, product: Product, times: Array, numbers: tuple, start: Float[Array, "..."], count: int
+    gain: Callable,
+    product: Product,
+    times: Array,
+    numbers: tuple,
+    start: Float[Array, "..."],
+    count: int,
 ) -> tuple[Float[Array, "times ..."], Float[Array, "times ..."]]:
-    """Return kernel gain(kernel) start and gain(kernel) start at each time; NaN where the vectors are too few.
+    """Return kernel gain(kernel) start and gain(kernel) start at each time; NaN where the vectors
+    are too few.
 
-    Derivatives are exact in the numbers and, since the result is linear in it and the kernel symmetric, in `start`;
-    those in the kernel would need vectors that the kernel has not made.
+    Derivatives are exact in the numbers and, since the result is linear in it and the kernel
+    symmetric, in `start`; those in the kernel would need vectors that the kernel has not made.
     """
 
     @jax.custom_jvp
@@ -63,13 +80,20 @@ def functions(
 
     @both.defjvp
     def both_jvp(primals, tangents):
-        fixed = lambda times, numbers: _functions(gain, product, times, numbers, primals[2], count)
+        def fixed(times, numbers):
+            return _functions(gain, product, times, numbers, primals[2], count)
+
         found, change = jax.jvp(fixed, primals[:2], tangents[:2])
-        of_start = lambda at, tangent: both(*at, tangent)
+
+        def of_start(at, tangent):
+            return both(*at, tangent)
 
         def transposed(at, cotangents):
             times, numbers = at
-            back = lambda one: [both(one[0][None], numbers, ct)[i][0] for i, ct in enumerate(one[1])]
+
+            def back(one):
+                return [both(one[0][None], numbers, ct)[i][0] for i, ct in enumerate(one[1])]
+
             return sum(jnp.sum(part, 0) for part in lax.map(back, (times, cotangents)))
 
         moved = jax.custom_derivatives.linear_call(of_start, transposed, primals[:2], tangents[2])
@@ -103,11 +127,14 @@ def _norm(v):
 
 
 def solve(product: Product, right: Float[Array, "..."]) -> Float[Array, "..."]:
-    """Return kernel^-1 right by conjugate gradients (lineax), NaN where rounding keeps them from converging."""
+    """Return kernel^-1 right by conjugate gradients (lineax), NaN where rounding keeps them from
+    converging."""
     import lineax
 
     check_product(product, right)
-    operator = lineax.FunctionLinearOperator(product, jax.eval_shape(lambda: right), lineax.positive_semidefinite_tag)
+    operator = lineax.FunctionLinearOperator(
+        product, jax.eval_shape(lambda: right), lineax.positive_semidefinite_tag
+    )
     eps = float(jnp.finfo(right.dtype).eps)
     method = lineax.CG(rtol=eps ** (2 / 3), atol=0.0, max_steps=10 * right.size)
     solution = lineax.linear_solve(operator, right, method, throw=False)

@@ -1,4 +1,5 @@
-"""Layers of random weights in the limit of infinite width: dense, convolutional, locally connected, attention."""
+"""Layers of random weights in the limit of infinite width: dense, convolutional, locally connected,
+attention."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -9,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxdyn._numbers import normal
 from jaxdyn.kernels._geometry import (
     as_interleaved,
     as_matrix,
@@ -21,17 +23,21 @@ from jaxdyn.kernels._geometry import (
     sum_outside,
     sum_windows,
 )
-from jaxdyn.kernels._kernel import Layer, Need, lift, normal, snap
+from jaxdyn.kernels._kernel import Layer, Need, lift, snap
 
 Scalar = Float[Array, ""] | float
 
 
-def dense(n_out: int = 1, w_std: Scalar = 1.0, b_std: Scalar | None = 0.0, *, parametrization: str = "ntk") -> Layer:
-    """Return `h = w_std / sqrt(n_in) x W + b_std b` over the last axis, all parameters N(0, 1) (Jacot et al. 2018).
+def dense(
+    n_out: int = 1, w_std: Scalar = 1.0, b_std: Scalar | None = 0.0, *, parametrization: str = "ntk"
+) -> Layer:
+    """Return `h = w_std / sqrt(n_in) x W + b_std b` over the last axis, all parameters N(0, 1)
+    (Jacot et al. 2018).
 
-    In the "standard" parametrisation h = x W + b with W ~ N(0, w_std^2 / n_in) and b ~ N(0, b_std^2): the same NNGP,
-    but an NTK that grows with the widths `n_out` of the layers.  There `b_std=None` means no bias, 0 a trained one.
-    Raises ValueError for `n_out` below 1 or another parametrisation.
+    In the "standard" parametrisation h = x W + b with W ~ N(0, w_std^2 / n_in) and b ~ N(0,
+    b_std^2): the same NNGP, but an NTK that grows with the widths `n_out` of the layers.  There
+    `b_std=None` means no bias, 0 a trained one. Raises ValueError for `n_out` below 1 or another
+    parametrisation.
     """
     weights = _weights("dense", n_out, w_std, b_std, parametrization)
 
@@ -56,8 +62,9 @@ def conv(
 ) -> Layer:
     """Return the convolution over all axes but the last, with weights as in `dense`.
 
-    The fan-in is the size of the window times the channels, also where zeros are padded.  "CIRCULAR" pads periodically.
-    Raises ValueError for windows, strides or a padding that do not fit.
+    The fan-in is the size of the window times the channels, also where zeros are padded.
+    "CIRCULAR" pads periodically. Raises ValueError for windows, strides or a padding that do not
+    fit.
     """
     weights = _weights("conv", n_out, w_std, b_std, parametrization)
     window, strides = check_windows("conv", window, strides, padding)
@@ -70,7 +77,9 @@ def conv(
 
     def apply(params, x, key=None):
         x = pad_array(x, window, strides, padding)
-        h = jax.lax.conv_general_dilated(x, params["weights"], strides, "VALID", dimension_numbers=_layout(window))
+        h = jax.lax.conv_general_dilated(
+            x, params["weights"], strides, "VALID", dimension_numbers=_layout(window)
+        )
         return weights.shift(h, params, size * x.shape[-1])
 
     def rule(k):
@@ -89,9 +98,11 @@ def local(
     padding: str = "SAME",
     parametrization: str = "ntk",
 ) -> Layer:
-    """Return the locally connected layer: a convolution whose weights and biases differ from position to position.
+    """Return the locally connected layer: a convolution whose weights and biases differ from
+    position to position.
 
-    Its kernels are those of `conv` at equal positions and 0 at others (Novak et al. 2019); it raises what `conv` does.
+    Its kernels are those of `conv` at equal positions and 0 at others (Novak et al. 2019); it
+    raises what `conv` does.
     """
     weights = _weights("local", n_out, w_std, b_std, parametrization)
     window, strides = check_windows("local", window, strides, padding)
@@ -99,12 +110,15 @@ def local(
 
     def init(key, shape):
         check_positions("local", shape[:-1], window, padding)
-        out, fan = out_sizes(shape[:-1], window, strides, padding), size * shape[-1]
+        out = out_sizes(shape[:-1], window, strides, padding)
+        fan = size * shape[-1]
         return (*out, n_out), weights.draw(key, (*out, fan, n_out), (*out, n_out), fan)
 
     def apply(params, x, key=None):
         x = pad_array(x, window, strides, padding)
-        patches = jax.lax.conv_general_dilated_patches(x, window, strides, "VALID", dimension_numbers=_layout(window))
+        patches = jax.lax.conv_general_dilated_patches(
+            x, window, strides, "VALID", dimension_numbers=_layout(window)
+        )
         h = jnp.einsum("n...i,...io->n...o", patches, params["weights"])
         return weights.shift(h, params, patches.shape[-1])
 
@@ -112,8 +126,10 @@ def local(
         k = weights.kernel(_convolved("local", k, window, strides, padding), size * k.channels)
         if not k.full:
             return k
-        same, apart = equal_positions(k), k.q1 + k.q2
-        d, s = jnp.where(same, k.d, apart), jnp.where(same, k.plus, apart)
+        same = equal_positions(k)
+        apart = k.q1 + k.q2
+        d = jnp.where(same, k.d, apart)
+        s = jnp.where(same, k.plus, apart)
         return replace(k, d=d, s=s, ntk=jnp.where(same, k.ntk, 0))
 
     return Layer(init, apply, lift(rule))
@@ -130,18 +146,22 @@ def attention(
     out_std: Scalar = 1.0,
     b_std: Scalar | None = 0.0,
 ) -> Layer:
-    """Return global self-attention over all positions, with tied queries and keys (Hron et al. 2020).
+    """Return global self-attention over all positions, with tied queries and keys (Hron et al.
+    2020).
 
-    Each of the `n_heads` heads weighs values of `n_out` features by A = zeta(logits), logits = logit_std^2 (x W)(x W)^T
-    / (n_in n_out), zeta the identity or the softmax over positions.  With this "linear" scaling A tends to
-    zeta(logit_std^2 cov(x, x)), and the kernel to value_std^2 out_std^2 A cov A'^T + b_std^2.  With 1/sqrt(n_out)
-    scaling A stays random and the softmax has no closed form: use `empirical.monte_carlo` there.  Raises ValueError for
-    another kind or scaling, and for inputs without positions.
+    Each of the `n_heads` heads weighs values of `n_out` features by A = zeta(logits), logits =
+    logit_std^2 (x W)(x W)^T / (n_in n_out), zeta the identity or the softmax over positions.  With
+    this "linear" scaling A tends to zeta(logit_std^2 cov(x, x)), and the kernel to value_std^2
+    out_std^2 A cov A'^T + b_std^2.  With 1/sqrt(n_out) scaling A stays random and the softmax has
+    no closed form: use `empirical.monte_carlo` there.  Raises ValueError for another kind or
+    scaling, and for inputs without positions.
     """
     if kind not in ("identity", "softmax"):
         raise ValueError(f"kind: {kind!r} is not known; pass 'identity' or 'softmax'")
     if scaling != "linear":
-        raise ValueError(f"scaling: {scaling!r} has no closed form; pass 'linear', or sample it by monte_carlo")
+        raise ValueError(
+            f"scaling: {scaling!r} has no closed form; pass 'linear', or sample it by monte_carlo"
+        )
     zeta = (lambda a: a) if kind == "identity" else (lambda a: jax.nn.softmax(a, -1))
     weights = _weights("attention", n_out, 1.0, b_std, "ntk")
 
@@ -163,17 +183,25 @@ def attention(
 
     def kernel(k):
         if not k.spatial:
-            raise ValueError("attention: its input has no positions; put it before flatten or a global pool")
+            raise ValueError(
+                "attention: its input has no positions; put it before flatten or a global pool"
+            )
         if not k.full:
             raise Need("full")
         if not k.own and k.selves is None:
             raise Need("selves")
         selves = None if k.selves is None else tuple(map(kernel, k.selves))
         a1, a2 = (zeta(logit_std**2 * as_matrix(own, own.cov)) for own in (k.selves or (k, k)))
-        attend = lambda v: (value_std * out_std) ** 2 * as_interleaved(k, a1 @ as_matrix(k, v) @ a2.swapaxes(-1, -2))
+
+        def attend(v):
+            return (value_std * out_std) ** 2 * as_interleaved(
+                k, a1 @ as_matrix(k, v) @ a2.swapaxes(-1, -2)
+            )
+
         bias = 0.0 if b_std is None else b_std**2
         attended = attend(k.cov)
-        cov, ntk = attended + bias, attend(k.ntk) + 2 * attended + bias
+        cov = attended + bias
+        ntk = attend(k.ntk) + 2 * attended + bias
         q1, q2 = own_variances(k, cov) if selves is None else (selves[0].q1, selves[1].q2)
         return _from_scratch(replace(k, selves=selves), q1, q2, cov, ntk, n_out)
 
@@ -181,10 +209,22 @@ def attention(
 
 
 def _from_scratch(k, q1, q2, cov, ntk, channels):
-    d, s = snap(q1 + q2 - 2 * cov, q1 + q2), snap(q1 + q2 + 2 * cov, q1 + q2)
-    m1, m2 = jnp.zeros_like(q1), jnp.zeros_like(q2)
+    d = snap(q1 + q2 - 2 * cov, q1 + q2)
+    s = snap(q1 + q2 + 2 * cov, q1 + q2)
+    m1 = jnp.zeros_like(q1)
+    m2 = jnp.zeros_like(q2)
     return replace(
-        k, q1=q1, q2=q2, m1=m1, m2=m2, d=d, s=s, ntk=ntk, gaussian=True, channels=channels, fresh=k.fresh + 1
+        k,
+        q1=q1,
+        q2=q2,
+        m1=m1,
+        m2=m2,
+        d=d,
+        s=s,
+        ntk=ntk,
+        gaussian=True,
+        channels=channels,
+        fresh=k.fresh + 1,
     )
 
 
@@ -198,10 +238,19 @@ def _convolved(name, k, window, strides, padding):
     def over(v, axes, lost: Array | float = 0.0):
         return None if v is None else (sum_windows(v, axes, window, strides, padding) + lost) / size
 
-    one = dict(q1=over(k.q1, first), m1=over(k.m1, first), q2=over(k.q2, second), m2=over(k.m2, second))
+    one = dict(
+        q1=over(k.q1, first), m1=over(k.m1, first), q2=over(k.q2, second), m2=over(k.m2, second)
+    )
     lost = sum_outside(k, window, strides, padding) if k.full and padding == "SAME" else 0.0
     sizes = out_sizes(k.spatial, window, strides, padding)
-    return replace(k, **one, d=over(k.d, both, lost), s=over(k.s, both, lost), ntk=over(k.ntk, both), spatial=sizes)
+    return replace(
+        k,
+        **one,
+        d=over(k.d, both, lost),
+        s=over(k.s, both, lost),
+        ntk=over(k.ntk, both),
+        spatial=sizes,
+    )
 
 
 def _layout(window):
@@ -210,7 +259,8 @@ def _layout(window):
 
 
 class _Weights(NamedTuple):
-    """How a layer's weights are drawn, how they act, and what they do to a kernel whose windows are averaged."""
+    """How a layer's weights are drawn, how they act, and what they do to a kernel whose windows are
+    averaged."""
 
     draw: Callable
     shift: Callable
@@ -221,15 +271,21 @@ def _weights(name, n_out, w_std, b_std, parametrization):
     if not isinstance(n_out, int) or n_out < 1:
         raise ValueError(f"{name}: n_out {n_out!r} is no number of channels; pass an int >= 1")
     if parametrization not in ("ntk", "standard"):
-        raise ValueError(f"{name}: parametrization {parametrization!r} is not known; pass 'ntk' or 'standard'")
+        raise ValueError(
+            f"{name}: parametrization {parametrization!r} is not known; pass 'ntk' or 'standard'"
+        )
     standard = parametrization == "standard"
     bias = b_std is not None and (standard or not (isinstance(b_std, int | float) and b_std == 0))
     b_std = 0.0 if b_std is None else b_std
 
     def draw(key, shape, bias_shape, fan_in):
         weights_key, bias_key = jax.random.split(key)
-        params = {"weights": normal(weights_key, shape) * (w_std / math.sqrt(fan_in) if standard else 1)}
-        return params | ({"bias": normal(bias_key, bias_shape) * (b_std if standard else 1)} if bias else {})
+        params = {
+            "weights": normal(weights_key, shape) * (w_std / math.sqrt(fan_in) if standard else 1)
+        }
+        return params | (
+            {"bias": normal(bias_key, bias_shape) * (b_std if standard else 1)} if bias else {}
+        )
 
     def shift(h, params, fan_in):
         h = h if standard else w_std / math.sqrt(fan_in) * h
@@ -238,7 +294,8 @@ def _weights(name, n_out, w_std, b_std, parametrization):
         return h + jnp.broadcast_to(params["bias"] if standard else b_std * params["bias"], h.shape)
 
     def kernel(k, fan_in):
-        w2, b2 = w_std**2, b_std**2 if bias else 0.0
+        w2 = w_std**2
+        b2 = b_std**2 if bias else 0.0
         learned = fan_in * k.cov + bias if standard else w2 * k.cov + b2
         return replace(
             k,

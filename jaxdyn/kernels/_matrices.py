@@ -9,7 +9,8 @@ from jaxtyping import Array, Float
 
 def mirrored(lower: Float[Array, "n n"]) -> Float[Array, "n n"]:
     """Return the symmetric matrix with this lower triangle."""
-    # Not a choice between `lower` and its transpose by index: XLA compiles that for seconds up to minutes on CPU.
+    # Not a choice between `lower` and its transpose by index: XLA compiles that for seconds up to
+    # minutes on CPU.
     return jnp.tril(lower) + jnp.tril(lower, -1).T
 
 

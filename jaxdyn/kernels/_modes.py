@@ -1,4 +1,5 @@
-"""Functions of a symmetric kernel in its eigenbasis, differentiable in the kernel also where eigenvalues coincide."""
+"""Functions of a symmetric kernel in its eigenbasis, differentiable in the kernel also where
+eigenvalues coincide."""
 
 from collections.abc import Callable
 from functools import partial
@@ -12,7 +13,8 @@ from jaxtyping import Array, Float, Int, Real
 
 
 class Modes(NamedTuple):
-    """A kernel with its eigenvalues, ascending, and its eigenvectors, the columns of `vectors`; made by `modes`."""
+    """A kernel with its eigenvalues, ascending, and its eigenvectors, the columns of `vectors`;
+    made by `modes`."""
 
     kernel: Float[Array, "size size"]
     values: Float[Array, "size"]
@@ -20,13 +22,16 @@ class Modes(NamedTuple):
 
 
 def decompose(kernel: Float[Array, "size size"]) -> Modes:
-    """Return the modes of a kernel; eigenvalues below 10 eps of the largest are rounding, so zero."""
+    """Return the modes of a kernel; eigenvalues below 10 eps of the largest are rounding, so
+    zero."""
     kernel = (kernel + kernel.T) / 2
-    # Derivatives go through the kernel itself (`filtered`): those of eigenvectors do not exist everywhere.
+    # Derivatives go through the kernel itself (`filtered`): those of eigenvectors do not exist
+    # everywhere.
     values, vectors = jnp.linalg.eigh(lax.stop_gradient(kernel))
     eps = float(jnp.finfo(values.dtype).eps)
     if not isinstance(values, jax.core.Tracer):
-        low, high = np.asarray(values[0]), np.asarray(values[-1])
+        low = np.asarray(values[0])
+        high = np.asarray(values[-1])
         if not low >= -(eps**0.5) * abs(high):
             raise ValueError(
                 f"kernel: not positive, its smallest eigenvalue is {low:.3g} and its largest {high:.3g}; "
@@ -49,17 +54,20 @@ def filtered(
     change: Float[Array, "size size"],
     x: Float[Array, "size columns"],
 ) -> Float[Array, "times size columns"]:
-    """Return gain(kernel) x at each time in the eigenbasis, and kernel gain(kernel) x where `learned`.
+    """Return gain(kernel) x at each time in the eigenbasis, and kernel gain(kernel) x where
+    `learned`.
 
-    `change` is what `turned` returns.  The derivative in the kernel is that of Daleckii and Krein (1965): its elements
-    times divided differences of the gain, which are its slope where eigenvalues coincide.
+    `change` is what `turned` returns.  The derivative in the kernel is that of Daleckii and Krein
+    (1965): its elements times divided differences of the gain, which are its slope where
+    eigenvalues coincide.
     """
     gains = jax.vmap(lambda time: _gain(gain, learned, values, time, numbers))(times)
     return gains[:, :, None] * x[None] + _turn(gain, learned, times, numbers, values, change, x)
 
 
 def flow_gain(values: Array, time: Array, ridge: Array) -> Array:
-    """Return (1 - e^(-(values + ridge) time)) / (values + ridge): `time` where that is 0/0, but 0 at infinity."""
+    """Return (1 - e^(-(values + ridge) time)) / (values + ridge): `time` where that is 0/0, but 0
+    at infinity."""
     rate = values + ridge
     lasting = jnp.isinf(time)
     moving = jnp.where(lasting, 1.0, time)
@@ -67,22 +75,30 @@ def flow_gain(values: Array, time: Array, ridge: Array) -> Array:
     return jnp.where(lasting, limit, moving * _decayed(rate * moving))
 
 
-def descent_gain(values: Array, steps: Int[Array, ""], rate: Array, momentum: Array, ridge: Array) -> Array:
-    """Return (1 - R(z)) / (values + ridge), z = rate (values + ridge), R the polynomial of heavy-ball descent.
+def descent_gain(
+    values: Array, steps: Int[Array, ""], rate: Array, momentum: Array, ridge: Array
+) -> Array:
+    """Return (1 - R(z)) / (values + ridge), z = rate (values + ridge), R the polynomial of
+    heavy-ball descent.
 
-    A step multiplies (error, momentum) by I + [[-z, -z momentum], [1, momentum - 1]].  Powers of it are I + [[-z a, -z
-    momentum c], [c, d]], and a = (1 - R)/z; squaring a, c and d themselves loses no digits where z is small.
+    A step multiplies (error, momentum) by I + [[-z, -z momentum], [1, momentum - 1]].  Powers of it
+    are I + [[-z a, -z momentum c], [c, d]], and a = (1 - R)/z; squaring a, c and d themselves loses
+    no digits where z is small.
     """
     z = rate * (values + ridge)
 
     def join(p, q):
-        (a, c, d), (e, f, g) = p, q
+        (a, c, d) = p
+        (e, f, g) = q
         both = momentum * c * f
         return a + e - z * a * e + both, c + f - z * c * e + d * f, d + g + d * g - z * both
 
     def bit(_, state):
         rest, done, power = state
-        done = [jnp.where(rest % 2 == 1, new, old) for new, old in zip(join(done, power), done, strict=True)]
+        done = [
+            jnp.where(rest % 2 == 1, new, old)
+            for new, old in zip(join(done, power), done, strict=True)
+        ]
         # Squares that nobody needs may overflow, and their derivatives then spoil the others.
         needed = [jnp.where(rest > 1, p, 0) for p in power]
         return rest // 2, tuple(done), tuple(join(needed, needed))
@@ -124,7 +140,10 @@ _turn.defjvp(_turn_jvp, symbolic_zeros=True)
 
 def _divided(gain, learned, values, time, numbers):
     """Divided differences of the gain between all eigenvalues."""
-    of_values = lambda values: _gain(gain, learned, values, time, numbers)
+
+    def of_values(values):
+        return _gain(gain, learned, values, time, numbers)
+
     gains, slopes = jax.jvp(of_values, (values,), (jnp.ones_like(values),))
     at_zero = gain(jnp.zeros_like(values[:1]), time, *numbers)
     slowest = jnp.where(at_zero > 0, 1 / jnp.where(at_zero > 0, at_zero, 1), 0)
@@ -143,4 +162,6 @@ def _once(values, change):
 
 @_once.defjvp
 def _once_jvp(primals, tangents):
-    raise NotImplementedError("second derivatives in the kernel are not available; difference the first ones")
+    raise NotImplementedError(
+        "second derivatives in the kernel are not available; difference the first ones"
+    )

@@ -1,4 +1,5 @@
-"""Elementwise nonlinearities in the limit of infinite width: closed forms, and quadrature for all others."""
+"""Elementwise nonlinearities in the limit of infinite width: closed forms, and quadrature for all
+others."""
 
 import functools
 import math
@@ -26,9 +27,10 @@ def elementwise(
 ) -> Layer:
     """Return the layer x -> fn(x), its kernel E fn(u) fn(v) by quadrature or by a closed form.
 
-    `rule(q1, q2, cov)` is the closed form of E fn(u) fn(v) for Gaussians of these variances and this covariance; the
-    NTK needs E fn'(u) fn'(v), which is its derivative in `cov` (Price 1958).  Without a `rule`, quadrature with `nodes`
-    points an axis for a smooth `fn`; `kinks` are the points where `fn` has a kink.  A jump has no NTK by quadrature.
+    `rule(q1, q2, cov)` is the closed form of E fn(u) fn(v) for Gaussians of these variances and
+    this covariance; the NTK needs E fn'(u) fn'(v), which is its derivative in `cov` (Price 1958).
+    Without a `rule`, quadrature with `nodes` points an axis for a smooth `fn`; `kinks` are the
+    points where `fn` has a kink.  A jump has no NTK by quadrature.
 
     >>> softplus = elementwise(jax.nn.softplus)
     >>> hard_tanh = elementwise(lambda x: jnp.clip(x, -1, 1), kinks=(-1.0, 1.0))
@@ -37,26 +39,46 @@ def elementwise(
     kinks = tuple(float(kink) for kink in kinks)
     if nodes < 1:
         raise ValueError(f"nodes: {nodes}; pass at least 1 point")
-    mean = lambda q: expectation(fn, root(q), kinks=kinks, nodes=nodes)
+
+    def mean(q):
+        return expectation(fn, root(q), kinks=kinks, nodes=nodes)
+
     if rule is not None:
         return _layer(name, fn, _from_covariance(rule, mean))
     slope = jax.grad(lambda x: jnp.sum(fn(x)))
 
     def quadrature(k):
         g1, g2, z, _ = _angle_of(k)
-        both = lambda u, v: ((fn(u) - fn(v)) ** 2, slope(u) * slope(v))
+
+        def both(u, v):
+            return ((fn(u) - fn(v)) ** 2, slope(u) * slope(v))
+
         d, factor = expectation_at_angle(both, g1, g2, z, kinks=kinks, nodes=nodes)
-        square = lambda g: expectation(lambda u: fn(u) ** 2, g, kinks=kinks, nodes=nodes)
-        return replace(k, q1=square(g1), q2=square(g2), m1=mean(k.q1), m2=mean(k.q2), d=d, s=None, ntk=k.ntk * factor)
+
+        def square(g):
+            return expectation(lambda u: fn(u) ** 2, g, kinks=kinks, nodes=nodes)
+
+        return replace(
+            k,
+            q1=square(g1),
+            q2=square(g2),
+            m1=mean(k.q1),
+            m2=mean(k.q2),
+            d=d,
+            s=None,
+            ntk=k.ntk * factor,
+        )
 
     return _layer(name, fn, quadrature)
 
 
 def abrelu(a: Scalar, b: Scalar) -> Layer:
-    """Return a min(x, 0) + b max(x, 0); its kernel is Cho and Saul's arc-cosine kernel (2009) in distance form.
+    """Return a min(x, 0) + b max(x, 0); its kernel is Cho and Saul's arc-cosine kernel (2009) in
+    distance form.
 
-    With the angle t of the two inputs, A = (a^2 + b^2)/2, B = (a - b)^2 and r = sqrt(q1 q2):
-    d -> A d - B r (sin t - t cos t)/pi, and the NTK is multiplied by A - B t / (2 pi).  Neither cancels at t = 0.
+    With the angle t of the two inputs, A = (a^2 + b^2)/2, B = (a - b)^2 and r = sqrt(q1 q2): d -> A
+    d - B r (sin t - t cos t)/pi, and the NTK is multiplied by A - B t / (2 pi).  Neither cancels at
+    t = 0.
     """
     return _piecewise_linear("abrelu", a, b)
 
@@ -77,7 +99,8 @@ def abs_() -> Layer:
 
 
 def _piecewise_linear(name, a, b):
-    even, odd = (a * a + b * b) / 2, (a - b) ** 2
+    even = (a * a + b * b) / 2
+    odd = (a - b) ** 2
 
     def rule(k):
         g1, g2, z, y = _angle_of(k)
@@ -97,35 +120,47 @@ def _piecewise_linear(name, a, b):
 
 
 def sign() -> Layer:
-    """Return the sign of x, whose kernel is 1 - 2 t / pi at the angle t; its derivative, and so its NTK, is 0."""
+    """Return the sign of x, whose kernel is 1 - 2 t / pi at the angle t; its derivative, and so its
+    NTK, is 0."""
 
     def rule(k):
         _, _, z, y = _angle_of(k)
         theta = angle(z, y)
-        one1, one2 = jnp.ones_like(k.q1), jnp.ones_like(k.q2)
-        d, zero = 4 / math.pi * theta, jnp.zeros_like(k.ntk)
+        one1 = jnp.ones_like(k.q1)
+        one2 = jnp.ones_like(k.q2)
+        d = 4 / math.pi * theta
+        zero = jnp.zeros_like(k.ntk)
         return replace(k, q1=one1, q2=one2, m1=0 * one1, m2=0 * one2, d=d, s=4 - d, ntk=zero)
 
     return _layer("sign", jnp.sign, rule)
 
 
 def rectified_monomial(degree: int) -> Layer:
-    """Return max(x, 0)^degree, with the arc-cosine kernel of that degree (Cho and Saul 2009); degree 0 is a step."""
+    """Return max(x, 0)^degree, with the arc-cosine kernel of that degree (Cho and Saul 2009);
+    degree 0 is a step."""
     if degree < 0:
         raise ValueError(f"degree: {degree}; pass an int >= 0")
     if degree == 1:
         return relu()
-    fn = lambda x: jnp.where(x > 0, x, 0) ** degree if degree else jnp.where(x > 0, 1.0, 0.0)
-    moment = lambda q, power: q ** (power / 2) * _half_moment(power)
+
+    def fn(x):
+        return jnp.where(x > 0, x, 0) ** degree if degree else jnp.where(x > 0, 1.0, 0.0)
+
+    def moment(q, power):
+        return q ** (power / 2) * _half_moment(power)
 
     def rule(k):
         g1, g2, z, y = _angle_of(k)
         theta = angle(z, y)
         cov = _rectified(degree, degree, g1, g2, z, y, theta)
-        slope = degree**2 * _rectified(degree - 1, degree - 1, g1, g2, z, y, theta) if degree else 0.0
+        slope = (
+            degree**2 * _rectified(degree - 1, degree - 1, g1, g2, z, y, theta) if degree else 0.0
+        )
         q1, q2 = (moment(q, 2 * degree) for q in (k.q1, k.q2))
         m1, m2 = (moment(q, degree) for q in (k.q1, k.q2))
-        return replace(k, q1=q1, q2=q2, m1=m1, m2=m2, d=_distance(k, q1, q2, cov), s=None, ntk=k.ntk * slope)
+        return replace(
+            k, q1=q1, q2=q2, m1=m1, m2=m2, d=_distance(k, q1, q2, cov), s=None, ntk=k.ntk * slope
+        )
 
     return _layer("rectified_monomial", fn, rule)
 
@@ -134,12 +169,16 @@ def erf(a: Scalar = 1.0, b: Scalar = 1.0, c: Scalar = 0.0) -> Layer:
     """Return a erf(b x) + c (kernel: Williams 1997)."""
 
     def cov(q1, q2, k12):
-        p1, p2, p12 = 2 * b**2 * q1, 2 * b**2 * q2, 2 * b**2 * k12
+        p1 = 2 * b**2 * q1
+        p2 = 2 * b**2 * q2
+        p12 = 2 * b**2 * k12
         # (1 + p1)(1 + p2) - p12^2 is a sum of positive terms in exact arithmetic.
         rest = jnp.maximum(1 + p1 + p2 + (p1 * p2 - p12**2), 1)
         return a**2 * (2 / math.pi) * jnp.arctan2(p12, jnp.sqrt(rest)) + c**2
 
-    fn = lambda x: a * jax.scipy.special.erf(b * x) + c
+    def fn(x):
+        return a * jax.scipy.special.erf(b * x) + c
+
     return _layer("erf", fn, _from_covariance(cov, lambda q: jnp.full_like(q, c), odd=_is_zero(c)))
 
 
@@ -153,8 +192,12 @@ def gelu() -> Layer:
         both = 1 / 4 + jnp.arctan2(k12, jnp.sqrt(det)) / (2 * math.pi)
         return k12 * both + density * (q1 * q2 - k12**2 + k12**2 * (2 + q1 + q2) / norm)
 
-    mean = lambda q: q / jnp.sqrt(2 * math.pi * (1 + q))
-    return _layer("gelu", functools.partial(jax.nn.gelu, approximate=False), _from_covariance(cov, mean))
+    def mean(q):
+        return q / jnp.sqrt(2 * math.pi * (1 + q))
+
+    return _layer(
+        "gelu", functools.partial(jax.nn.gelu, approximate=False), _from_covariance(cov, mean)
+    )
 
 
 def sin(a: Scalar = 1.0, b: Scalar = 1.0, c: Scalar = 0.0) -> Layer:
@@ -164,8 +207,12 @@ def sin(a: Scalar = 1.0, b: Scalar = 1.0, c: Scalar = 0.0) -> Layer:
         minus, plus = (jnp.exp(-(b**2) / 2 * (q1 + q2 + sign * 2 * k12)) for sign in (-1, 1))
         return a**2 / 2 * (minus - jnp.cos(2 * c) * plus)
 
-    mean = lambda q: a * jnp.sin(c) * jnp.exp(-(b**2) / 2 * q)
-    return _layer("sin", lambda x: a * jnp.sin(b * x + c), _from_covariance(cov, mean, odd=_is_zero(c)))
+    def mean(q):
+        return a * jnp.sin(c) * jnp.exp(-(b**2) / 2 * q)
+
+    return _layer(
+        "sin", lambda x: a * jnp.sin(b * x + c), _from_covariance(cov, mean, odd=_is_zero(c))
+    )
 
 
 def cos(a: Scalar = 1.0, b: Scalar = 1.0, c: Scalar = 0.0) -> Layer:
@@ -174,7 +221,8 @@ def cos(a: Scalar = 1.0, b: Scalar = 1.0, c: Scalar = 0.0) -> Layer:
 
 
 def rbf(gamma: Scalar = 1.0) -> Layer:
-    """Return sqrt(2) sin(sqrt(2 gamma) x + pi/4), whose kernel is exp(-gamma |u - v|^2) (Rahimi and Recht 2007)."""
+    """Return sqrt(2) sin(sqrt(2 gamma) x + pi/4), whose kernel is exp(-gamma |u - v|^2) (Rahimi and
+    Recht 2007)."""
     return sin(math.sqrt(2), jnp.sqrt(2 * gamma), math.pi / 4)
 
 
@@ -184,14 +232,21 @@ def gaussian(a: Scalar = 1.0, b: Scalar = -1.0) -> Layer:
     def cov(q1, q2, k12):
         return a**2 / jnp.sqrt((1 - 2 * b * q1) * (1 - 2 * b * q2) - (2 * b * k12) ** 2)
 
-    mean = lambda q: a / jnp.sqrt(1 - 2 * b * q)
+    def mean(q):
+        return a / jnp.sqrt(1 - 2 * b * q)
+
     return _layer("gaussian", lambda x: a * jnp.exp(b * x**2), _from_covariance(cov, mean))
 
 
 def exp(a: Scalar = 1.0, b: Scalar = 1.0) -> Layer:
     """Return a exp(b x)."""
-    cov = lambda q1, q2, k12: a**2 * jnp.exp(b**2 / 2 * (q1 + q2 + 2 * k12))
-    mean = lambda q: a * jnp.exp(b**2 / 2 * q)
+
+    def cov(q1, q2, k12):
+        return a**2 * jnp.exp(b**2 / 2 * (q1 + q2 + 2 * k12))
+
+    def mean(q):
+        return a * jnp.exp(b**2 / 2 * q)
+
     return _layer("exp", lambda x: a * jnp.exp(b * x), _from_covariance(cov, mean))
 
 
@@ -200,13 +255,23 @@ def polynomial(coefficients: Sequence[float]) -> Layer:
     terms = [(i, a) for i, a in enumerate(coefficients) if not _is_zero(a)]
 
     def cov(q1, q2, k12):
-        pairs = [(a * b * w, i, j, power) for i, a in terms for j, b in terms for w, power in _moments(i, j)]
+        pairs = [
+            (a * b * w, i, j, power)
+            for i, a in terms
+            for j, b in terms
+            for w, power in _moments(i, j)
+        ]
         powers = (w * q1 ** ((i - p) // 2) * q2 ** ((j - p) // 2) * k12**p for w, i, j, p in pairs)
         return sum(powers, jnp.zeros_like(q1 * q2 * k12))
 
     even = [(i // 2, a * math.prod(range(1, i, 2))) for i, a in terms if i % 2 == 0]
-    mean = lambda q: sum((a * q**i for i, a in even), jnp.zeros_like(q))
-    fn = lambda x: sum((a * x**i for i, a in terms), jnp.zeros_like(x))
+
+    def mean(q):
+        return sum((a * q**i for i, a in even), jnp.zeros_like(q))
+
+    def fn(x):
+        return sum((a * x**i for i, a in terms), jnp.zeros_like(x))
+
     return _layer("polynomial", fn, _from_covariance(cov, mean, odd=all(i % 2 for i, _ in terms)))
 
 
@@ -218,10 +283,13 @@ def monomial(degree: int) -> Layer:
 
 
 def hermite(degree: int) -> Layer:
-    """Return He_degree(x) / sqrt(degree!), the probabilists' Hermite polynomial of unit norm at unit variance."""
+    """Return He_degree(x) / sqrt(degree!), the probabilists' Hermite polynomial of unit norm at
+    unit variance."""
     if degree < 0:
         raise ValueError(f"degree: {degree}; pass an int >= 0")
-    coefficients = np.polynomial.hermite_e.herme2poly([0.0] * degree + [1.0]) / math.sqrt(math.factorial(degree))
+    coefficients = np.polynomial.hermite_e.herme2poly([0.0] * degree + [1.0]) / math.sqrt(
+        math.factorial(degree)
+    )
     return polynomial([float(a) for a in coefficients])
 
 
@@ -239,11 +307,13 @@ def _layer(name: str, fn: Callable[[Array], Array], rule: Callable[[Kernel], Ker
 
 
 def _from_covariance(cov: Covariance, mean: Callable[[Array], Array], *, odd: bool = False):
-    """Return the rule of a function with this E fn(u) fn(v); `odd`: opposite inputs stay exactly opposite."""
+    """Return the rule of a function with this E fn(u) fn(v); `odd`: opposite inputs stay exactly
+    opposite."""
 
     def rule(k):
         value, slope = jax.jvp(lambda c: cov(k.q1, k.q2, c), (k.cov,), (jnp.ones_like(k.d),))
-        q1, q2 = cov(k.q1, k.q1, k.q1), cov(k.q2, k.q2, k.q2)
+        q1 = cov(k.q1, k.q1, k.q1)
+        q2 = cov(k.q2, k.q2, k.q2)
         s = _snap(q1 + q2 + 2 * value, k.s) if odd and k.s is not None else None
         d = _distance(k, q1, q2, value)
         return replace(k, q1=q1, q2=q2, m1=mean(k.q1), m2=mean(k.q2), d=d, s=s, ntk=k.ntk * slope)
@@ -256,17 +326,24 @@ def _distance(k, q1, q2, cov):
 
 
 def _snap(distance, before):
-    """Make a distance at least 0, and exactly 0 where it was 0 before; its derivatives stay as they are."""
-    return distance - jax.lax.stop_gradient(jnp.where(before == 0, distance, jnp.minimum(distance, 0)))
+    """Make a distance at least 0, and exactly 0 where it was 0 before; its derivatives stay as they
+    are."""
+    return distance - jax.lax.stop_gradient(
+        jnp.where(before == 0, distance, jnp.minimum(distance, 0))
+    )
 
 
 def _angle_of(k: Kernel) -> tuple[Array, Array, Array, Array]:
     """Return the standard deviations and sin^2, cos^2 of half the angle of the two inputs."""
-    g1, g2 = root(k.q1), root(k.q2)
+    g1 = root(k.q1)
+    g2 = root(k.q2)
     half1, half2 = (jnp.where(g > 0, 0.5 / jnp.where(g > 0, g, 1), 0) for g in (g1, g2))
     gap = (g1 - g2) ** 2
+
     # What is left of collinear inputs of different length is rounding of that difference.
-    part = lambda distance: unit(snap(distance - gap, jnp.abs(k.q1 - k.q2)) * (half1 * half2))
+    def part(distance):
+        return unit(snap(distance - gap, jnp.abs(k.q1 - k.q2)) * (half1 * half2))
+
     z = part(k.d)
     return g1, g2, z, 1 - z if k.s is None else part(k.s)
 
@@ -275,7 +352,9 @@ def _half_angle_series(degree):
     """Coefficients of asin(sqrt z) / sqrt z in 4 z - 1, 0 <= z <= 1/2."""
     z = (1 - np.cos(np.pi * (np.arange(200) + 0.5) / 200)) / 4
     chebyshev = np.polynomial.chebyshev
-    return chebyshev.cheb2poly(chebyshev.chebfit(4 * z - 1, np.arcsin(np.sqrt(z)) / np.sqrt(z), degree))
+    return chebyshev.cheb2poly(
+        chebyshev.chebfit(4 * z - 1, np.arcsin(np.sqrt(z)) / np.sqrt(z), degree)
+    )
 
 
 _HALF_ANGLE = {4: _half_angle_series(8), 8: _half_angle_series(21)}
@@ -283,12 +362,14 @@ _HALF_ANGLE = {4: _half_angle_series(8), 8: _half_angle_series(21)}
 
 @jax.custom_jvp
 def angle(z: Float[Array, "..."], y: Float[Array, "..."]) -> Float[Array, "..."]:
-    """Return the angle t with sin^2(t/2) = z and cos^2(t/2) = y = 1 - z, accurate at both ends, without a libm call.
+    """Return the angle t with sin^2(t/2) = z and cos^2(t/2) = y = 1 - z, accurate at both ends,
+    without a libm call.
 
     Its derivative in z, 1/sqrt(z y), is taken to be 0 at the ends: the kernel's cusp.
     """
     low = jnp.minimum(z, y)
-    u, series = 4 * low - 1, jnp.zeros_like(z)
+    u = 4 * low - 1
+    series = jnp.zeros_like(z)
     for c in _HALF_ANGLE[z.dtype.itemsize][::-1]:
         series = series * u + jnp.asarray(c, z.dtype)
     half = jnp.sqrt(low) * series
@@ -303,8 +384,11 @@ def _(primals, tangents):
 
 
 @jax.custom_jvp
-def lag(z: Float[Array, "..."], y: Float[Array, "..."], theta: Float[Array, "..."]) -> Float[Array, "..."]:
-    """Return (sin t - t cos t) / pi at the angle t of `angle(z, y)`; its derivative in z is 2 t / pi."""
+def lag(
+    z: Float[Array, "..."], y: Float[Array, "..."], theta: Float[Array, "..."]
+) -> Float[Array, "..."]:
+    """Return (sin t - t cos t) / pi at the angle t of `angle(z, y)`; its derivative in z is 2 t /
+    pi."""
     return (2 * jnp.sqrt(z * y) - theta * (y - z)) / math.pi
 
 
@@ -316,7 +400,10 @@ def _(primals, tangents):
 def _rectified(i, j, g1, g2, z, y, theta):
     """E u_+^i v_+^j by integration by parts, down to the quadrant's probability (pi - t) / 2 pi."""
     cov = g1 * g2 * (1 - 2 * z)
-    below = lambda i, j: _rectified(i, j, g1, g2, z, y, theta)
+
+    def below(i, j):
+        return _rectified(i, j, g1, g2, z, y, theta)
+
     sine = 2 * root(z * y)
     if i == 0 and j == 0:
         return (math.pi - theta) / (2 * math.pi)

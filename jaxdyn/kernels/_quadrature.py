@@ -8,7 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-REACH = {4: 6.5, 8: 9.5}  # standard deviations beyond which a Gaussian's weight is rounding, by bytes of a float
+REACH = {
+    4: 6.5,
+    8: 9.5,
+}  # standard deviations beyond which a Gaussian's weight is rounding, by bytes of a float
 
 
 def pair_expectation(
@@ -20,36 +23,45 @@ def pair_expectation(
     kinks: Sequence[float] = (),
     nodes: int = 96,
 ) -> PyTree[Array]:
-    """Return E fn(u, v) for centred Gaussians with variances `q1`, `q2` and covariance `cov`, by quadrature.
+    """Return E fn(u, v) for centred Gaussians with variances `q1`, `q2` and covariance `cov`, by
+    quadrature.
 
-    The arrays broadcast; `fn` acts elementwise and may return a pytree.  Without kinks the trapezoidal rule with
-    `nodes` points an axis: its error falls as exp(-2 pi a / h) for functions analytic in a strip of half-width a, in
-    standard deviations, h = 19 / nodes (Gauss-Hermite rules need many more points for tanh).  Where `fn` is only
-    piecewise smooth in u and in v, at `kinks`, Gauss-Legendre panels of `nodes` points end there, graded towards them.
+    The arrays broadcast; `fn` acts elementwise and may return a pytree.  Without kinks the
+    trapezoidal rule with `nodes` points an axis: its error falls as exp(-2 pi a / h) for functions
+    analytic in a strip of half-width a, in standard deviations, h = 19 / nodes (Gauss-Hermite rules
+    need many more points for tanh).  Where `fn` is only piecewise smooth in u and in v, at `kinks`,
+    Gauss-Legendre panels of `nodes` points end there, graded towards them.
     """
-    g1, g2 = jnp.sqrt(q1), jnp.sqrt(q2)
+    g1 = jnp.sqrt(q1)
+    g2 = jnp.sqrt(q2)
     r = g1 * g2
     z = unit((1 - cov / jnp.where(r > 0, r, 1)) / 2)
     return expectation_at_angle(fn, g1, g2, z, kinks=kinks, nodes=nodes)
 
 
 def expectation_at_angle(fn, g1, g2, z, *, kinks=(), nodes=96):
-    """Return E fn(u, v) for standard deviations `g1`, `g2` and correlation 1 - 2 z; see `pair_expectation`.
+    """Return E fn(u, v) for standard deviations `g1`, `g2` and correlation 1 - 2 z; see
+    `pair_expectation`.
 
-    For smooth functions odd powers of the angle cancel, so that derivatives in z are finite at z = 0 if z is kept off
-    it by one rounding; with kinks they have a cusp there, whose derivative is taken to be 0.
+    For smooth functions odd powers of the angle cancel, so that derivatives in z are finite at z =
+    0 if z is kept off it by one rounding; with kinks they have a cusp there, whose derivative is
+    taken to be 0.
     """
     g1, g2, z = jnp.broadcast_arrays(g1, g2, z)
     if not kinks:
         eps = jnp.finfo(z.dtype).eps
         z = eps + (1 - 2 * eps) * z
-    rho, sigma = 1 - 2 * z, 2 * root(z * (1 - z))
+    rho = 1 - 2 * z
+    sigma = 2 * root(z * (1 - z))
     outer, outer_weights = _rule(g1, jnp.zeros_like(g1), kinks, nodes)
 
     def add(total, node):
         s, weight = node
         inner, inner_weights = _rule(g2 * sigma, g2 * rho * s, kinks, nodes)
-        one = lambda t, w: jax.tree.map(lambda f: f * w * weight, fn(g1 * s, g2 * (rho * s + sigma * t)))
+
+        def one(t, w):
+            return jax.tree.map(lambda f: f * w * weight, fn(g1 * s, g2 * (rho * s + sigma * t)))
+
         terms = jax.vmap(one)(inner, inner_weights)
         return jax.tree.map(lambda a, b: a + jnp.sum(b, 0), total, terms), None
 
@@ -72,7 +84,9 @@ def root(x):
     return jnp.sqrt(x)
 
 
-root.defjvps(lambda tangent, ans, x: jnp.where(ans > 0, tangent / (2 * jnp.where(ans > 0, ans, 1)), 0))
+root.defjvps(
+    lambda tangent, ans, x: jnp.where(ans > 0, tangent / (2 * jnp.where(ans > 0, ans, 1)), 0)
+)
 
 
 def expectation(fn, g, *, kinks=(), nodes=96):
@@ -82,26 +96,39 @@ def expectation(fn, g, *, kinks=(), nodes=96):
 
 
 def _rule(scale, shift, kinks, nodes):
-    """Points s (points, ...) and weights of E f(s), s standard normal, for f(scale * s + shift) with these kinks."""
+    """Points s (points, ...) and weights of E f(s), s standard normal, for f(scale * s + shift)
+    with these kinks."""
     reach = REACH[scale.dtype.itemsize]
     if not kinks:
         s = np.linspace(-reach, reach, nodes)
         w = np.exp(-(s**2) / 2)
-        fill = lambda v: jnp.broadcast_to(
-            jnp.asarray(v, scale.dtype).reshape(-1, *(1,) * scale.ndim), (nodes, *scale.shape)
-        )
+
+        def fill(v):
+            return jnp.broadcast_to(
+                jnp.asarray(v, scale.dtype).reshape(-1, *(1,) * scale.ndim), (nodes, *scale.shape)
+            )
+
         return fill(s), fill(w / w.sum())
-    # A panel [left, right] is traversed as s(p) with s' = 0 at both ends, so that features narrower than a panel,
-    # which nearly equal inputs have at the kinks, still meet points.
+    # A panel [left, right] is traversed as s(p) with s' = 0 at both ends, so that features narrower
+    # than a panel, which nearly equal inputs have at the kinks, still meet points.
     p, w = np.polynomial.legendre.leggauss(nodes)
-    p, w = (p + 1) / 2, w / 2
+    p = (p + 1) / 2
+    w = w / 2
     p, w = p**3 * (10 - 15 * p + 6 * p**2), w * 30 * p**2 * (1 - p) ** 2
     p, w = (jnp.asarray(v, scale.dtype).reshape(-1, *(1,) * scale.ndim) for v in (p, w))
     safe = jnp.where(scale > 0, scale, 1)
-    edge = lambda kink: jnp.where(scale > 0, jnp.clip((kink - shift) / safe, -reach, reach), reach)
-    edges = [jnp.full_like(scale, -reach), *(edge(k) for k in sorted(kinks)), jnp.full_like(scale, reach)]
+
+    def edge(kink):
+        return jnp.where(scale > 0, jnp.clip((kink - shift) / safe, -reach, reach), reach)
+
+    edges = [
+        jnp.full_like(scale, -reach),
+        *(edge(k) for k in sorted(kinks)),
+        jnp.full_like(scale, reach),
+    ]
     panels = [
-        (left[None] + (right - left)[None] * p, (right - left)[None] * w) for left, right in itertools.pairwise(edges)
+        (left[None] + (right - left)[None] * p, (right - left)[None] * w)
+        for left, right in itertools.pairwise(edges)
     ]
     s = jnp.concatenate([s for s, _ in panels])
     density = jnp.exp(-(s**2) / 2) / np.sqrt(2 * np.pi)

@@ -1,4 +1,5 @@
-"""Layers without weights that act on positions or on all units: pools, flatten, normalisation, dropout."""
+"""Layers without weights that act on positions or on all units: pools, flatten, normalisation,
+dropout."""
 
 import math
 from collections.abc import Sequence
@@ -19,12 +20,17 @@ from jaxdyn.kernels._geometry import (
 from jaxdyn.kernels._kernel import Layer, Need, lift, snap
 
 
-def avg_pool(window: Sequence[int], *, strides: Sequence[int] | None = None, padding: str = "VALID") -> Layer:
-    """Return the mean over windows, padded zeros included; `strides` are the window's sizes unless given."""
+def avg_pool(
+    window: Sequence[int], *, strides: Sequence[int] | None = None, padding: str = "VALID"
+) -> Layer:
+    """Return the mean over windows, padded zeros included; `strides` are the window's sizes unless
+    given."""
     return _pool("avg_pool", window, strides, padding, 1 / math.prod(window))
 
 
-def sum_pool(window: Sequence[int], *, strides: Sequence[int] | None = None, padding: str = "VALID") -> Layer:
+def sum_pool(
+    window: Sequence[int], *, strides: Sequence[int] | None = None, padding: str = "VALID"
+) -> Layer:
     """Return the sum over windows; `strides` are the window's sizes unless given."""
     return _pool("sum_pool", window, strides, padding, 1.0)
 
@@ -43,7 +49,10 @@ def _pool(name, window, strides, padding, scale):
     def rule(k):
         check_positions(name, k.spatial, window, padding)
         sizes = out_sizes(k.spatial, window, strides, padding)
-        over = lambda v, axes: scale * sum_windows(v, [(axis,) for axis in axes], window, strides, padding)
+
+        def over(v, axes):
+            return scale * sum_windows(v, [(axis,) for axis in axes], window, strides, padding)
+
         return _pooled(k, sizes, over, lambda v: over(over(v, k.axes()[0]), k.axes()[1]))
 
     return Layer(init, apply, lift(rule))
@@ -54,26 +63,41 @@ def global_avg_pool() -> Layer:
 
     def rule(k):
         if not k.spatial:
-            raise ValueError("global_avg_pool: its input has no positions; put it before flatten, or leave it out")
+            raise ValueError(
+                "global_avg_pool: its input has no positions; put it before flatten, or leave it out"
+            )
         every = tuple(range(2 * len(k.spatial)))
-        mean = lambda v: jnp.mean(v, every)
+
+        def mean(v):
+            return jnp.mean(v, every)
+
         return replace(_pooled(k, (), lambda v, axes: mean(v), mean), full=False)
 
-    apply = lambda params, x, key=None: jnp.mean(x, tuple(range(1, x.ndim - 1)))
+    def apply(params, x, key=None):
+        return jnp.mean(x, tuple(range(1, x.ndim - 1)))
+
     return Layer(lambda key, shape: ((shape[-1],), ()), apply, lift(rule))
 
 
 def _pooled(k, sizes, one, two):
-    """Pool by `one(v, axes)` and, both positions, `two(v)`: variances are those of each input with itself."""
+    """Pool by `one(v, axes)` and, both positions, `two(v)`: variances are those of each input with
+    itself."""
     if not k.full:
         raise Need("full")
     first, second = k.axes()
-    cov, ntk, m1, m2 = two(k.cov), two(k.ntk), one(k.m1, first), one(k.m2, second)
+    cov = two(k.cov)
+    ntk = two(k.ntk)
+    m1 = one(k.m1, first)
+    m2 = one(k.m2, second)
     k = replace(k, spatial=sizes, ntk=ntk, m1=m1, m2=m2)
     if k.own or k.selves is not None:
         q1, q2 = own_variances(k, cov) if k.own else (k.selves[0].q1, k.selves[1].q2)
-        return replace(k, q1=q1, q2=q2, d=snap(q1 + q2 - 2 * cov, q1 + q2), s=snap(q1 + q2 + 2 * cov, q1 + q2))
-    return replace(k, q1=jnp.zeros_like(m1), q2=jnp.zeros_like(m2), d=-2 * cov, s=2 * cov, known=False)
+        return replace(
+            k, q1=q1, q2=q2, d=snap(q1 + q2 - 2 * cov, q1 + q2), s=snap(q1 + q2 + 2 * cov, q1 + q2)
+        )
+    return replace(
+        k, q1=jnp.zeros_like(m1), q2=jnp.zeros_like(m2), d=-2 * cov, s=2 * cov, known=False
+    )
 
 
 def flatten() -> Layer:
@@ -84,39 +108,61 @@ def flatten() -> Layer:
             return k
 
         every = tuple(range(len(k.spatial) * (2 if k.full else 1)))
-        one = lambda v: jnp.mean(v, every)
-        two = lambda v: jnp.sum(jnp.where(equal_positions(k), v, 0), every) / math.prod(k.spatial) if k.full else one(v)
+
+        def one(v):
+            return jnp.mean(v, every)
+
+        def two(v):
+            return (
+                jnp.sum(jnp.where(equal_positions(k), v, 0), every) / math.prod(k.spatial)
+                if k.full
+                else one(v)
+            )
+
         values = {name: one(getattr(k, name)) for name in ("q1", "q2", "m1", "m2")}
         values |= {name: two(getattr(k, name)) for name in ("d", "ntk")}
-        s, channels = None if k.s is None else two(k.s), k.channels * math.prod(k.spatial)
+        s = None if k.s is None else two(k.s)
+        channels = k.channels * math.prod(k.spatial)
         return replace(k, **values, s=s, spatial=(), full=False, gaussian=False, channels=channels)
 
-    apply = lambda params, x, key=None: x.reshape(x.shape[0], -1)
+    def apply(params, x, key=None):
+        return x.reshape(x.shape[0], -1)
+
     return Layer(lambda key, shape: ((math.prod(shape),), ()), apply, lift(rule))
 
 
 def layer_norm(axes: str = "channels", *, eps: float = 1e-12) -> Layer:
-    """Return (x - mean) / sqrt(variance + eps) over the channels, or over all positions and channels; without gain.
+    """Return (x - mean) / sqrt(variance + eps) over the channels, or over all positions and
+    channels; without gain.
 
-    In the limit of many channels mean and variance are those of a unit (Ba, Kiros, Hinton 2016), also behind a
-    nonlinearity.  Raises ValueError for other `axes`.
+    In the limit of many channels mean and variance are those of a unit (Ba, Kiros, Hinton 2016),
+    also behind a nonlinearity.  Raises ValueError for other `axes`.
     """
     if axes not in ("channels", "all"):
         raise ValueError(f"axes: {axes!r} is not known; pass 'channels' or 'all'")
-    mean = lambda v, positions: jnp.mean(v, positions, keepdims=True) if axes == "all" and positions else v
+
+    def mean(v, positions):
+        return jnp.mean(v, positions, keepdims=True) if axes == "all" and positions else v
 
     def apply(params, x, key=None):
         over = -1 if axes == "channels" else tuple(range(1, x.ndim))
-        return (x - jnp.mean(x, over, keepdims=True)) * jax.lax.rsqrt(jnp.var(x, over, keepdims=True) + eps)
+        return (x - jnp.mean(x, over, keepdims=True)) * jax.lax.rsqrt(
+            jnp.var(x, over, keepdims=True) + eps
+        )
 
     def rule(k):
         if not k.known:
             raise Need("selves")
         first, second = k.axes()
-        mu1, mu2 = mean(k.m1, first), mean(k.m2, second)
-        q1, q2 = k.q1 - 2 * k.m1 * mu1 + mu1**2, k.q2 - 2 * k.m2 * mu2 + mu2**2
-        a1, a2 = (jax.lax.rsqrt(mean(q, positions) + eps) for q, positions in ((q1, first), (q2, second)))
-        # E |a1 u - a2 v|^2 = a1 a2 E |u - v|^2 + (a1 - a2) (a1 E u^2 - a2 E v^2), and the same for sums.
+        mu1 = mean(k.m1, first)
+        mu2 = mean(k.m2, second)
+        q1 = k.q1 - 2 * k.m1 * mu1 + mu1**2
+        q2 = k.q2 - 2 * k.m2 * mu2 + mu2**2
+        a1, a2 = (
+            jax.lax.rsqrt(mean(q, positions) + eps) for q, positions in ((q1, first), (q2, second))
+        )
+        # E |a1 u - a2 v|^2 = a1 a2 E |u - v|^2 + (a1 - a2) (a1 E u^2 - a2 E v^2), and the same for
+        # sums.
         gap = (a1 - a2) * (a1 * q1 - a2 * q2)
         d = k.d - 2 * (k.m1 - k.m2) * (mu1 - mu2) + (mu1 - mu2) ** 2
         s = k.plus - 2 * (k.m1 + k.m2) * (mu1 + mu2) + (mu1 + mu2) ** 2
@@ -127,21 +173,27 @@ def layer_norm(axes: str = "channels", *, eps: float = 1e-12) -> Layer:
 
 
 def dropout(rate: float) -> Layer:
-    """Return dropout of each unit with probability `rate`, the others divided by 1 - rate; without a key, the identity.
+    """Return dropout of each unit with probability `rate`, the others divided by 1 - rate; without
+    a key, the identity.
 
-    Its kernel is that in training, where two examples, also equal ones, meet independent masks; only the pairs of an
-    example with itself (the diagonal of `gram(layer, x)`) share theirs.  Raises ValueError unless 0 <= rate < 1.
+    Its kernel is that in training, where two examples, also equal ones, meet independent masks;
+    only the pairs of an example with itself (the diagonal of `gram(layer, x)`) share theirs.
+    Raises ValueError unless 0 <= rate < 1.
     """
     if not 0 <= rate < 1:
         raise ValueError(f"rate: {rate} is no probability of dropping a unit; pass 0 <= rate < 1")
     keep = 1 - rate
 
     def apply(params, x, key=None):
-        return x if key is None else jnp.where(jax.random.bernoulli(key, keep, x.shape), x / keep, 0)
+        return (
+            x if key is None else jnp.where(jax.random.bernoulli(key, keep, x.shape), x / keep, 0)
+        )
 
     def rule(k):
-        same, noise = equal_units(k), rate / keep * (k.q1 + k.q2)
-        d, s = jnp.where(same, k.d / keep, k.d + noise), jnp.where(same, k.plus / keep, k.plus + noise)
+        same = equal_units(k)
+        noise = rate / keep * (k.q1 + k.q2)
+        d = jnp.where(same, k.d / keep, k.d + noise)
+        s = jnp.where(same, k.plus / keep, k.plus + noise)
         ntk = jnp.where(same, k.ntk / keep, k.ntk)
         return replace(k, q1=k.q1 / keep, q2=k.q2 / keep, d=d, s=s, ntk=ntk, gaussian=False)
 

@@ -1,8 +1,9 @@
-"""Derivatives of one sample's outputs in factors: where a parameter enters through one dense layer, convolution or
-embedding, its Jacobian is a sum of outer products of what enters the layer and the derivative by what leaves it.
+"""Derivatives of one sample's outputs in factors: where a parameter enters through one dense layer,
+convolution or embedding, its Jacobian is a sum of outer products of what enters the layer and the
+derivative by what leaves it.
 
-The traced equations of the function are searched for such layers; at their outputs h zeros ("taps") are added, and one
-backward pass gives the derivatives by all taps and by all other parameters.
+The traced equations of the function are searched for such layers; at their outputs h zeros ("taps")
+are added, and one backward pass gives the derivatives by all taps and by all other parameters.
 """
 
 import functools
@@ -30,7 +31,8 @@ REINDEXED = {
 
 
 class Layer(NamedTuple):
-    """A layer `h = weight (*) a + bias` applied at `sites` S places of a sample: a is (S, C), h is (S, F)."""
+    """A layer `h = weight (*) a + bias` applied at `sites` S places of a sample: a is (S, C), h is
+    (S, F)."""
 
     weight: int
     bias: int | None
@@ -47,14 +49,16 @@ class Layer(NamedTuple):
 
 
 class Factors(NamedTuple):
-    """One layer's Jacobian, sum_s entering_s (x) leaving_s: entering (S, C), or indices (S,); leaving (k, S, F)."""
+    """One layer's Jacobian, sum_s entering_s (x) leaving_s: entering (S, C), or indices (S,);
+    leaving (k, S, F)."""
 
     entering: Any
     leaving: Any
 
 
 class Plan(NamedTuple):
-    """What was found: `derive(leaves, x) -> ([Factors], [Jacobian (n, k, P)])`, layers, untapped sizes, FLOP of f."""
+    """What was found: `derive(leaves, x) -> ([Factors], [Jacobian (n, k, P)])`, layers, untapped
+    sizes, FLOP of f."""
 
     derive: Any
     layers: list[Layer]
@@ -63,10 +67,14 @@ class Plan(NamedTuple):
 
 
 def plan(f, params, x, *, taps: bool) -> Plan:
-    """Plan the derivatives by the floating leaves of `params` of `f(params, x) -> (k,)` at single samples like `x`."""
+    """Plan the derivatives by the floating leaves of `params` of `f(params, x) -> (k,)` at single
+    samples like `x`."""
     leaves, treedef = jax.tree.flatten(params)
     inputs, in_tree = jax.tree.flatten(x)
-    flat = lambda *atoms: f(treedef.unflatten(atoms[: len(leaves)]), in_tree.unflatten(atoms[len(leaves) :]))
+
+    def flat(*atoms):
+        return f(treedef.unflatten(atoms[: len(leaves)]), in_tree.unflatten(atoms[len(leaves) :]))
+
     closed = jax.make_jaxpr(flat)(*leaves, *inputs)
     eqns, consts, outvars = _inlined(closed)
     trained = [i for i, leaf in enumerate(leaves) if _real(jnp.result_type(leaf))]
@@ -92,16 +100,21 @@ def plan(f, params, x, *, taps: bool) -> Plan:
         return out, seen
 
     def derive(params, x):
-        leaves, x = jax.tree.leaves(params), jax.tree.leaves(x)
+        leaves = jax.tree.leaves(params)
+        x = jax.tree.leaves(x)
         start = [jnp.zeros(v.aval.shape, v.aval.dtype) for v in zeros]
 
         def one(x):
             jacobian = jax.jacrev(outputs, argnums=(0, 1), has_aux=True)
             (by_tap, by_leaf), seen = jacobian(start, [leaves[i] for i in rest], leaves, x)
-            by_point, seen = dict(zip(points, by_tap, strict=True)), iter(seen)
+            by_point = dict(zip(points, by_tap, strict=True))
+            seen = iter(seen)
             factors = [
                 _factors(
-                    layer, [next(seen) for _ in atoms], by_point[layer.leaving], jnp.result_type(leaves[layer.weight])
+                    layer,
+                    [next(seen) for _ in atoms],
+                    by_point[layer.leaving],
+                    jnp.result_type(leaves[layer.weight]),
                 )
                 for layer, atoms in zip(layers, aux, strict=True)
             ]
@@ -109,35 +122,51 @@ def plan(f, params, x, *, taps: bool) -> Plan:
 
         return jax.vmap(one)(x)
 
-    return Plan(derive, layers, [math.prod(jnp.shape(leaves[i])) for i in rest], _flops(closed.jaxpr))
+    return Plan(
+        derive, layers, [math.prod(jnp.shape(leaves[i])) for i in rest], _flops(closed.jaxpr)
+    )
 
 
 def _factors(layer, seen, by_tap, dtype):
     entering, *scales = seen
-    product = lambda some, values: functools.reduce(
-        lambda a, s: a / s[1] if s[0] else a * s[1], zip([d for d, _ in some], values, strict=True), jnp.ones((), dtype)
+
+    def product(some, values):
+        return functools.reduce(
+            lambda a, s: a / s[1] if s[0] else a * s[1],
+            zip([d for d, _ in some], values, strict=True),
+            jnp.ones((), dtype),
+        )
+
+    scale = product(
+        layer.scales, [s.reshape(()).astype(dtype) for s in scales[: len(layer.scales)]]
     )
-    scale = product(layer.scales, [s.reshape(()).astype(dtype) for s in scales[: len(layer.scales)]])
     leaving = jax.vmap(layer.unfold)(by_tap).astype(dtype)
     if layer.indices:
         return Factors(layer.fold(entering), scale * leaving)
     entering = scale * layer.fold(entering).astype(dtype)
     if layer.bias is not None:
-        one = product(layer.bias_scales, [s.reshape(()).astype(dtype) for s in scales[len(layer.scales) :]])
+        one = product(
+            layer.bias_scales, [s.reshape(()).astype(dtype) for s in scales[len(layer.scales) :]]
+        )
         entering = jnp.concatenate([entering, jnp.full((layer.sites, 1), one)], axis=1)
     return Factors(entering, leaving)
 
 
 def _inlined(closed):
-    """Return the equations with the bodies of jitted functions in their place, the constants, and the outputs."""
-    eqns, consts = [], {}
+    """Return the equations with the bodies of jitted functions in their place, the constants, and
+    the outputs."""
+    eqns = []
+    consts = {}
 
     def visit(jaxpr, values, inputs):
         env = dict(zip(jaxpr.invars, inputs, strict=True))
         for var, value in zip(jaxpr.constvars, values, strict=True):
             env[var] = core.Var(var.aval)
             consts[env[var]] = value
-        read = lambda atom: atom if isinstance(atom, core.Literal) else env[atom]
+
+        def read(atom):
+            return atom if isinstance(atom, core.Literal) else env[atom]
+
         for eqn in jaxpr.eqns:
             arguments = [read(a) for a in eqn.invars]
             if eqn.primitive is prim.jit_p:
@@ -164,7 +193,8 @@ def _tapped(eqns, zeros):
 
 
 def _layers(eqns, invars, outvars, trained):
-    uses, made = defaultdict(list), {}
+    uses = defaultdict(list)
+    made = {}
     for eqn in eqns:
         made.update(dict.fromkeys(eqn.outvars, eqn))
         for position, atom in enumerate(eqn.invars):
@@ -180,7 +210,8 @@ def _layers(eqns, invars, outvars, trained):
 
 
 def _along(uses, made, var, reindex=True):
-    """Follow a variable used once through changes of shape and scalar factors: (equation, position, name, factors)."""
+    """Follow a variable used once through changes of shape and scalar factors: (equation, position,
+    name, factors)."""
     scales = []
     while len(uses[var]) == 1 and uses[var][0][0] is not None:
         eqn, position = uses[var][0]
@@ -188,7 +219,9 @@ def _along(uses, made, var, reindex=True):
         same = _real(out.aval.dtype) and out.aval.size == var.aval.size
         if eqn.primitive in REINDEXED and same and (reindex or out.aval.shape == var.aval.shape):
             var = out
-        elif same and (eqn.primitive is prim.mul_p or (eqn.primitive is prim.div_p and position == 0)):
+        elif same and (
+            eqn.primitive is prim.mul_p or (eqn.primitive is prim.div_p and position == 0)
+        ):
             other = eqn.invars[1 - position]
             if not isinstance(other, core.Literal) and other in made:
                 source = made[other]
@@ -203,7 +236,8 @@ def _along(uses, made, var, reindex=True):
 
 
 class _Bias(NamedTuple):
-    """A leaf that is only added: its size, the axes of the sum that it varies along, its scalar factors."""
+    """A leaf that is only added: its size, the axes of the sum that it varies along, its scalar
+    factors."""
 
     leaf: int
     size: int
@@ -228,7 +262,10 @@ def _bias(leaf, var, along):
 def _layer(leaf, var, along, biases):
     size = var.aval.size
     eqn, position, var, scales = along(var)
-    if eqn is None or (found := RECOGNISED.get(eqn.primitive, lambda *_: None)(eqn, position, var)) is None:
+    if (
+        eqn is None
+        or (found := RECOGNISED.get(eqn.primitive, lambda *_: None)(eqn, position, var)) is None
+    ):
         return None
     fold, axes, fan_in, entering = found
     leaving = eqn.outvars[0]
@@ -236,7 +273,8 @@ def _layer(leaf, var, along, biases):
     sites = leaving.aval.size // fan_out
     indices = eqn.primitive is prim.gather_p
     unfold = functools.partial(_fold, last=axes)
-    bias, bias_scales = None, []
+    bias = None
+    bias_scales = []
     end, position, _, more = (None, 0, None, []) if indices else along(leaving, reindex=sites == 1)
     added = None if end is None else biases.get((id(end), 1 - position))
     if end and added and added.size == fan_out and end.outvars[0].aval.size == leaving.aval.size:
@@ -244,9 +282,25 @@ def _layer(leaf, var, along, biases):
         if sites == 1 or sorted(added.axes) == sorted(wide):
             # Once: two leaves of one product may share their sum.
             del biases[id(end), 1 - position]
-            bias, bias_scales, scales, leaving = added.leaf, added.scales, scales + more, end.outvars[0]
+            bias = added.leaf
+            bias_scales = added.scales
+            scales = scales + more
+            leaving = end.outvars[0]
             unfold = unfold if sites > 1 else lambda h: h.reshape(1, -1)
-    return Layer(leaf, bias, entering, fold, indices, scales, bias_scales, leaving, unfold, sites, fan_in, fan_out)
+    return Layer(
+        leaf,
+        bias,
+        entering,
+        fold,
+        indices,
+        scales,
+        bias_scales,
+        leaving,
+        unfold,
+        sites,
+        fan_in,
+        fan_out,
+    )
 
 
 def _fold(array, last):
@@ -264,7 +318,12 @@ def _dense(eqn, position, var):
     rank = eqn.outvars[0].aval.ndim
     axes = range(rank - free, rank) if position == 1 else range(len(batch[0]), len(batch[0]) + free)
     fan_in = math.prod(var.aval.shape[i] for i in contracted[position])
-    return functools.partial(_fold, last=contracted[1 - position]), tuple(axes), fan_in, eqn.invars[1 - position]
+    return (
+        functools.partial(_fold, last=contracted[1 - position]),
+        tuple(axes),
+        fan_in,
+        eqn.invars[1 - position],
+    )
 
 
 def _convolution(eqn, position, var):
@@ -277,7 +336,10 @@ def _convolution(eqn, position, var):
 
     def windows(a):
         a = a.transpose(left[0], *left[2:], left[1])
-        edges = [(low, high, d - 1) for (low, high), d in zip(p["padding"], p["lhs_dilation"], strict=True)]
+        edges = [
+            (low, high, d - 1)
+            for (low, high), d in zip(p["padding"], p["lhs_dilation"], strict=True)
+        ]
         a = lax.pad(a, jnp.zeros((), a.dtype), [(0, 0, 0), *edges, (0, 0, 0)])
         steps = p["window_strides"]
 
@@ -297,7 +359,9 @@ def _convolution(eqn, position, var):
 
 
 def _embedding(eqn, position, var):
-    p, rows, mode = eqn.params, var.aval.shape[0] if var.aval.ndim else 1, lax.GatherScatterMode
+    p = eqn.params
+    rows = var.aval.shape[0] if var.aval.ndim else 1
+    mode = lax.GatherScatterMode
     numbers = p["dimension_numbers"]
     whole = p["slice_sizes"] == (1, *var.aval.shape[1:])
     simple = (numbers.collapsed_slice_dims, numbers.start_index_map) == ((0,), (0,))
@@ -322,7 +386,9 @@ def _flops(jaxpr):
     """Count the operations of matrix products and convolutions, also inside calls and scans."""
     total = 0
     for eqn in jaxpr.eqns:
-        out = eqn.outvars[0].aval.size if eqn.outvars and hasattr(eqn.outvars[0].aval, "size") else 0
+        out = (
+            eqn.outvars[0].aval.size if eqn.outvars and hasattr(eqn.outvars[0].aval, "size") else 0
+        )
         if eqn.primitive is prim.dot_general_p:
             contracted = eqn.params["dimension_numbers"][0][0]
             total += 2 * out * math.prod(eqn.invars[0].aval.shape[i] for i in contracted)
@@ -330,7 +396,9 @@ def _flops(jaxpr):
             features = eqn.params["dimension_numbers"].rhs_spec[0]
             total += 2 * out * eqn.invars[1].aval.size // eqn.invars[1].aval.shape[features]
         else:
-            total += eqn.params.get("length", 1) * sum(map(_flops, core.jaxprs_in_params(eqn.params)))
+            total += eqn.params.get("length", 1) * sum(
+                map(_flops, core.jaxprs_in_params(eqn.params))
+            )
     return total
 
 

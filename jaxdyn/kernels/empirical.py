@@ -1,8 +1,10 @@
-"""Kernels of finite networks: the empirical NTK and NNGP of any pure `apply`, their spectrum, and linearisation.
+"""Kernels of finite networks: the empirical NTK and NNGP of any pure `apply`, their spectrum, and
+linearisation.
 
-`apply(params, x)` maps a batch `x` (n, ...), an array or a pytree of them, to outputs (n, k); outputs (n,) count as
-k = 1, further axes are flattened.  The kernels are those of all floating leaves of `params`: what is not trained, such
-as the running statistics of BatchNorm, is closed over, `lambda w, x: model.apply({**params, "params": w}, x)`.
+`apply(params, x)` maps a batch `x` (n, ...), an array or a pytree of them, to outputs (n, k);
+outputs (n,) count as k = 1, further axes are flattened.  The kernels are those of all floating
+leaves of `params`: what is not trained, such as the running statistics of BatchNorm, is closed
+over, `lambda w, x: model.apply({**params, "params": w}, x)`.
 """
 
 import functools
@@ -16,6 +18,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, PyTree
 
+from jaxdyn._numbers import normal
 from jaxdyn.kernels import _taps
 from jaxdyn.kernels._krylov import lanczos
 from jaxdyn.kernels._matrices import check_memory, memory, mirrored
@@ -35,30 +38,35 @@ def ntk(
     batch: int | None = None,
     per_sample: bool = True,
 ) -> Float[Array, "n1 n2"] | Float[Array, "n1 n2 k k"]:
-    """Return the empirical neural tangent kernel `Theta = (df(x1)/dw) (df(x2)/dw)^T` (Jacot, Gabriel, Hongler 2018).
+    """Return the empirical neural tangent kernel `Theta = (df(x1)/dw) (df(x2)/dw)^T` (Jacot,
+    Gabriel, Hongler 2018).
 
-    With `trace` it is the mean over outputs of the diagonal blocks, (n1, n2), else all of it, (n1, n2, k, k).  Without
-    `x2` it is that of `x1` with itself, exactly symmetric, and its symmetric half is computed once.
+    With `trace` it is the mean over outputs of the diagonal blocks, (n1, n2), else all of it, (n1,
+    n2, k, k).  Without `x2` it is that of `x1` with itself, exactly symmetric, and its symmetric
+    half is computed once.
 
-    - "taps": a parameter that enters once, through a matrix product, a convolution or a row look-up of the sample's
-      activations a, has the Jacobian sum_s a_s (x) delta_s with delta the derivative by what leaves the layer.  So its
-      part is sum_{s, t} (a_s . a'_t) (delta_s . delta'_t), or that of the summed Jacobians, whichever takes less; the
-      bias is one more coordinate of a.  Every other parameter (LayerNorm, recurrent, tied) is as in "jacobian".
-    - "jacobian": Jacobians of single samples, contracted leaf by leaf; (n1 + n2) k P numbers are held.
-    - "products": a vector-Jacobian product for each row of the kernel and a Jacobian-vector product for each of its
-      columns' outputs; no Jacobian is held.
-    - "auto": "taps", but "products" where that takes fewer multiplications (6 n1 n2 k times those of one evaluation) or
-      the derivatives of "taps" do not fit in half of the memory.
+    - "taps": a parameter that enters once, through a matrix product, a convolution or a row look-up
+      of the sample's activations a, has the Jacobian sum_s a_s (x) delta_s with delta the
+      derivative by what leaves the layer.  So its part is sum_{s, t} (a_s . a'_t) (delta_s .
+      delta'_t), or that of the summed Jacobians, whichever takes less; the bias is one more
+      coordinate of a.  Every other parameter (LayerNorm, recurrent, tied) is as in "jacobian".
+    - "jacobian": Jacobians of single samples, contracted leaf by leaf; (n1 + n2) k P numbers are
+      held.
+    - "products": a vector-Jacobian product for each row of the kernel and a Jacobian-vector product
+      for each of its columns' outputs; no Jacobian is held.
+    - "auto": "taps", but "products" where that takes fewer multiplications (6 n1 n2 k times those
+      of one evaluation) or the derivatives of "taps" do not fit in half of the memory.
 
-    `batch` streams blocks of so many rows and columns, so that memory beyond the result is that of one pair of blocks;
-    a column block's derivatives are then computed anew for every row block.  Evaluation is at single samples: where an
-    output depends on the other samples of its batch (BatchNorm in training), say `per_sample=False`, and `x1` and `x2`
-    are one batch each, all at once.
+    `batch` streams blocks of so many rows and columns, so that memory beyond the result is that of
+    one pair of blocks; a column block's derivatives are then computed anew for every row block.
+    Evaluation is at single samples: where an output depends on the other samples of its batch
+    (BatchNorm in training), say `per_sample=False`, and `x1` and `x2` are one batch each, all at
+    once.
 
-    All methods agree to rounding, in float32 and float64; jit, vmap over parameters and derivatives go through.  Raises
-    ValueError for inputs without a common batch axis, other trailing shapes of `x2`, an `apply` that returns another
-    number of rows, an unknown method, a batch below 1, and what does not fit in memory; TypeError for outputs or
-    parameters that are no floats.
+    All methods agree to rounding, in float32 and float64; jit, vmap over parameters and derivatives
+    go through.  Raises ValueError for inputs without a common batch axis, other trailing shapes of
+    `x2`, an `apply` that returns another number of rows, an unknown method, a batch below 1, and
+    what does not fit in memory; TypeError for outputs or parameters that are no floats.
 
     >>> ntk(lambda w, x: x @ w, jnp.ones((2, 1)), jnp.array([[1.0, 0.0], [3.0, 4.0]]))
     Array([[ 1.,  3.],
@@ -67,26 +75,47 @@ def ntk(
     if method not in METHODS:
         raise ValueError(f"method: {method!r} is unknown; pass one of {METHODS}")
     if batch is not None and (batch < 1 or not per_sample):
-        raise ValueError(f"batch: {batch} is no block of samples; pass at least 1 (and per_sample=True), or None")
-    symmetric, x2 = x2 is None, x1 if x2 is None else x2
+        raise ValueError(
+            f"batch: {batch} is no block of samples; pass at least 1 (and per_sample=True), or None"
+        )
+    symmetric = x2 is None
+    x2 = x1 if x2 is None else x2
     (n1, k, dtype), (n2, k2, _) = (_checked(apply, params, x) for x in (x1, x2))
     _check_alike(x1, x2, k, k2)
-    f = lambda p, x: apply(p, jax.tree.map(lambda a: a[None], x) if per_sample else x).reshape(-1)
+
+    def f(p, x):
+        return apply(p, jax.tree.map(lambda a: a[None], x) if per_sample else x).reshape(-1)
+
     sizes = (min(n1, batch or n1), min(n2, batch or n2), k) if per_sample else (1, 1, n1 * k)
-    first = lambda x: jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[per_sample:], a.dtype), x)
+
+    def first(x):
+        return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[per_sample:], a.dtype), x)
+
     inner = trace and per_sample
     rows = 1 if inner else k
-    check_memory("the kernel", n1 * n2 * rows**2 * dtype.itemsize, "trace=True or fewer samples at a time")
+    check_memory(
+        "the kernel", n1 * n2 * rows**2 * dtype.itemsize, "trace=True or fewer samples at a time"
+    )
     derive = _derivatives(method, f, params, (first(x1), first(x2)), sizes, inner, dtype)
     if derive is None:
-        derive, block = (lambda x: x,) * 2, lambda a, b: _by_products(f, params, a, b, inner)
+        derive = (lambda x: x,) * 2
+
+        def block(a, b):
+            return _by_products(f, params, a, b, inner)
     else:
-        block = lambda a, b: _contracted(a, b, inner)
+
+        def block(a, b):
+            return _contracted(a, b, inner)
+
     if not per_sample:
         x1, x2 = (jax.tree.map(lambda a: a[None], x) for x in (x1, x2))
         rows = n1 * k
     if batch is None:
-        theta = _symmetric(block, derive[0](x1), rows) if symmetric else block(derive[0](x1), derive[1](x2))
+        theta = (
+            _symmetric(block, derive[0](x1), rows)
+            if symmetric
+            else block(derive[0](x1), derive[1](x2))
+        )
     else:
         theta = _streamed(block, derive[0], x1, None if symmetric else x2, (n1, n2), batch, rows)
     if inner:
@@ -96,23 +125,33 @@ def ntk(
 
 
 def nngp(
-    apply: Callable[[Params, Any], Array], params: Params, x1: PyTree[Any], x2: PyTree[Any] | None = None
+    apply: Callable[[Params, Any], Array],
+    params: Params,
+    x1: PyTree[Any],
+    x2: PyTree[Any] | None = None,
 ) -> Float[Array, "n1 n2"]:
-    """Return `f(x1) f(x2)^T / k`, whose expectation over parameters is the NNGP kernel (Lee et al. 2018), (n1, n2)."""
+    """Return `f(x1) f(x2)^T / k`, whose expectation over parameters is the NNGP kernel (Lee et al.
+    2018), (n1, n2)."""
     first = _outputs(apply, params, x1)
     second = first if x2 is None else _outputs(apply, params, x2)
     if first.shape[1:] != second.shape[1:]:
-        raise ValueError(f"x1, x2: apply returns {first.shape} and {second.shape}; pass inputs of the same kind")
+        raise ValueError(
+            f"x1, x2: apply returns {first.shape} and {second.shape}; pass inputs of the same kind"
+        )
     return first @ second.T / first.shape[1]
 
 
 def ntk_product(
-    apply: Callable[[Params, Any], Array], params: Params, x1: PyTree[Any], x2: PyTree[Any] | None = None
+    apply: Callable[[Params, Any], Array],
+    params: Params,
+    x1: PyTree[Any],
+    x2: PyTree[Any] | None = None,
 ) -> Callable[[Float[Array, "n2 *outputs"]], Float[Array, "n1 *outputs"]]:
-    """Return `v -> Theta(x1, x2) v` without forming Theta: v has the shape of `apply(params, x2)`, Theta v x1's.
+    """Return `v -> Theta(x1, x2) v` without forming Theta: v has the shape of `apply(params, x2)`,
+    Theta v x1's.
 
-    Each of `x1` and `x2` is evaluated as one batch.  A product takes one vector-Jacobian and one Jacobian-vector
-    product, (Theta v)_ia = sum_jb Theta(x_i, x'_j)_ab v_jb.
+    Each of `x1` and `x2` is evaluated as one batch.  A product takes one vector-Jacobian and one
+    Jacobian-vector product, (Theta v)_ia = sum_jb Theta(x_i, x'_j)_ab v_jb.
     """
     leaves, f = _trained(apply, params)
     _checked(apply, params, x1)
@@ -121,7 +160,9 @@ def ntk_product(
 
     def product(v):
         if jnp.shape(v) != out.shape:
-            raise ValueError(f"v: shape {jnp.shape(v)}; pass the shape {out.shape} of apply(params, x2)")
+            raise ValueError(
+                f"v: shape {jnp.shape(v)}; pass the shape {out.shape} of apply(params, x2)"
+            )
         return push(*pull(jnp.asarray(v, out.dtype)))
 
     return product
@@ -136,13 +177,15 @@ def spectrum(
     depth: int | None = None,
     key: Key | None = None,
 ) -> tuple[Float[Array, " num"], Float[Array, "num *outputs"]]:
-    """Return the `num` largest eigenvalues of the NTK of all outputs on `x`, and eigenvectors, by Lanczos' method.
+    """Return the `num` largest eigenvalues of the NTK of all outputs on `x`, and eigenvectors, by
+    Lanczos' method.
 
-    They are those of the (n k, n k) matrix Theta itself, falling, without a division by n or k: gradient flow of
-    `rules.squared_error` learns an eigenvector at the rate eigenvalue / n.  Each vector has the shape of the outputs
-    and norm 1.  `depth` (default 2 num + 30, at most n k, where it is exact to rounding) NTK-vector products are taken
-    from a random start (of `key`), which finds a repeated eigenvalue once; Theta is never formed.  Where the Krylov
-    space is exhausted before `num` values (Theta has fewer distinct ones) the rest are 0, with vectors of 0.
+    They are those of the (n k, n k) matrix Theta itself, falling, without a division by n or k:
+    gradient flow of `losses.squared_error` learns an eigenvector at the rate eigenvalue / n.  Each
+    vector has the shape of the outputs and norm 1.  `depth` (default 2 num + 30, at most n k, where
+    it is exact to rounding) NTK-vector products are taken from a random start (of `key`), which
+    finds a repeated eigenvalue once; Theta is never formed.  Where the Krylov space is exhausted
+    before `num` values (Theta has fewer distinct ones) the rest are 0, with vectors of 0.
     """
     out = jax.eval_shape(apply, params, x)
     if not 1 <= num <= out.size:
@@ -150,21 +193,27 @@ def spectrum(
     depth = min(2 * num + 30 if depth is None else depth, out.size)
     if depth < num:
         raise ValueError(f"depth: {depth} is below num = {num}; pass at least num")
-    start = jax.random.normal(jax.random.key(0) if key is None else key, out.shape, jnp.float32).astype(out.dtype)
+    start = normal(jax.random.key(0) if key is None else key, out.shape, out.dtype)
     basis, small = lanczos(ntk_product(apply, params, x), start, depth)
     return small.values[::-1][:num], jnp.tensordot(small.vectors.T[::-1][:num], basis, 1)
 
 
-def linearize(apply: Callable[[Params, Any], Array], params0: Params) -> Callable[[Params, Any], Array]:
-    """Return `apply_lin(params, x) = f(x) + df/dw (params - params0)`, all at `params0` (Lee et al. 2019)."""
+def linearize(
+    apply: Callable[[Params, Any], Array], params0: Params
+) -> Callable[[Params, Any], Array]:
+    """Return `apply_lin(params, x) = f(x) + df/dw (params - params0)`, all at `params0` (Lee et al.
+    2019)."""
     return taylor(apply, params0, 1)
 
 
-def taylor(apply: Callable[[Params, Any], Array], params0: Params, degree: int) -> Callable[[Params, Any], Array]:
-    """Return the Taylor polynomial of `apply` in the parameters about `params0`, `(params, x) -> outputs`.
+def taylor(
+    apply: Callable[[Params, Any], Array], params0: Params, degree: int
+) -> Callable[[Params, Any], Array]:
+    """Return the Taylor polynomial of `apply` in the parameters about `params0`, `(params, x) ->
+    outputs`.
 
-    It is sum_{j <= degree} (1/j!) d^j/dt^j f(params0 + t (params - params0)) at t = 0, by nested forward derivatives:
-    the cost grows as 2^degree.  Integer leaves stay as in `params0`.
+    It is sum_{j <= degree} (1/j!) d^j/dt^j f(params0 + t (params - params0)) at t = 0, by nested
+    forward derivatives: the cost grows as 2^degree.  Integer leaves stay as in `params0`.
     """
     if degree < 0:
         raise ValueError(f"degree: {degree}; pass 0 or more")
@@ -175,7 +224,9 @@ def taylor(apply: Callable[[Params, Any], Array], params0: Params, degree: int) 
 
         def derivatives(order, t):
             if order == 0:
-                return [f([a + t.astype(d.dtype) * d for a, d in zip(leaves0, step, strict=True)], x)]
+                return [
+                    f([a + t.astype(d.dtype) * d for a, d in zip(leaves0, step, strict=True)], x)
+                ]
             values, slopes = jax.jvp(lambda t: derivatives(order - 1, t), (t,), (jnp.ones_like(t),))
             return [*values, slopes[-1]]
 
@@ -194,10 +245,11 @@ def monte_carlo(
     get: tuple[str, ...] = ("nngp", "ntk"),
     **options: Any,
 ) -> Callable[[Key], dict[str, Array]]:
-    """Return the experiment `key -> {"nngp": (n1, n2), "ntk": (n1, n2)}` of the network that `init(key)` draws.
+    """Return the experiment `key -> {"nngp": (n1, n2), "ntk": (n1, n2)}` of the network that
+    `init(key)` draws.
 
-    Its mean over seeds estimates the kernels of the architecture, `jaxdyn.sweep(monte_carlo(...), seeds=1000)`.  `get`
-    names what is computed, `options` are those of `ntk`.
+    Its mean over seeds estimates the kernels of the architecture, `jaxdyn.sweep(monte_carlo(...),
+    seeds=1000)`.  `get` names what is computed, `options` are those of `ntk`.
     """
     kernels = {"nngp": nngp, "ntk": lambda *args: ntk(*args, **options)}
     if unknown := set(get) - set(kernels):
@@ -211,15 +263,22 @@ def monte_carlo(
 
 
 def _derivatives(method, f, params, xs, sizes, trace, dtype):
-    """Return what computes the derivatives on each of two inputs, None where products are to be taken instead."""
+    """Return what computes the derivatives on each of two inputs, None where products are to be
+    taken instead."""
     if method == "products":
         return None
     plans = [_taps.plan(f, params, x, taps=method != "jacobian") for x in xs]
     summed, work, held = _cost(plans[0], plans[1], sizes, trace)
     n1, n2, k = sizes
-    if method == "auto" and (6 * n1 * n2 * k * plans[0].flops < work or held * dtype.itemsize > memory() / 2):
+    if method == "auto" and (
+        6 * n1 * n2 * k * plans[0].flops < work or held * dtype.itemsize > memory() / 2
+    ):
         return None
-    check_memory("the derivatives", held * dtype.itemsize, "batch=... (a number of samples), or method='products'")
+    check_memory(
+        "the derivatives",
+        held * dtype.itemsize,
+        "batch=... (a number of samples), or method='products'",
+    )
 
     def derive(plan, x):
         factors, jacobians = plan.derive(params, x)
@@ -239,7 +298,8 @@ def _summed(layer, entering, leaving):
 
 
 def _cost(plan, other, sizes, trace):
-    """Decide which layers' Jacobians to sum; count the operations of the contraction and the numbers held at once."""
+    """Decide which layers' Jacobians to sum; count the operations of the contraction and the
+    numbers held at once."""
     n, m, k = sizes
     blocks = k if trace else k**2
     work = sum(2 * n * m * blocks * p for p in plan.rest)
@@ -250,12 +310,15 @@ def _cost(plan, other, sizes, trace):
         summed.append(whole < pairs)
         work += min(whole, pairs)
         held += n * u.sites * (u.fan_in + k * u.fan_out) + m * v.sites * (v.fan_in + k * v.fan_out)
-        held += (n + m) * k * u.fan_in * u.fan_out if summed[-1] else n * m * u.sites * v.sites * blocks
+        held += (
+            (n + m) * k * u.fan_in * u.fan_out if summed[-1] else n * m * u.sites * v.sites * blocks
+        )
     return summed, work, held
 
 
 def _layer_cost(u, v, sizes, trace):
-    """Operations of a layer's part by its summed Jacobians, and by the products of all pairs of its places."""
+    """Operations of a layer's part by its summed Jacobians, and by the products of all pairs of its
+    places."""
     n, m, k = sizes
     blocks = k if trace else k**2
     size = u.fan_in * u.fan_out
@@ -268,8 +331,11 @@ def _layer_cost(u, v, sizes, trace):
 
 def _contracted(first, second, trace):
     """Contract two sets of derivatives: (n1, n2) summed over outputs, or (n1 k, n2 k)."""
-    (factors1, jacobians1), (factors2, jacobians2) = first, second
-    total = sum(_rows(a, trace) @ _rows(b, trace).T for a, b in zip(jacobians1, jacobians2, strict=True))
+    (factors1, jacobians1) = first
+    (factors2, jacobians2) = second
+    total = sum(
+        _rows(a, trace) @ _rows(b, trace).T for a, b in zip(jacobians1, jacobians2, strict=True)
+    )
     return total + sum(_pairs(u, v, trace) for u, v in zip(factors1, factors2, strict=True))
 
 
@@ -281,13 +347,15 @@ def _rows(jacobian, trace):
 
 def _pairs(u, v, trace):
     """Return a layer's part, over all pairs of its places."""
-    (n, k, s, _), (m, k2, t, _) = u.leaving.shape, v.leaving.shape
+    (n, k, s, _) = u.leaving.shape
+    (m, k2, t, _) = v.leaving.shape
     if u.entering.ndim == 2:
         entering = (u.entering[:, :, None, None] == v.entering[None, None]).astype(u.leaving.dtype)
     else:
         entering = jnp.einsum("nsc,mtc->nsmt", u.entering, v.entering)
     if s == t == 1:
-        entering, leaving = entering.reshape(n, m), _rows(u.leaving, trace) @ _rows(v.leaving, trace).T
+        entering = entering.reshape(n, m)
+        leaving = _rows(u.leaving, trace) @ _rows(v.leaving, trace).T
         if trace:
             return entering * leaving
         return (entering[:, None, :, None] * leaving.reshape(n, k, m, k2)).reshape(n * k, m * k2)
@@ -310,10 +378,14 @@ def _by_products(f, params, x1, x2, trace):
 
 
 def _symmetric(block, derivatives, rows):
-    """Compute the lower triangle, in four bands of rows where that saves more than it costs, and mirror it."""
+    """Compute the lower triangle, in four bands of rows where that saves more than it costs, and
+    mirror it."""
     n = len(jax.tree.leaves(derivatives)[0])
     edges = [n * i // 4 for i in range(5)] if n >= 4 and n * rows >= 400 else [0, n]
-    cut = lambda low, high: jax.tree.map(lambda a: a[low:high], derivatives)
+
+    def cut(low, high):
+        return jax.tree.map(lambda a: a[low:high], derivatives)
+
     lower = None
     for low, high in itertools.pairwise(edges):
         band = block(cut(low, high), cut(0, high))
@@ -323,23 +395,35 @@ def _symmetric(block, derivatives, rows):
 
 
 def _streamed(block, derive, x1, x2, sizes, batch, rows):
-    """Compute block by block: all pairs of blocks, or those of the lower triangle where `x2` is None."""
-    blocks = [_blocks(x, min(batch, n)) for x, n in zip((x1, x2), sizes, strict=True) if x is not None]
+    """Compute block by block: all pairs of blocks, or those of the lower triangle where `x2` is
+    None."""
+    blocks = [
+        _blocks(x, min(batch, n)) for x, n in zip((x1, x2), sizes, strict=True) if x is not None
+    ]
     counts = [len(jax.tree.leaves(b)[0]) for b in blocks]
     if x2 is None:
-        pick = lambda i: derive(jax.tree.map(lambda a: a[i], blocks[0]))
+
+        def pick(i):
+            return derive(jax.tree.map(lambda a: a[i], blocks[0]))
+
         i, j = jnp.tril_indices(counts[0])
         parts = lax.map(lambda at: block(pick(at[0]), pick(at[1])), (i, j))
         grid = jnp.zeros((counts[0], counts[0], *parts.shape[1:]), parts.dtype).at[i, j].set(parts)
     else:
-        columns = lambda left: lax.map(lambda x: block(left, derive(x)), blocks[1])
+
+        def columns(left):
+            return lax.map(lambda x: block(left, derive(x)), blocks[1])
+
         grid = lax.map(lambda x: columns(derive(x)), blocks[0])
-    theta = grid.swapaxes(1, 2).reshape(grid.shape[0] * grid.shape[2], -1)[: sizes[0] * rows, : sizes[1] * rows]
+    theta = grid.swapaxes(1, 2).reshape(grid.shape[0] * grid.shape[2], -1)[
+        : sizes[0] * rows, : sizes[1] * rows
+    ]
     return mirrored(theta) if x2 is None else theta
 
 
 def _blocks(x, size):
-    """Cut into blocks of `size` along a new first axis; the last one is filled up with the last sample."""
+    """Cut into blocks of `size` along a new first axis; the last one is filled up with the last
+    sample."""
 
     def cut(a):
         a = jnp.asarray(a)
@@ -361,7 +445,12 @@ def _trained(apply, params):
 
     def f(floats, x):
         left = iter(floats)
-        return apply(treedef.unflatten([next(left) if t else a for a, t in zip(leaves, trained, strict=True)]), x)
+        return apply(
+            treedef.unflatten(
+                [next(left) if t else a for a, t in zip(leaves, trained, strict=True)]
+            ),
+            x,
+        )
 
     return [jnp.asarray(a) for a in _floats(params)], f
 
@@ -376,18 +465,27 @@ def _checked(apply, params, x) -> tuple[Any, int, Any]:
     shapes = [jnp.shape(a) for a in jax.tree.leaves(x)]
     rows = {shape[0] if shape else None for shape in shapes}
     if len(rows) != 1 or None in rows or 0 in rows:
-        raise ValueError(f"x: shapes {shapes}; pass arrays with one common batch axis in front, of at least one sample")
+        raise ValueError(
+            f"x: shapes {shapes}; pass arrays with one common batch axis in front, of at least one sample"
+        )
     if not _floats(params):
-        raise TypeError("params: no floating leaf to differentiate by; pass the parameters of `apply`")
-    (n,), out = rows, jax.eval_shape(apply, params, x)
+        raise TypeError(
+            "params: no floating leaf to differentiate by; pass the parameters of `apply`"
+        )
+    (n,) = rows
+    out = jax.eval_shape(apply, params, x)
     if not hasattr(out, "shape"):
-        raise TypeError(f"apply: returned {type(out).__name__}; pass a function of (params, x) to one array of outputs")
+        raise TypeError(
+            f"apply: returned {type(out).__name__}; pass a function of (params, x) to one array of outputs"
+        )
     if not out.shape or out.shape[0] != n:
         raise ValueError(
             f"apply: outputs of shape {out.shape} for {n} samples; x and outputs need the batch axis first"
         )
     if not jnp.issubdtype(out.dtype, jnp.floating):
-        raise TypeError(f"apply: outputs are {out.dtype}; the kernels are those of real floating outputs")
+        raise TypeError(
+            f"apply: outputs are {out.dtype}; the kernels are those of real floating outputs"
+        )
     return n, math.prod(out.shape[1:]), out.dtype
 
 

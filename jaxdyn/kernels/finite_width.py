@@ -1,7 +1,8 @@
-"""Networks of finite width: exact means and variances of their neural tangent kernel, and one program for any width.
+"""Networks of finite width: exact means and variances of their neural tangent kernel, and one
+program for any width.
 
-Networks are those of `kernels.dense` in the NTK parametrisation, with all parameters N(0, 1) and one output; L hidden
-layers have the widths n_1 ... n_L.
+Networks are those of `kernels.dense` in the NTK parametrisation, with all parameters N(0, 1) and
+one output; L hidden layers have the widths n_1 ... n_L.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,6 +14,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Real
 
+from jaxdyn._numbers import normal
 from jaxdyn.kernels._compose import serial
 from jaxdyn.kernels._kernel import Layer
 from jaxdyn.kernels._linear import Scalar, dense
@@ -21,7 +23,8 @@ from jaxdyn.types import Key, Params
 
 
 class Moments(NamedTuple):
-    """The mean and the variance, over random initial parameters, of each entry of a kernel (n1, n2)."""
+    """The mean and the variance, over random initial parameters, of each entry of a kernel (n1,
+    n2)."""
 
     mean: Float[Array, "n1 n2"]
     variance: Float[Array, "n1 n2"]
@@ -38,34 +41,44 @@ def one_hidden_layer(
     kinks: tuple[float, ...] = (),
     nodes: int = 96,
 ) -> Moments:
-    """Return the exact moments of the empirical NTK of dense(width), elementwise(fn), dense(1) on pairs of rows.
+    """Return the exact moments of the empirical NTK of dense(width), elementwise(fn), dense(1) on
+    pairs of rows.
 
-    With preactivations (u, v) of covariance q = w_std^2 x.x'/d + b_std^2, f = fn(u) fn(v) and g = fn'(u) fn'(v), the
-    kernel is b_std^2 + w_std^2 mean_j (f_j + a_j^2 g_j q), a mean over independent units with output weights a_j.  So
-    its mean is the kernel of infinite width, and
+    With preactivations (u, v) of covariance q = w_std^2 x.x'/d + b_std^2, f = fn(u) fn(v) and g =
+    fn'(u) fn'(v), the kernel is b_std^2 + w_std^2 mean_j (f_j + a_j^2 g_j q), a mean over
+    independent units with output weights a_j.  So its mean is the kernel of infinite width, and
 
         width * variance = w_std^4 [Var f + 2 q Cov(f, g) + q^2 (3 E g^2 - (E g)^2)].
 
-    For the rectifier on the diagonal that is 3 w_std^4 q^2.  Expectations are over the pair, by quadrature with `nodes`
-    for each of its numbers, split at the `kinks` of `fn` (0 for the rectifier), where fn or its derivative jumps.  The
-    bracket is a difference of moments: exact to their rounding, 1e-14 of E f^2 in float64 and 1e-5 in float32.
+    For the rectifier on the diagonal that is 3 w_std^4 q^2.  Expectations are over the pair, by
+    quadrature with `nodes` for each of its numbers, split at the `kinks` of `fn` (0 for the
+    rectifier), where fn or its derivative jumps.  The bracket is a difference of moments: exact to
+    their rounding, 1e-14 of E f^2 in float64 and 1e-5 in float32.
 
-    Raises ValueError for rows of different lengths and, where it is concrete, for a width that is not positive.
+    Raises ValueError for rows of different lengths and, where it is concrete, for a width that is
+    not positive.
     """
     x2 = x1 if x2 is None else x2
     if x1.shape[1] != x2.shape[1]:
         raise ValueError(f"x1, x2: shapes {x1.shape} and {x2.shape}; pass rows of one length")
     _check_widths("width", width)
-    covariance = lambda dot: w_std**2 * dot / x1.shape[1] + b_std**2
+
+    def covariance(dot):
+        return w_std**2 * dot / x1.shape[1] + b_std**2
+
     g1, g2 = (root(covariance(jnp.sum(x**2, 1))) for x in (x1, x2))
-    g1, g2, q = g1[:, None], g2[None], covariance(x1 @ x2.T)
-    # From differences, since the angle between equal rows is the root of a rounding error otherwise.
+    g1 = g1[:, None]
+    g2 = g2[None]
+    q = covariance(x1 @ x2.T)
+    # From differences, since the angle between equal rows is the root of a rounding error
+    # otherwise.
     squares = w_std**2 * jnp.mean((x1[:, None] - x2[None]) ** 2, -1) - (g1 - g2) ** 2
     z = unit(squares / (4 * jnp.where(g1 * g2 > 0, g1 * g2, 1)))
 
     def products(u, v):
         (a, da), (b, db) = (jax.jvp(fn, (z,), (jnp.ones_like(z),)) for z in (u, v))
-        f, g = a * b, da * db
+        f = a * b
+        g = da * db
         return f, g, f**2, f * g, g**2
 
     f, g, ff, fg, gg = expectation_at_angle(products, g1, g2, z, kinks=kinks, nodes=nodes)
@@ -73,20 +86,27 @@ def one_hidden_layer(
     return Moments(b_std**2 + w_std**2 * (f + q * g), w_std**4 * spread / width)
 
 
-def rectifier_relative_variance(widths: Real[ArrayLike, "layers"] | Sequence[int | float]) -> Float[Array, ""]:
-    """Return Var K / (E K)^2 of the NTK K = K(x, x) of a rectifier network without biases, for hidden layers `widths`.
+def rectifier_relative_variance(
+    widths: Real[ArrayLike, "layers"] | Sequence[int | float],
+) -> Float[Array, ""]:
+    """Return Var K / (E K)^2 of the NTK K = K(x, x) of a rectifier network without biases, for
+    hidden layers `widths`.
 
-    K sums L + 1 terms, one a layer: the squared norms of its input and of its backpropagated output.  All have one
-    mean.  The signs of a unit's weights are symmetric, so that the units open at x are independent coin flips (Hanin,
-    Nica, 2020), and the product of the terms l and m averages to a product over the hidden layers k = 1 ... L, over the
-    squared mean: 1 + 5/n_k outside of l < k <= m, where both terms have the same factor; between them, where one has
-    the forward and the other the backward norm, the first entry of a product of the commuting matrices
-    I + [[1, 4], [2, 3]]/n_k.  Their eigenvalues are 1 + 5/n_k and 1 - 1/n_k, of weight 1/3 and 2/3, so
+    K sums L + 1 terms, one a layer: the squared norms of its input and of its backpropagated
+    output.  All have one mean.  The signs of a unit's weights are symmetric, so that the units open
+    at x are independent coin flips (Hanin, Nica, 2020), and the product of the terms l and m
+    averages to a product over the hidden layers k = 1 ... L, over the squared mean: 1 + 5/n_k
+    outside of l < k <= m, where both terms have the same factor; between them, where one has the
+    forward and the other the backward norm, the first entry of a product of the commuting matrices
+    I + [[1, 4], [2, 3]]/n_k.  Their eigenvalues are 1 + 5/n_k and 1 - 1/n_k, of weight 1/3 and 2/3,
+    so
 
-        Var K / (E K)^2 = mean over l, m = 0 ... L of [P / 3 + (2 P / 3) prod_{l < k <= m} (n_k - 1)/(n_k + 5)] - 1,
+        Var K / (E K)^2 = mean over l, m = 0 ... L of [P / 3 + (2 P / 3) prod_{l < k <= m} (n_k -
+        1)/(n_k + 5)] - 1,
 
-    P = prod_k (1 + 5/n_k).  It does not depend on w_std, x or the number of inputs.  For one width n it is
-    [5 L - 4 L (L + 2) / (3 (L + 1))] / n + O((L/n)^2), and exponential in L/n for deep networks.  Exact to rounding.
+    P = prod_k (1 + 5/n_k).  It does not depend on w_std, x or the number of inputs.  For one width
+    n it is [5 L - 4 L (L + 2) / (3 (L + 1))] / n + O((L/n)^2), and exponential in L/n for deep
+    networks.  Exact to rounding.
 
     >>> [round(float(rectifier_relative_variance([100] * depth)), 3) for depth in (1, 10)]
     [0.03, 0.43]
@@ -96,10 +116,13 @@ def rectifier_relative_variance(widths: Real[ArrayLike, "layers"] | Sequence[int
     _check_widths("widths", widths)
     n = jnp.asarray(widths)
     n = n.astype(jnp.result_type(float, n))
-    term, layer = np.arange(n.size + 1), np.arange(1, n.size + 1)
-    low, high = np.minimum(term[:, None], term[None])[..., None], np.maximum(term[:, None], term[None])[..., None]
+    term = np.arange(n.size + 1)
+    layer = np.arange(1, n.size + 1)
+    low = np.minimum(term[:, None], term[None])[..., None]
+    high = np.maximum(term[:, None], term[None])[..., None]
     between = (low < layer[None, None]) & (layer[None, None] <= high)
-    same, crossed = jnp.log1p(5 / n), jnp.log1p(-1 / n)
+    same = jnp.log1p(5 / n)
+    crossed = jnp.log1p(-1 / n)
     products = jnp.expm1(jnp.sum(jnp.where(between, crossed[None, None], same[None, None]), -1))
     return (jnp.expm1(jnp.sum(same)) + 2 * jnp.mean(products)) / 3
 
@@ -113,15 +136,18 @@ def network(
     w_std: Scalar = 1.0,
     b_std: Scalar = 0.0,
 ) -> Layer:
-    """Return the network of `depth` hidden layers of `width` units and one output, both of which may be traced.
+    """Return the network of `depth` hidden layers of `width` units and one output, both of which
+    may be traced.
 
-    Of `most` = (depth, width) units those beyond `width` are off, and hidden layers beyond `depth` pass on what they
-    get; both have no gradient.  So outputs, kernels and training are those of the smaller network, in one program for
-    any.  Its parameters are those of the largest, at infinite width it has no kernel.
+    Of `most` = (depth, width) units those beyond `width` are off, and hidden layers beyond `depth`
+    pass on what they get; both have no gradient.  So outputs, kernels and training are those of the
+    smaller network, in one program for any.  Its parameters are those of the largest, at infinite
+    width it has no kernel.
     """
     deepest, widest = most
     on = jnp.where(jnp.arange(widest) < width, jnp.sqrt(widest / width), 0.0)
-    hidden, last = dense(widest, w_std, b_std), dense(1, w_std, b_std)
+    hidden = dense(widest, w_std, b_std)
+    last = dense(1, w_std, b_std)
     whole = serial(*[hidden] * deepest, last)
 
     def apply(params, x, key=None):
@@ -134,21 +160,28 @@ def network(
     return whole._replace(apply=apply, kernel=_no_kernel)
 
 
-def draw(key: Key, layer: Layer, in_shape: tuple[int, ...], more: int = 0) -> tuple[Params, Float[Array, "more"]]:
+def draw(
+    key: Key, layer: Layer, in_shape: tuple[int, ...], more: int = 0
+) -> tuple[Params, Float[Array, "more"]]:
     """Return parameters N(0, 1) for a layer in the NTK parametrisation, and `more` such numbers.
 
-    Drawn all at once: `layer.init` has the same distribution, but a draw for each array, which takes long to compile.
+    Drawn all at once: `layer.init` has the same distribution, but a draw for each array, which
+    takes long to compile.
     """
     leaves, tree = jax.tree.flatten(jax.eval_shape(lambda k: layer.init(k, in_shape)[1], key))
     ends = np.cumsum([leaf.size for leaf in leaves])
-    numbers = jax.random.normal(key, (int(ends[-1]) + more,), jnp.float32).astype(float)
+    numbers = normal(key, (int(ends[-1]) + more,))
     # Else the draw would be repeated wherever one of its pieces is used.
     *parts, rest = jnp.split(jax.lax.optimization_barrier(numbers), ends)
-    return tree.unflatten(part.reshape(leaf.shape) for part, leaf in zip(parts, leaves, strict=True)), rest
+    return tree.unflatten(
+        part.reshape(leaf.shape) for part, leaf in zip(parts, leaves, strict=True)
+    ), rest
 
 
 def _no_kernel(k):
-    raise ValueError("kernel: a network of given width has none in the limit; build it from kernels.dense")
+    raise ValueError(
+        "kernel: a network of given width has none in the limit; build it from kernels.dense"
+    )
 
 
 def _check_widths(name, widths):

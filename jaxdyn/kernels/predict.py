@@ -1,32 +1,38 @@
-"""Training as linear dynamics in function space: what a kernel predicts for gradient flow and gradient descent.
+"""Training as linear dynamics in function space: what a kernel predicts for gradient flow and
+gradient descent.
 
-THE TIME.  The loss is that of `rules.squared_error`, a mean over the n examples and a sum over outputs,
+THE TIME.  The loss is that of `losses.squared_error`, a mean over the n examples and a sum over
+outputs,
 
     L = 1/(2n) sum_i |f(x_i) - y_i|^2,   so   df/dt = -Theta(., X) (f(X) - y) / n,
 
-t is the flow time of `jaxdyn.flow`, and t = learning_rate * steps for descent.  neural-tangents takes the mean over all
-n k elements of n examples with k outputs: its time is t_NT = k t / learning_rate_NT, and its descent at a learning rate
-is ours at learning_rate_NT / k.  Only its largest learning rate is that of a mean over examples.  A sum over examples
-makes everything n times faster: t_sum = t / n.
+t is the flow time of `jaxdyn.flow`, and t = learning_rate * steps for descent.  neural-tangents
+takes the mean over all n k elements of n examples with k outputs: its time is t_NT = k t /
+learning_rate_NT, and its descent at a learning rate is ours at learning_rate_NT / k.  Only its
+largest learning rate is that of a mean over examples.  A sum over examples makes everything n times
+faster: t_sum = t / n.
 
-THE KERNEL.  `ntk` (n, n), shared by all outputs, comes from `kernels.gram` or `empirical.ntk`; that of a finite network
-between outputs, (n, n, k, k), is taken too.  `modes(ntk)` in its place is decomposed once for many calls.  A function v
--> Theta v of arrays shaped like `y` (from `empirical.ntk_product`, or a product with a matrix whose rows are sharded)
-needs no decomposition, and `products` says what it may cost.  Kernels between test and training inputs are (m, n), or
-(m, n, k, k), or functions; labels are (n,) or (n, k), and results have the shape of the times in front.
+THE KERNEL.  `ntk` (n, n), shared by all outputs, comes from `kernels.gram` or `empirical.ntk`; that
+of a finite network between outputs, (n, n, k, k), is taken too.  `modes(ntk)` in its place is
+decomposed once for many calls.  A function v -> Theta v of arrays shaped like `y` (from
+`empirical.ntk_product`, or a product with a matrix whose rows are sharded) needs no decomposition,
+and `products` says what it may cost.  Kernels between test and training inputs are (m, n), or (m,
+n, k, k), or functions; labels are (n,) or (n, k), and results have the shape of the times in front.
 
-THE RIDGE.  `ridge` adds ridge/(2n) |theta - theta_0|^2 to the loss, theta the parameters and theta_0 where they start:
+THE RIDGE.  `ridge` adds ridge/(2n) |theta - theta_0|^2 to the loss, theta the parameters and
+theta_0 where they start:
 
     f = f_0 + Theta(., X) (Theta + ridge)^-1 (1 - e^{-(Theta + ridge) t/n}) (y - f_0),
 
-in the end the posterior mean of a Gaussian process with noise variance `ridge` on the labels.  It has the unit of
-the kernel.  Kernels are positive; the eigenvalue zero is exact: nothing is learned there in any time.
+in the end the posterior mean of a Gaussian process with noise variance `ridge` on the labels.  It
+has the unit of the kernel.  Kernels are positive; the eigenvalue zero is exact: nothing is learned
+there in any time.
 
-Everything can be jitted, vmapped and differentiated: once in the kernel, also where its eigenvalues coincide; second
-derivatives in it raise.  With a kernel that is a function, flow and descent have derivatives in numbers and labels only
-(any in the kernel raise), and not under vmap.  Arrays of different precision,
-kernels that are not square, symmetric or positive, shapes that do not fit and negative times raise ValueError where
-they are concrete.
+Everything can be jitted, vmapped and differentiated: once in the kernel, also where its eigenvalues
+coincide; second derivatives in it raise.  With a kernel that is a function, flow and descent have
+derivatives in numbers and labels only (any in the kernel raise), and not under vmap.  Arrays of
+different precision, kernels that are not square, symmetric or positive, shapes that do not fit and
+negative times raise ValueError where they are concrete.
 """
 
 from collections.abc import Callable, Sequence
@@ -38,6 +44,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Real
 
+from jaxdyn._numbers import Number
 from jaxdyn.dynamics import integrate
 from jaxdyn.kernels import _dynamics as dynamics
 from jaxdyn.kernels import _inputs as inputs
@@ -49,25 +56,27 @@ Matrix = Real[ArrayLike, "..."]
 Kernel = Matrix | Modes | Product
 Labels = Real[ArrayLike, "..."] | Sequence[int | float]
 Times = Real[ArrayLike, "*times"] | Sequence[int | float]
-Number = Real[ArrayLike, ""]
 
 
 class Outputs(NamedTuple):
-    """Outputs on the training inputs, (*times, n, k), and on the test inputs, (*times, m, k) or None."""
+    """Outputs on the training inputs, (*times, n, k), and on the test inputs, (*times, m, k) or
+    None."""
 
     train: Float[Array, "..."]
     test: Float[Array, "..."] | None = None
 
 
 class Gaussian(NamedTuple):
-    """The mean of the outputs, (*times, m, k), and the covariance between inputs, (*times, m, m), of each output."""
+    """The mean of the outputs, (*times, m, k), and the covariance between inputs, (*times, m, m),
+    of each output."""
 
     mean: Float[Array, "..."]
     covariance: Float[Array, "..."] | None = None
 
 
 def modes(ntk: Matrix) -> Modes:
-    """Return the eigenvalues and eigenvectors of a kernel, to be passed in its place to any number of predictions.
+    """Return the eigenvalues and eigenvectors of a kernel, to be passed in its place to any number
+    of predictions.
 
     >>> modes(jnp.array([[2.0, 1.0], [1.0, 2.0]])).values.tolist()
     [1.0, 3.0]
@@ -88,16 +97,19 @@ def flow(
     ridge: Number = 0.0,
     products: int = 100,
 ) -> Outputs:
-    """Return the outputs under gradient flow of the squared error from the outputs `start` at time 0.
+    """Return the outputs under gradient flow of the squared error from the outputs `start` at time
+    0.
 
-    Infinite times give the limit.  A kernel that is a function costs `products` calls of it (Lanczos); times that need
-    more of them are NaN.
+    Infinite times give the limit.  A kernel that is a function costs `products` calls of it
+    (Lanczos); times that need more of them are NaN.
 
     >>> flow(jnp.eye(2), jnp.array([1.0, 2.0]), [0.0, 2 * np.log(2), np.inf]).train.round(3).tolist()
     [[0.0, 0.0], [0.5, 1.0], [1.0, 2.0]]
     """
     inputs.check("times", times, lambda t: t >= 0, "times >= 0; infinity is the limit")
-    return _predicted(flow_gain, _per(times, y), (ridge,), ntk, y, ntk_test, start, start_test, products)
+    return _predicted(
+        flow_gain, _per(times, y), (ridge,), ntk, y, ntk_test, start, start_test, products
+    )
 
 
 def descent(
@@ -113,16 +125,20 @@ def descent(
     ridge: Number = 0.0,
     products: int = 100,
 ) -> Outputs:
-    """Return the outputs after each number of steps of gradient descent, as `optax.sgd(learning_rate, momentum)` steps.
+    """Return the outputs after each number of steps of gradient descent, as
+    `optax.sgd(learning_rate, momentum)` steps.
 
-    The velocity m <- momentum m + gradient starts at zero (Polyak, 1964).  Beyond `max_learning_rate` outputs grow, and
-    are not finite once they leave the floating-point range.  Otherwise as `flow`.
+    The velocity m <- momentum m + gradient starts at zero (Polyak, 1964).  Beyond
+    `max_learning_rate` outputs grow, and are not finite once they leave the floating-point range.
+    Otherwise as `flow`.
 
     >>> descent(jnp.eye(2), jnp.array([1.0, 2.0]), [0, 1, 2], 1.0).train.tolist()
     [[0.0, 0.0], [0.5, 1.0], [0.75, 1.5]]
     """
     numbers = _per(learning_rate, y), momentum, ridge
-    return _predicted(descent_gain, _steps("steps", steps), numbers, ntk, y, ntk_test, start, start_test, products)
+    return _predicted(
+        descent_gain, _steps("steps", steps), numbers, ntk, y, ntk_test, start, start_test, products
+    )
 
 
 def ensemble(
@@ -139,28 +155,39 @@ def ensemble(
     momentum: Number = 0.0,
     covariance: bool = True,
 ) -> Gaussian:
-    """Return mean and covariance of the outputs over random initial weights, on the test inputs if there are any.
+    """Return mean and covariance of the outputs over random initial weights, on the test inputs if
+    there are any.
 
-    Initial outputs are Gaussian with the covariance `nngp`; with what training makes of them, f = f_0 + A (y - f_0),
+    Initial outputs are Gaussian with the covariance `nngp`; with what training makes of them, f =
+    f_0 + A (y - f_0),
 
         mean = A y,  covariance = K_** + A K A' - A K_*' - K_* A'      (Lee, Xiao et al., 2019).
 
-    Times are those of `flow`, or steps of `descent` at a `learning_rate`.  The covariance costs m n^2 operations a
-    time.  With `nngp` in the place of `ntk` only the last layer is trained, and the limit is `posterior`.
+    Times are those of `flow`, or steps of `descent` at a `learning_rate`.  The covariance costs m
+    n^2 operations a time.  With `nngp` in the place of `ntk` only the last layer is trained, and
+    the limit is `posterior`.
     """
     if learning_rate is None:
         inputs.check("times", times, lambda t: t >= 0, "times >= 0; infinity is the limit")
-        gain, times, numbers = flow_gain, _per(times, y), (ridge,)
+        gain = flow_gain
+        times = _per(times, y)
+        numbers = (ridge,)
     else:
-        gain, times, numbers = descent_gain, _steps("times", times), (_per(learning_rate, y), momentum, ridge)
+        gain = descent_gain
+        times = _steps("times", times)
+        numbers = (_per(learning_rate, y), momentum, ridge)
     tests = {"ntk_test": ntk_test, "nngp_test": nngp_test, "nngp_test_test": nngp_test_test}
     needed = tests if covariance else {"ntk_test": ntk_test}
     missing = [name for name, value in needed.items() if value is None]
     if missing and len(missing) < len(needed):
-        raise ValueError(f"{missing[0]}: missing beside the other kernels of the test inputs; pass it")
+        raise ValueError(
+            f"{missing[0]}: missing beside the other kernels of the test inputs; pass it"
+        )
     decomposed = _decomposed(ntk)
     given = [name for name, value in needed.items() if value is not None]
-    labels, prior, *arrays = inputs.arrays(decomposed.kernel, y=y, nngp=nngp, **{name: tests[name] for name in given})
+    labels, prior, *arrays = inputs.arrays(
+        decomposed.kernel, y=y, nngp=nngp, **{name: tests[name] for name in given}
+    )
     if covariance:
         inputs.check_labels(labels, inputs.square(prior, "nngp").shape[0])
     columns = inputs.columns(decomposed, labels)
@@ -185,16 +212,19 @@ def posterior(
 ) -> Gaussian:
     """Return the posterior of a Gaussian process given labels with noise of variance `noise`.
 
-    mean = K_* (K + noise)^-1 y, covariance = K_** - K_* (K + noise)^-1 K_*', by Cholesky's factor; for a kernel that is
-    a function by conjugate gradients (NaN where they do not converge), and the mean only.  Raises ValueError for a
-    kernel that is singular without noise; `flow` to an infinite time has the limit.
+    mean = K_* (K + noise)^-1 y, covariance = K_** - K_* (K + noise)^-1 K_*', by Cholesky's factor;
+    for a kernel that is a function by conjugate gradients (NaN where they do not converge), and the
+    mean only.  Raises ValueError for a kernel that is singular without noise; `flow` to an infinite
+    time has the limit.
 
     >>> posterior(jnp.eye(2), jnp.array([1.0, 2.0]), 0.5 * jnp.ones((1, 2)), jnp.ones((1, 1))).covariance.tolist()
     [[0.5]]
     """
     if callable(kernel):
         if kernel_test_test is not None:
-            raise ValueError("kernel_test_test: the covariance needs the kernel as a matrix, not as a function")
+            raise ValueError(
+                "kernel_test_test: the covariance needs the kernel as a matrix, not as a function"
+            )
         (right,) = inputs.arrays(y=y)
         solution = krylov.solve(lambda v: kernel(v) + noise * v, right)
         return Gaussian(inputs.applied(kernel_test, solution))
@@ -207,7 +237,9 @@ def posterior(
     mean = whitened.T @ jax.scipy.linalg.solve_triangular(factor, labels, lower=True)
     if kernel_test_test is None:
         return Gaussian(mean)
-    return Gaussian(mean, inputs.arrays(kernel, kernel_test_test=kernel_test_test)[0] - whitened.T @ whitened)
+    return Gaussian(
+        mean, inputs.arrays(kernel, kernel_test_test=kernel_test_test)[0] - whitened.T @ whitened
+    )
 
 
 def flow_loss(
@@ -222,35 +254,51 @@ def flow_loss(
     damping: Number | None = None,
     **options,
 ) -> Outputs:
-    """Return the outputs under gradient flow df/dt = -Theta(., X) grad loss(f(X), y) of any loss of all outputs.
+    """Return the outputs under gradient flow df/dt = -Theta(., X) grad loss(f(X), y) of any loss of
+    all outputs.
 
-    The loss contains its own mean: `1/(2n) sum (f - y)^2` is `flow`.  With `damping` it is the heavy ball f'' + damping
-    f' = -Theta grad loss from rest, which descent with a momentum follows at damping = (1 - momentum) / sqrt(learning
-    rate), in the time sqrt(learning rate) * steps.  Integrates the coefficients q of f = f_0 - Theta(., X) q by
-    `jaxdyn.integrate`, whose `options` and errors these are; derivatives are forward-mode.
+    The loss contains its own mean: `1/(2n) sum (f - y)^2` is `flow`.  With `damping` it is the
+    heavy ball f'' + damping f' = -Theta grad loss from rest, which descent with a momentum follows
+    at damping = (1 - momentum) / sqrt(learning rate), in the time sqrt(learning rate) * steps.
+    Integrates the coefficients q of f = f_0 - Theta(., X) q by `jaxdyn.integrate`, whose `options`
+    and errors these are; derivatives are forward-mode.
     """
-    matrices = {k: v for k, v in (("ntk", ntk), ("ntk_test", ntk_test)) if v is not None and not callable(v)}
+    matrices = {
+        k: v for k, v in (("ntk", ntk), ("ntk_test", ntk_test)) if v is not None and not callable(v)
+    }
     arrays = dict(zip(matrices, inputs.arrays(**matrices), strict=True))
     if "ntk" in arrays:
         inputs.square(inputs.flattened(arrays["ntk"]), "ntk")
         inputs.check_labels(jnp.asarray(start), arrays["ntk"].shape[0], "start")
     if "ntk_test" in arrays:
         inputs.check_test(arrays["ntk_test"], np.shape(start)[0], "ntk_test")
-    theta, theta_test = arrays.get("ntk", ntk), arrays.get("ntk_test", ntk_test)
+    theta = arrays.get("ntk", ntk)
+    theta_test = arrays.get("ntk_test", ntk_test)
     dtype = jnp.result_type(float, jnp.asarray(start), *arrays.values())
-    start, labels = jnp.asarray(start, dtype), jnp.asarray(y)
-    force = lambda q: jax.grad(loss)(start - inputs.applied(theta, q), labels)
+    start = jnp.asarray(start, dtype)
+    labels = jnp.asarray(y)
+
+    def force(q):
+        return jax.grad(loss)(start - inputs.applied(theta, q), labels)
+
     rest = jnp.zeros_like(start)
 
     def observe(state):
         q = state.params if damping is None else state.params[0]
         seen = {"train": start - inputs.applied(theta, q)}
-        return seen if ntk_test is None else seen | {"test": inputs.moved(start_test, -inputs.applied(theta_test, q))}
+        return (
+            seen
+            if ntk_test is None
+            else seen | {"test": inputs.moved(start_test, -inputs.applied(theta_test, q))}
+        )
 
     if damping is None:
         run = integrate(lambda _, q: force(q), rest, times=times, observe=observe, **options)
     else:
-        velocity = lambda _, p: (p[1], force(p[0]) - damping * p[1])
+
+        def velocity(_, p):
+            return (p[1], force(p[0]) - damping * p[1])
+
         run = integrate(velocity, (rest, rest), times=times, observe=observe, **options)
     return Outputs(run.observed["train"], run.observed.get("test"))
 
@@ -260,17 +308,22 @@ def max_learning_rate(
 ) -> Float[Array, ""]:
     """Return 2 (1 + momentum) n / lambda_max, above which `descent` grows without bound.
 
-    The same for one output and for many with a shared kernel.  A kernel that is a function needs an array `like` the
-    labels for their shape and precision; its largest eigenvalue is that of Lanczos' method, from below.
+    The same for one output and for many with a shared kernel.  A kernel that is a function needs an
+    array `like` the labels for their shape and precision; its largest eigenvalue is that of
+    Lanczos' method, from below.
 
     >>> float(max_learning_rate(jnp.diag(jnp.array([1.0, 4.0]))))
     1.0
     """
     if callable(ntk):
         if like is None:
-            raise ValueError("like: a kernel that is a function does not know its shape; pass the labels")
+            raise ValueError(
+                "like: a kernel that is a function does not know its shape; pass the labels"
+            )
         start = jax.random.normal(jax.random.key(0), np.shape(like), jnp.float32)
-        _, decomposed = krylov.lanczos(ntk, start.astype(jnp.result_type(float, jnp.asarray(like))), products)
+        _, decomposed = krylov.lanczos(
+            ntk, start.astype(jnp.result_type(float, jnp.asarray(like))), products
+        )
         examples = np.shape(like)[0]
     else:
         decomposed = _decomposed(ntk)
@@ -288,9 +341,11 @@ def time_to_loss(
     start: Labels = 0.0,
     ridge: Number = 0.0,
 ) -> Float[Array, "..."]:
-    """Return the time at which `flow` has brought 1/(2n) sum |f - y|^2 on the training inputs down to `loss`.
+    """Return the time at which `flow` has brought 1/(2n) sum |f - y|^2 on the training inputs down
+    to `loss`.
 
-    Zero where it starts below, infinite where it never gets there: because of a ridge or an eigenvalue zero.
+    Zero where it starts below, infinite where it never gets there: because of a ridge or an
+    eigenvalue zero.
     """
     decomposed = _decomposed(ntk)
     (labels,) = inputs.arrays(decomposed.kernel, y=y)
@@ -303,7 +358,9 @@ def time_to_loss(
 def _predicted(gain, times, numbers, ntk, y, ntk_test, start, start_test, products):
     if callable(ntk):
         return Outputs(
-            *dynamics.learned_by_products(gain, times, numbers, ntk, y, ntk_test, start, start_test, products)
+            *dynamics.learned_by_products(
+                gain, times, numbers, ntk, y, ntk_test, start, start_test, products
+            )
         )
     decomposed = _decomposed(ntk)
     tests = {} if ntk_test is None else {"ntk_test": ntk_test}
@@ -311,8 +368,10 @@ def _predicted(gain, times, numbers, ntk, y, ntk_test, start, start_test, produc
     columns = inputs.columns(decomposed, labels)
     for test in tests:
         inputs.check_test(test, labels.shape[0], "ntk_test")
-    start, numbers = inputs.broadcast(start, labels, "start"), inputs.cast(numbers, labels.dtype)
-    residual, rows = columns - start.reshape(columns.shape), map(inputs.flattened, tests)
+    start = inputs.broadcast(start, labels, "start")
+    numbers = inputs.cast(numbers, labels.dtype)
+    residual = columns - start.reshape(columns.shape)
+    rows = map(inputs.flattened, tests)
     train, test = dynamics.learned(gain, times.ravel(), numbers, decomposed, residual, *rows)
     train = inputs.moved(start, train.reshape(*times.shape, *labels.shape))
     if not tests:
@@ -336,5 +395,7 @@ def _per(number, y):
 
 
 def _steps(name, steps):
-    inputs.check(name, steps, lambda k: (k >= 0) & (k == np.round(k)), "whole numbers of steps >= 0")
+    inputs.check(
+        name, steps, lambda k: (k >= 0) & (k == np.round(k)), "whole numbers of steps >= 0"
+    )
     return jnp.asarray(steps, int)

@@ -1,9 +1,10 @@
 """Flax modules as models.
 
-Their parameters are always {"params": weights, "state": all else that moves} in plain dicts; "state" (the running
-statistics of BatchNorm, say) is empty where a module has none.  `apply(params, x)` evaluates and returns the outputs;
-`apply(params, x, train=True, key=key)` runs the module as in training, with the key of its dropout, and returns
-`(outputs, state)` with the new state block, which `rules.with_state` turns into updates.
+Their parameters are always {"params": weights, "state": all else that moves} in plain dicts;
+"state" (the running statistics of BatchNorm, say) is empty where a module has none.  `apply(params,
+x)` evaluates and returns the outputs; `apply(params, x, train=True, key=key)` runs the module as in
+training, with the key of its dropout, and returns `(outputs, state)` with the new state block,
+which `rules.with_state` turns into updates.
 """
 
 from collections.abc import Callable
@@ -17,12 +18,17 @@ from jaxdyn.types import Key, Model
 
 
 def from_linen(
-    module: Any, example_input: PyTree[Array], *, training: dict[str, Any] = {}, evaluating: dict[str, Any] = {}
+    module: Any,
+    example_input: PyTree[Array],
+    *,
+    training: dict[str, Any] = {},
+    evaluating: dict[str, Any] = {},
 ) -> Model:
-    """Return a `flax.linen` module as a model, initialised on an input of the shape of `example_input`.
+    """Return a `flax.linen` module as a model, initialised on an input of the shape of
+    `example_input`.
 
-    `training` and `evaluating` are the arguments by which this module's `__call__` tells the two modes apart, such as
-    {"train": True} and {"train": False}.
+    `training` and `evaluating` are the arguments by which this module's `__call__` tells the two
+    modes apart, such as {"train": True} and {"train": False}.
 
     >>> from flax import linen
     >>> model = from_linen(linen.Dense(3), jnp.ones((1, 2)))
@@ -48,8 +54,8 @@ def from_linen(
 def from_nnx(make_module: Callable[[Any], Any]) -> Model:
     """Return the `flax.nnx` module that `make_module(rngs)` makes as a model.
 
-    `apply` calls the module on `x` after its `train()` or `eval()`.  Training a module with dropout needs a key, else
-    ValueError.
+    `apply` calls the module on `x` after its `train()` or `eval()`.  Training a module with dropout
+    needs a key, else ValueError.
 
     >>> from flax import nnx
     >>> model = from_nnx(lambda rngs: nnx.Linear(2, 3, rngs=rngs))
@@ -59,7 +65,9 @@ def from_nnx(make_module: Callable[[Any], Any]) -> Model:
     """
     from flax import nnx
 
-    split = lambda module: nnx.split(module, nnx.Param, nnx.RngState, ...)
+    def split(module):
+        return nnx.split(module, nnx.Param, nnx.RngState, ...)
+
     graph, *blocks = split(nnx.eval_shape(lambda: make_module(nnx.Rngs(0))))
 
     def init(key):
@@ -75,9 +83,13 @@ def from_nnx(make_module: Callable[[Any], Any]) -> Model:
     def apply(params: Any, x: Any, *, train: bool = False, key: Key | None = None):
         weights, rng, state = blocks
         if train and key is None and jax.tree.leaves(rng):
-            raise ValueError("key: this module draws random numbers in training; pass apply(..., train=True, key=key)")
+            raise ValueError(
+                "key: this module draws random numbers in training; pass apply(..., train=True, key=key)"
+            )
         rng = _reseeded(rng, jax.random.key(0) if key is None else key)
-        module = nnx.merge(graph, filled(weights, params["params"]), rng, filled(state, params["state"]))
+        module = nnx.merge(
+            graph, filled(weights, params["params"]), rng, filled(state, params["state"])
+        )
         (module.train if train else module.eval)()
         outputs = module(x)
         if not train:
@@ -89,8 +101,14 @@ def from_nnx(make_module: Callable[[Any], Any]) -> Model:
 
 
 def _reseeded(rng, key):
-    """Fill the abstract state of nnx's random streams: a key of its own for each, counted from 0."""
+    """Fill the abstract state of nnx's random streams: a key of its own for each, counted from
+    0."""
     leaves, treedef = jax.tree.flatten(rng)
-    is_key = lambda leaf: jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-    fill = lambda i, leaf: jax.random.fold_in(key, i) if is_key(leaf) else jnp.zeros(leaf.shape, leaf.dtype)
+
+    def is_key(leaf):
+        return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+    def fill(i, leaf):
+        return jax.random.fold_in(key, i) if is_key(leaf) else jnp.zeros(leaf.shape, leaf.dtype)
+
     return jax.tree.unflatten(treedef, [fill(i, leaf) for i, leaf in enumerate(leaves)])

@@ -1,4 +1,5 @@
-"""One layer of attention that learns in context: from pairs (x_n, y_n) in its prompt it predicts y at a query."""
+"""One layer of attention that learns in context: from pairs (x_n, y_n) in its prompt it predicts y
+at a query."""
 
 import jax
 import jax.numpy as jnp
@@ -19,11 +20,12 @@ def in_context_attention(
 ) -> Model:
     """Return attention reduced to in-context regression, `y_hat = sum_h v_h sum_n a_n^h y_n`.
 
-    The weight of pair n is x_n^T U_h query / N, or the `softmax` over n of x_n^T U_h query.  Parameters are {"v":
-    (heads,), "key": (heads, rank, inputs), "query": the same} with U_h = K_h^T Q_h, or, without a rank, {"v",
-    "key_query": (heads, inputs, inputs)}; all else of a layer of attention starts at 0 (Zhang, Singh, Latham, Saxe,
-    2025).  `apply` maps prompts (x (n, N, inputs), y (n, N), query (n, inputs)) to (n,).  |v_h| and the norms of the
-    matrices are about `scale`, the same for all heads or one for each.
+    The weight of pair n is x_n^T U_h query / N, or the `softmax` over n of x_n^T U_h query.
+    Parameters are {"v": (heads,), "key": (heads, rank, inputs), "query": the same} with U_h = K_h^T
+    Q_h, or, without a rank, {"v", "key_query": (heads, inputs, inputs)}; all else of a layer of
+    attention starts at 0 (Zhang, Singh, Latham, Saxe, 2025).  `apply` maps prompts (x (n, N,
+    inputs), y (n, N), query (n, inputs)) to (n,).  |v_h| and the norms of the matrices are about
+    `scale`, the same for all heads or one for each.
 
     >>> params = in_context_attention(4, 3, rank=2, scale=0.1).init(jax.random.key(0))
     >>> {name: weights.shape for name, weights in params.items()}
@@ -46,15 +48,17 @@ def in_context_attention(
 
 
 def attention_heads(params: Params) -> Float[Array, "heads inputs inputs"]:
-    """Return what each head of `in_context_attention` does, `v_h U_h`: its activity, which |v_h| alone is not."""
+    """Return what each head of `in_context_attention` does, `v_h U_h`: its activity, which |v_h|
+    alone is not."""
     return params["v"][:, None, None] * _scores(params)
 
 
 def attention_product(params: Params) -> Float[Array, "1 inputs_squared"]:
-    """Return linear `in_context_attention` as a matrix on `tasks.in_context_features`, `sum_h v_h U_h` in one row.
+    """Return linear `in_context_attention` as a matrix on `tasks.in_context_features`, `sum_h v_h
+    U_h` in one row.
 
-    It is a linear network of these features: with it `rules.covariance_loss` trains on second moments, those of
-    `tasks.in_context_moments` or of samples.
+    It is a linear network of these features: with it `losses.covariance_loss` trains on second
+    moments, those of `tasks.in_context_moments` or of samples.
     """
     return jnp.sum(attention_heads(params), 0).reshape(1, -1)
 

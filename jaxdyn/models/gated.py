@@ -9,32 +9,41 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from jaxdyn.models.linear import _normal
+from jaxdyn._numbers import normal
 from jaxdyn.types import Model
 
 Routes = Sequence[Sequence[int]]
 
 
-def gated_linear(sizes: Sequence[int], routes: Routes, *, scale: Float[ArrayLike, ""] = 1.0) -> Model:
-    """Return the network `y = sum_p g_p W_D[r_pD] ... W_1[r_p1] x` of the pathways p (Saxe, Sodhani, Lewallen 2022).
+def gated_linear(
+    sizes: Sequence[int], routes: Routes, *, scale: Float[ArrayLike, ""] = 1.0
+) -> Model:
+    """Return the network `y = sum_p g_p W_D[r_pD] ... W_1[r_p1] x` of the pathways p (Saxe,
+    Sodhani, Lewallen 2022).
 
-    `sizes = (N_0, ..., N_D)`; `routes` has a row (r_p1, ..., r_pD) for each pathway, the number of its matrix in each
-    layer: equal numbers share a matrix.  Parameters are the list of stacks W_l (matrices, N_l, N_{l-1}), initially from
-    N(0, scale^2 / N_{l-1}); `apply` maps `(x, gates)`, rows (n, N_0) and (n, pathways), to (n, N_D).  Gates may come
-    with the data or be any function of it.  Raises ValueError for routes that do not fit the layers.
+    `sizes = (N_0, ..., N_D)`; `routes` has a row (r_p1, ..., r_pD) for each pathway, the number of
+    its matrix in each layer: equal numbers share a matrix.  Parameters are the list of stacks W_l
+    (matrices, N_l, N_{l-1}), initially from N(0, scale^2 / N_{l-1}); `apply` maps `(x, gates)`,
+    rows (n, N_0) and (n, pathways), to (n, N_D).  Gates may come with the data or be any function
+    of it.  Raises ValueError for routes that do not fit the layers.
 
     >>> shared_encoder = gated_linear((3, 4, 2), [(0, 0), (0, 1)])
     >>> [w.shape for w in shared_encoder.init(jax.random.key(0))]
     [(1, 4, 3), (2, 2, 4)]
     """
     if not routes or any(len(route) != len(sizes) - 1 or min(route) < 0 for route in routes):
-        raise ValueError(f"routes: {routes} do not fit sizes {tuple(sizes)}; pass a matrix number for each layer")
+        raise ValueError(
+            f"routes: {routes} do not fit sizes {tuple(sizes)}; pass a matrix number for each layer"
+        )
     counts = [1 + max(layer) for layer in zip(*routes, strict=True)]
     shapes = list(zip(counts, sizes[1:], sizes[:-1], strict=True))
 
     def init(key):
         keys = jax.random.split(key, len(shapes))
-        return [_normal(k, shape) * (scale / shape[2] ** 0.5) for k, shape in zip(keys, shapes, strict=True)]
+        return [
+            normal(k, shape) * (scale / shape[2] ** 0.5)
+            for k, shape in zip(keys, shapes, strict=True)
+        ]
 
     return Model(init, lambda weights, x: gated_inputs(*x) @ gated_product(weights, routes).T)
 
@@ -42,11 +51,15 @@ def gated_linear(sizes: Sequence[int], routes: Routes, *, scale: Float[ArrayLike
 def gated_product(
     weights: Sequence[Float[Array, "_ _ _"]], routes: Routes
 ) -> Float[Array, "outputs pathways_times_inputs"]:
-    """Return the end-to-end matrices of all pathways side by side: the linear map from `gated_inputs` to the outputs.
+    """Return the end-to-end matrices of all pathways side by side: the linear map from
+    `gated_inputs` to the outputs.
 
-    With it `rules.covariance_loss` and the covariances of gated inputs train at a cost independent of the examples.
+    With it `losses.covariance_loss` and the covariances of gated inputs train at a cost independent
+    of the examples.
     """
-    layers = [w[np.array(layer)] for w, layer in zip(weights, zip(*routes, strict=True), strict=True)]
+    layers = [
+        w[np.array(layer)] for w, layer in zip(weights, zip(*routes, strict=True), strict=True)
+    ]
     products = functools.reduce(lambda total, w: w @ total, layers)
     return jnp.moveaxis(products, 0, 1).reshape(products.shape[1], -1)
 

@@ -9,41 +9,59 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Real
 
+from jaxdyn._numbers import normal
 from jaxdyn.types import Key, Model
 
 
-def deep_linear(sizes: Sequence[int], *, scale: Float[ArrayLike, ""] = 1.0, init: str = "gaussian") -> Model:
+def deep_linear(
+    sizes: Sequence[int], *, scale: Float[ArrayLike, ""] = 1.0, init: str = "gaussian"
+) -> Model:
     """Return the deep linear network `y = W_D ... W_1 x` of layers `sizes = (N_0, ..., N_D)`.
 
-    Parameters are the list of `W_l` (N_l, N_{l-1}), l = 1 ... D; `apply` maps rows `x` (..., N_0) to (..., N_D).
-    "gaussian" draws W_l from N(0, scale^2 / N_{l-1}), "orthogonal" draws `scale` times a Haar orthogonal matrix (Saxe,
-    McClelland, Ganguli 2013, section 3).  Raises ValueError for fewer than two sizes or another `init`.
+    Parameters are the list of `W_l` (N_l, N_{l-1}), l = 1 ... D; `apply` maps rows `x` (..., N_0)
+    to (..., N_D). "gaussian" draws W_l from N(0, scale^2 / N_{l-1}), "orthogonal" draws `scale`
+    times a Haar orthogonal matrix (Saxe, McClelland, Ganguli 2013, section 3).  Raises ValueError
+    for fewer than two sizes or another `init`.
     """
     if len(sizes) < 2 or min(sizes) < 1:
-        raise ValueError(f"sizes: {tuple(sizes)} are no layers; pass at least (inputs, outputs), each at least 1")
+        raise ValueError(
+            f"sizes: {tuple(sizes)} are no layers; pass at least (inputs, outputs), each at least 1"
+        )
     if init == "gaussian":
-        draw = lambda key, n_out, n_in: _normal(key, (n_out, n_in)) * (scale / n_in**0.5)
+
+        def draw(key, n_out, n_in):
+            return normal(key, (n_out, n_in)) * (scale / n_in**0.5)
     elif init == "orthogonal":
-        draw = lambda key, n_out, n_in: orthogonal(key, n_out, n_in, scale)
+
+        def draw(key, n_out, n_in):
+            return orthogonal(key, n_out, n_in, scale)
     else:
         raise ValueError(f"init: {init!r} is unknown; pass 'gaussian' or 'orthogonal'")
     shapes = list(zip(sizes[1:], sizes[:-1], strict=True))
     return Model(
-        lambda key: [draw(k, *shape) for k, shape in zip(jax.random.split(key, len(shapes)), shapes, strict=True)],
+        lambda key: [
+            draw(k, *shape)
+            for k, shape in zip(jax.random.split(key, len(shapes)), shapes, strict=True)
+        ],
         lambda weights, x: functools.reduce(lambda h, w: h @ w.T, weights, x),
     )
 
 
 def diagonal_linear(inputs: int, *, depth: int = 2, scale: Float[ArrayLike, ""] = 1.0) -> Model:
-    """Return the diagonal linear network `y = sum_j x_j prod_l w_lj`: coordinates that are learned one by one.
+    """Return the diagonal linear network `y = sum_j x_j prod_l w_lj`: coordinates that are learned
+    one by one.
 
-    Parameters are one array (depth, inputs), initially from N(0, scale^2); `apply` maps rows (..., inputs) to (...).
+    Parameters are one array (depth, inputs), initially from N(0, scale^2); `apply` maps rows (...,
+    inputs) to (...).
 
     >>> weights, x = jnp.array([[1.0, 2.0], [3.0, -1.0]]), jnp.array([[1.0, 10.0]])
     >>> diagonal_linear(2).apply(weights, x).tolist()
     [-17.0]
     """
-    return Model(lambda key: _normal(key, (depth, inputs)) * scale, lambda weights, x: x @ jnp.prod(weights, 0))
+    return Model(
+        lambda key: normal(key, (depth, inputs)) * scale,
+        lambda weights, x: x @ jnp.prod(weights, 0),
+    )
 
 
 def product(weights: Sequence[Float[Array, "_ _"]]) -> Float[Array, "outputs inputs"]:
@@ -55,50 +73,72 @@ def product(weights: Sequence[Float[Array, "_ _"]]) -> Float[Array, "outputs inp
     return functools.reduce(lambda total, w: w @ total, weights)
 
 
-def product_to_depth(weights: Sequence[Float[Array, "n n"]], depth: Int[ArrayLike, ""]) -> Float[Array, "n n"]:
-    """Return `W_depth ... W_1` of square layers; `depth` may be traced, so that one program serves all depths.
+def product_to_depth(
+    weights: Sequence[Float[Array, "n n"]], depth: Int[ArrayLike, ""]
+) -> Float[Array, "n n"]:
+    """Return `W_depth ... W_1` of square layers; `depth` may be traced, so that one program serves
+    all depths.
 
     >>> product_to_depth([2 * jnp.eye(1)] * 5, 3).tolist()
     [[8.0]]
     """
-    return product([jnp.where(jnp.less(layer, depth), w, jnp.eye(len(w))) for layer, w in enumerate(weights)])
+    return product(
+        [jnp.where(jnp.less(layer, depth), w, jnp.eye(len(w))) for layer, w in enumerate(weights)]
+    )
 
 
-def orthogonal(key: Key, n_out: int, n_in: int, gain: Float[ArrayLike, ""] = 1.0) -> Float[Array, "{n_out} {n_in}"]:
-    """Draw `gain` times a Haar matrix: orthonormal columns where n_out >= n_in, orthonormal rows otherwise.
+def orthogonal(
+    key: Key, n_out: int, n_in: int, gain: Float[ArrayLike, ""] = 1.0
+) -> Float[Array, "{n_out} {n_in}"]:
+    """Draw `gain` times a Haar matrix: orthonormal columns where n_out >= n_in, orthonormal rows
+    otherwise.
 
     The signs of R's diagonal make the Q of a Gaussian matrix Haar distributed (Mezzadri 2007).
     """
     tall = (max(n_out, n_in), min(n_out, n_in))
-    q, r = jnp.linalg.qr(_normal(key, tall))
+    q, r = jnp.linalg.qr(normal(key, tall))
     q = q * jnp.where(jnp.diagonal(r) < 0, -1, 1).astype(q.dtype)[None]
     return jnp.asarray(gain * (q if n_out >= n_in else q.T))
 
 
-def aligned(frames: Sequence[Float[Array, "_ rank"]], strengths: Float[ArrayLike, "rank"]) -> list[Float[Array, "_ _"]]:
-    """Return decoupled, balanced weights `W_l = R_l diag(u^(1/D)) R_{l-1}^T` whose product is `R_D diag(u) R_0^T`.
+def aligned(
+    frames: Sequence[Float[Array, "_ rank"]], strengths: Float[ArrayLike, "rank"]
+) -> list[Float[Array, "_ _"]]:
+    """Return decoupled, balanced weights `W_l = R_l diag(u^(1/D)) R_{l-1}^T` whose product is `R_D
+    diag(u) R_0^T`.
 
-    `frames` are R_0 ... R_D with orthonormal columns (N_l, rank), `strengths` the u >= 0 of the modes.  With R_0, R_D
-    the singular vectors of the target each mode obeys its own equation (Saxe, McClelland, Ganguli 2013).
+    `frames` are R_0 ... R_D with orthonormal columns (N_l, rank), `strengths` the u >= 0 of the
+    modes.  With R_0, R_D the singular vectors of the target each mode obeys its own equation (Saxe,
+    McClelland, Ganguli 2013).
     """
     if len(frames) < 2:
-        raise ValueError(f"frames: got {len(frames)}; pass one for each layer of units, the input's first")
+        raise ValueError(
+            f"frames: got {len(frames)}; pass one for each layer of units, the input's first"
+        )
     root = jnp.asarray(strengths) ** (1 / (len(frames) - 1))
     return [(left * root[None]) @ right.T for right, left in itertools.pairwise(frames)]
 
 
 def lambda_balanced(
-    key: Key, sizes: Sequence[int], imbalance: Real[ArrayLike, ""], *, scale: Float[ArrayLike, ""] = 1.0
+    key: Key,
+    sizes: Sequence[int],
+    imbalance: Real[ArrayLike, ""],
+    *,
+    scale: Float[ArrayLike, ""] = 1.0,
 ) -> list[Float[Array, "_ _"]]:
-    """Draw two layers, `sizes = (inputs, hidden, outputs)`, with W_2^T W_2 - W_1 W_1^T = imbalance times I.
+    """Draw two layers, `sizes = (inputs, hidden, outputs)`, with W_2^T W_2 - W_1 W_1^T = imbalance
+    times I.
 
-    Haar singular vectors, of the hidden units shared; the singular values x of the smaller layer are half-normal, scale
+    Haar singular vectors, of the hidden units shared; the singular values x of the smaller layer
+    are half-normal, scale
     |N(0, 1)|, those of the larger one sqrt(x^2 + |imbalance|) (Domine et al. 2024).  Hidden units beyond the inputs or
     outputs have x = 0.  A positive imbalance needs hidden <= outputs, a negative one hidden <= inputs: else ValueError,
     or weights of NaN where it is traced.
     """
     if len(sizes) != 3 or min(sizes) < 1:
-        raise ValueError(f"sizes: {tuple(sizes)} are no two layers; pass (inputs, hidden, outputs), each at least 1")
+        raise ValueError(
+            f"sizes: {tuple(sizes)} are no two layers; pass (inputs, hidden, outputs), each at least 1"
+        )
     inputs, hidden, outputs = sizes
     imbalance = jnp.asarray(imbalance, float)
     impossible = ((hidden > outputs) & (imbalance > 0)) | ((hidden > inputs) & (imbalance < 0))
@@ -108,17 +148,16 @@ def lambda_balanced(
             "a negative one hidden <= inputs; change its sign or the hidden size"
         )
     keys = jax.random.split(key, 4)
-    x = jnp.where(jnp.arange(hidden) < min(inputs, outputs), scale * _normal(keys[0], (hidden,)), 0)
+    x = jnp.where(jnp.arange(hidden) < min(inputs, outputs), scale * normal(keys[0], (hidden,)), 0)
     x = jnp.where(impossible, jnp.nan, x)
-    first, second = jnp.sqrt(x**2 + jnp.maximum(-imbalance, 0)), jnp.sqrt(x**2 + jnp.maximum(imbalance, 0))
-    inner, right, left = (orthogonal(k, n, n) for k, n in zip(keys[1:], (hidden, inputs, outputs), strict=True))
-    rank_in, rank_out = min(hidden, inputs), min(hidden, outputs)
+    first = jnp.sqrt(x**2 + jnp.maximum(-imbalance, 0))
+    second = jnp.sqrt(x**2 + jnp.maximum(imbalance, 0))
+    inner, right, left = (
+        orthogonal(k, n, n) for k, n in zip(keys[1:], (hidden, inputs, outputs), strict=True)
+    )
+    rank_in = min(hidden, inputs)
+    rank_out = min(hidden, outputs)
     return [
         (inner[:, :rank_in] * first[None, :rank_in]) @ right[:, :rank_in].T,
         (left[:, :rank_out] * second[None, :rank_out]) @ inner[:, :rank_out].T,
     ]
-
-
-def _normal(key, shape):
-    """Draw in float32, so that float64 repeats the same run."""
-    return jax.random.normal(key, shape, jnp.float32).astype(float)

@@ -1,4 +1,5 @@
-"""Signals through deep random networks, layer by layer: `draw(key) -> W` (n, n) makes each layer."""
+"""Signals through deep random networks, layer by layer: `draw(key) -> W` (n, n) makes each
+layer."""
 
 from collections.abc import Callable
 
@@ -13,11 +14,18 @@ Draw = Callable[[Key], Float[Array, "n n"]]
 
 
 def propagate(
-    key: Key, draw: Draw, start: Float[Array, " n"], *, depth: int, activation: Callable[[Array], Array] = jnp.tanh
+    key: Key,
+    draw: Draw,
+    start: Float[Array, " n"],
+    *,
+    depth: int,
+    activation: Callable[[Array], Array] = jnp.tanh,
 ) -> tuple[Float[Array, " n"], Float[Array, "n n"]]:
-    """Return the last layer h_D and the Jacobian dh_D/dh_0 of `h_l = activation(W_l h_(l-1))`, h_0 = `start`.
+    """Return the last layer h_D and the Jacobian dh_D/dh_0 of `h_l = activation(W_l h_(l-1))`, h_0
+    = `start`.
 
-    The Jacobian is formed as a product: its singular values below eps times the largest are rounding errors.
+    The Jacobian is formed as a product: its singular values below eps times the largest are
+    rounding errors.
     """
 
     def layer(key, state):
@@ -31,15 +39,18 @@ def propagate(
 
 
 def product_exponents(key: Key, draw: Draw, *, width: int, depth: int) -> Float[Array, " {width}"]:
-    """Return the Lyapunov exponents of the product `W_D ... W_1`, per layer, by QR decompositions along the way.
+    """Return the Lyapunov exponents of the product `W_D ... W_1`, per layer, by QR decompositions
+    along the way.
 
-    The means over layers of log R_ii (Benettin et al. 1980), largest first up to fluctuations: unlike the singular
-    values of the product itself they do not underflow.
+    The means over layers of log R_ii (Benettin et al. 1980), largest first up to fluctuations:
+    unlike the singular values of the product itself they do not underflow.
     """
 
     def layer(key, state):
         q, r = jnp.linalg.qr(draw(key) @ state.params[0])
-        return state._replace(params=(q, state.params[1] + jnp.log(jnp.abs(jnp.diagonal(r))) / depth))
+        return state._replace(
+            params=(q, state.params[1] + jnp.log(jnp.abs(jnp.diagonal(r))) / depth)
+        )
 
     initial = jnp.eye(width), jnp.zeros(width)
     return iterate(layer, initial, times=[depth], observe=lambda state: {}, key=key).final.params[1]

@@ -1,4 +1,5 @@
-"""Two-layer networks of units whose weights may start at any size, on whole inputs or shared by patches of them."""
+"""Two-layer networks of units whose weights may start at any size, on whole inputs or shared by
+patches of them."""
 
 from collections.abc import Callable
 
@@ -8,7 +9,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from jaxdyn.models.linear import _normal
+from jaxdyn._numbers import normal
 from jaxdyn.types import Model, Params
 
 
@@ -22,33 +23,42 @@ def two_layer(
     balanced: bool = False,
     scale: Float[ArrayLike, "..."] = 1.0,
 ) -> Model:
-    """Return the network `y = sum_i sum_p v_ip activation(u_i . x_p)` of the inputs' consecutive `patches` x_p.
+    """Return the network `y = sum_i sum_p v_ip activation(u_i . x_p)` of the inputs' consecutive
+    `patches` x_p.
 
-    Parameters are {"u": (width, inputs / patches), "v": (width,)}: one output weight a unit, so that patches are summed
-    (`pooled`), or {"v": (width, patches)}; `apply` maps rows `x` (..., inputs) to (...).  One patch is a fully
-    connected layer, several are a convolution whose stride is its length.  |u_i| and |v_i| are about `scale`, the same
-    for all units or one for each: weights from N(0, scale^2 / their number in the unit); with `balanced`, v_i is
-    +-|u_i| exactly, as flow keeps it for rectifiers.
+    Parameters are {"u": (width, inputs / patches), "v": (width,)}: one output weight a unit, so
+    that patches are summed (`pooled`), or {"v": (width, patches)}; `apply` maps rows `x` (...,
+    inputs) to (...).  One patch is a fully connected layer, several are a convolution whose stride
+    is its length.  |u_i| and |v_i| are about `scale`, the same for all units or one for each:
+    weights from N(0, scale^2 / their number in the unit); with `balanced`, v_i is +-|u_i| exactly,
+    as flow keeps it for rectifiers.
 
     >>> filters = two_layer(6, 4, activation=jax.nn.relu, patches=3, scale=0.1).init(jax.random.key(0))
     >>> {name: weights.shape for name, weights in filters.items()}
     {'u': (4, 2), 'v': (4,)}
 
-    Raises ValueError for inputs that the patches do not divide, for balanced units of several outgoing weights, and for
-    a scale of 0, which no gradient leaves.
+    Raises ValueError for inputs that the patches do not divide, for balanced units of several
+    outgoing weights, and for a scale of 0, which no gradient leaves.
     """
     if inputs % patches:
         raise ValueError(f"patches: {patches} do not divide {inputs} inputs evenly; pass a divisor")
     if balanced and not pooled:
         raise ValueError("balanced: needs one outgoing weight a unit; pass pooled=True")
-    draw = _unit_init({"u": (width, inputs // patches), "v": (width,) if pooled else (width, patches)}, scale)
+    draw = _unit_init(
+        {"u": (width, inputs // patches), "v": (width,) if pooled else (width, patches)}, scale
+    )
 
     def init(key):
         params = draw(key)
-        return params | {"v": jnp.sign(params["v"]) * jnp.linalg.norm(params["u"], axis=1)} if balanced else params
+        return (
+            params | {"v": jnp.sign(params["v"]) * jnp.linalg.norm(params["u"], axis=1)}
+            if balanced
+            else params
+        )
 
     def apply(params, x):
-        u, v = params["u"], params["v"].reshape(width, -1)
+        u = params["u"]
+        v = params["v"].reshape(width, -1)
         hidden = activation(x.reshape(*x.shape[:-1], patches, -1) @ u.T)
         return jnp.einsum("...pi,ip->...", hidden, jnp.broadcast_to(v, (width, patches)))
 
@@ -56,26 +66,34 @@ def two_layer(
 
 
 def two_layer_product(params: Params) -> Float[Array, "1 inputs"]:
-    """Return the end-to-end matrix of a linear `two_layer` network that is fully connected, or not pooled.
+    """Return the end-to-end matrix of a linear `two_layer` network that is fully connected, or not
+    pooled.
 
-    With it `rules.covariance_loss` trains on second moments, exact ones or those of samples.
+    With it `losses.covariance_loss` trains on second moments, exact ones or those of samples.
     """
-    u, v = params["u"], params["v"]
+    u = params["u"]
+    v = params["v"]
     return jnp.einsum("ip,ik->pk", v.reshape(len(v), -1), u).reshape(1, -1)
 
 
 def _unit_init(shapes, scale):
-    """Return an init of arrays (units, ...) whose units have norms of about `scale`, one for all or one for each."""
+    """Return an init of arrays (units, ...) whose units have norms of about `scale`, one for all or
+    one for each."""
     if not isinstance(scale, jax.core.Tracer) and not np.any(scale):
         raise ValueError(
             f"scale: {scale} starts at an exact saddle, which no gradient leaves; pass a small one, say 1e-3"
         )
-    size = lambda shape: jnp.reshape(scale, (-1,) + (1,) * (len(shape) - 1)) / np.prod(shape[1:]) ** 0.5
+
+    def size(shape):
+        return jnp.reshape(scale, (-1,) + (1,) * (len(shape) - 1)) / np.prod(shape[1:]) ** 0.5
 
     def init(key):
         # Drawn at once, which compiles faster.
         ends = np.cumsum([np.prod(shape) for shape in shapes.values()])
-        draws = jnp.split(_normal(key, (int(ends[-1]),)), ends[:-1])
-        return {n: w.reshape(shape) * size(shape) for w, (n, shape) in zip(draws, shapes.items(), strict=True)}
+        draws = jnp.split(normal(key, (int(ends[-1]),)), ends[:-1])
+        return {
+            n: w.reshape(shape) * size(shape)
+            for w, (n, shape) in zip(draws, shapes.items(), strict=True)
+        }
 
     return init

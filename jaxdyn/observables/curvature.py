@@ -8,17 +8,24 @@ from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
+from jaxdyn._numbers import normal
 from jaxdyn.types import Batch, Observe, Params
 
 
 def hessian_eigenvalues(
-    loss: Callable[[Params, Batch], Float[Array, ""]], batch: Batch, *, top: int = 5, depth: int = 64
+    loss: Callable[[Params, Batch], Float[Array, ""]],
+    batch: Batch,
+    *,
+    top: int = 5,
+    depth: int = 64,
 ) -> Observe:
-    """Observe the largest `top` eigenvalues of the Hessian of `loss(params, batch)`, in falling order.
+    """Observe the largest `top` eigenvalues of the Hessian of `loss(params, batch)`, in falling
+    order.
 
-    By Lanczos' method as `sharpness`, in `depth` Hessian-vector products; lower ones take more of them.  A multiple
-    eigenvalue is seen once, and NaN stands for those that the Hessian does not have.  Gradient descent is at the edge
-    of stability from where the first meets 2/learning rate: `crossing_time(run.hessian_eigenvalues[..., 0], 2 / rate)`.
+    By Lanczos' method as `sharpness`, in `depth` Hessian-vector products; lower ones take more of
+    them.  A multiple eigenvalue is seen once, and NaN stands for those that the Hessian does not
+    have.  Gradient descent is at the edge of stability from where the first meets 2/learning rate:
+    `crossing_time(run.hessian_eigenvalues[..., 0], 2 / rate)`.
 
     Raises ValueError for more eigenvalues than products or parameters.
     """
@@ -26,29 +33,35 @@ def hessian_eigenvalues(
     def observe(state):
         flat, product = _hessian_product(loss, state.params, batch)
         if not 1 <= top <= min(depth, flat.size):
-            raise ValueError(f"top: {top}; pass at least 1, at most {depth=} and the number of parameters {flat.size}")
-        start = jax.random.normal(jax.random.key(0), flat.shape, jnp.float32).astype(flat.dtype)
+            raise ValueError(
+                f"top: {top}; pass at least 1, at most {depth=} and the number of parameters {flat.size}"
+            )
+        start = normal(jax.random.key(0), flat.shape, flat.dtype)
         values, vectors = jnp.linalg.eigh(_tridiagonal(product, start, depth))
-        # What the start has no part in lies behind the invariant subspace, and is not the Hessian's.
+        # What the start has no part in lies behind the invariant subspace, and is not the
+        # Hessian's.
         values = jnp.sort(jnp.where(vectors[0] == 0, -jnp.inf, values))[::-1][:top]
         return {"hessian_eigenvalues": jnp.where(jnp.isfinite(values), values, jnp.nan)}
 
     return observe
 
 
-def sharpness(loss: Callable[[Params, Batch], Float[Array, ""]], batch: Batch, *, depth: int = 32) -> Observe:
+def sharpness(
+    loss: Callable[[Params, Batch], Float[Array, ""]], batch: Batch, *, depth: int = 32
+) -> Observe:
     """Observe the largest eigenvalue of the Hessian of `loss(params, batch)`, by Lanczos' method.
 
-    It takes `depth` Hessian-vector products (at most as many as there are parameters, where it is exact to rounding)
-    and keeps as many vectors.  Never above the eigenvalue but for rounding; the relative error falls about as
-    exp(-4 depth sqrt(gap)), gap = (lambda_1 - lambda_2) / (lambda_1 - lambda_min) (Saad 1980).
+    It takes `depth` Hessian-vector products (at most as many as there are parameters, where it is
+    exact to rounding) and keeps as many vectors.  Never above the eigenvalue but for rounding; the
+    relative error falls about as exp(-4 depth sqrt(gap)), gap = (lambda_1 - lambda_2) / (lambda_1 -
+    lambda_min) (Saad 1980).
     """
     if depth < 1:
         raise ValueError(f"depth: {depth}; pass at least 1")
 
     def observe(state):
         flat, product = _hessian_product(loss, state.params, batch)
-        start = jax.random.normal(jax.random.key(0), flat.shape, jnp.float32).astype(flat.dtype)
+        start = normal(jax.random.key(0), flat.shape, flat.dtype)
         return {"sharpness": jnp.linalg.eigvalsh(_tridiagonal(product, start, depth))[-1]}
 
     return observe
@@ -63,12 +76,14 @@ def hessian_index(
     depth: int = 64,
     probes: int = 16,
 ) -> Observe:
-    """Observe the index of the Hessian of `loss(params, batch)`: the number of directions in which a saddle falls.
+    """Observe the index of the Hessian of `loss(params, batch)`: the number of directions in which
+    a saddle falls.
 
-    Counted are the eigenvalues below -threshold * max |eigenvalue|, exactly for up to `dense` parameters.  Beyond, the
-    index is an estimate by stochastic Lanczos quadrature (Ubaru, Chen, Saad, 2017), with a standard error of about
-    sqrt(2 index / probes): the mean over `probes` random vectors z of z^T P z, P the projector on these eigenvalues'
-    space, each from `depth` Hessian-vector products, which have to tell them from the others.
+    Counted are the eigenvalues below -threshold * max |eigenvalue|, exactly for up to `dense`
+    parameters.  Beyond, the index is an estimate by stochastic Lanczos quadrature (Ubaru, Chen,
+    Saad, 2017), with a standard error of about sqrt(2 index / probes): the mean over `probes`
+    random vectors z of z^T P z, P the projector on these eigenvalues' space, each from `depth`
+    Hessian-vector products, which have to tell them from the others.
     """
     if min(depth, probes) < 1:
         raise ValueError(f"depth, probes: {depth}, {probes}; pass at least 1 of each")
@@ -77,7 +92,11 @@ def hessian_index(
         flat, product = _hessian_product(loss, state.params, batch)
         if flat.size <= dense:
             values = jnp.linalg.eigvalsh(jax.vmap(product)(jnp.eye(flat.size, dtype=flat.dtype)))
-            return {"index": jnp.sum(values < -(threshold * jnp.max(jnp.abs(values)))).astype(flat.dtype)}
+            return {
+                "index": jnp.sum(values < -(threshold * jnp.max(jnp.abs(values)))).astype(
+                    flat.dtype
+                )
+            }
 
         def probed(key):
             start = jax.random.rademacher(key, flat.shape, flat.dtype)
@@ -93,9 +112,13 @@ def hessian_index(
 
 
 def _hessian_product(loss, params, batch):
-    """Return the parameters in one vector, and the products of the Hessian there with such vectors."""
+    """Return the parameters in one vector, and the products of the Hessian there with such
+    vectors."""
     flat, unravel = ravel_pytree(params)
-    gradient = lambda v: ravel_pytree(jax.grad(loss)(unravel(v), batch))[0]
+
+    def gradient(v):
+        return ravel_pytree(jax.grad(loss)(unravel(v), batch))[0]
+
     return flat, lambda v: jax.jvp(gradient, (flat,), (v,))[1]
 
 
@@ -105,7 +128,8 @@ def _tridiagonal(product, start, depth):
 
     lanczos = decomp.tridiag_sym(min(depth, start.size), materialize=False, custom_vjp=False)
     diagonal, beside = lanczos(product, start).J_small
-    # Behind an invariant subspace (the Hessian has few distinct eigenvalues) come only rounding errors, or NaN.
+    # Behind an invariant subspace (the Hessian has few distinct eigenvalues) come only rounding
+    # errors, or NaN.
     size = jnp.nanmax(jnp.abs(diagonal)) + jnp.max(jnp.nan_to_num(jnp.abs(beside)), initial=0.0)
     inside = jnp.cumprod(beside > 100 * jnp.finfo(start.dtype).eps * size).astype(bool)
     beside = jnp.where(inside, beside, 0)

@@ -13,8 +13,9 @@ Kernel = Callable[[Params], Float[Array, "..."]]
 def kernel_change(kernel: Kernel, reference: Params) -> Observe:
     """Observe how far `kernel(params)` is from K_0, the one at the parameters `reference`.
 
-    `kernel_distance` is `|K - K_0|_F / |K_0|_F`, `kernel_alignment` the cosine `<K, K_0> / (|K|_F |K_0|_F)`, over all
-    entries of K, of any shape: `lambda p: kernels.empirical.ntk(apply, p, x)`, or a product of hidden activities.
+    `kernel_distance` is `|K - K_0|_F / |K_0|_F`, `kernel_alignment` the cosine `<K, K_0> / (|K|_F
+    |K_0|_F)`, over all entries of K, of any shape: `lambda p: kernels.empirical.ntk(apply, p, x)`,
+    or a product of hidden activities.
     """
     initial = kernel(reference)
 
@@ -29,11 +30,15 @@ def kernel_change(kernel: Kernel, reference: Params) -> Observe:
     return observe
 
 
-def kernel_target_alignment(kernel: Kernel, targets: Float[Array, " n"] | Float[Array, "n k"]) -> Observe:
-    """Observe the centred alignment of `kernel(params)` (n, n) with the targets (Cortes, Mohri & Rostamizadeh 2012).
+def kernel_target_alignment(
+    kernel: Kernel, targets: Float[Array, " n"] | Float[Array, "n k"]
+) -> Observe:
+    """Observe the centred alignment of `kernel(params)` (n, n) with the targets (Cortes, Mohri &
+    Rostamizadeh 2012).
 
-    `kernel_target_alignment` is `<K_c, Y_c> / (|K_c|_F |Y_c|_F)`, Y = y y^T, A_c = H A H with H = I - 1 1^T / n; it is
-    1 where the centred kernel is that of the targets.  Raises ValueError for a kernel that is not (n, n).
+    `kernel_target_alignment` is `<K_c, Y_c> / (|K_c|_F |Y_c|_F)`, Y = y y^T, A_c = H A H with H = I
+    - 1 1^T / n; it is 1 where the centred kernel is that of the targets.  Raises ValueError for a
+    kernel that is not (n, n).
     """
     n = len(targets)
     targets = targets.reshape(n, -1)
@@ -43,9 +48,14 @@ def kernel_target_alignment(kernel: Kernel, targets: Float[Array, " n"] | Float[
     def observe(state):
         k = kernel(state.params)
         if k.shape != (n, n):
-            raise ValueError(f"kernel: shape {k.shape} for {n} targets; pass one of shape {(n, n)}, such as trace=True")
+            raise ValueError(
+                f"kernel: shape {k.shape} for {n} targets; pass one of shape {(n, n)}, such as trace=True"
+            )
         k = k - jnp.mean(k, 0, keepdims=True)
         k = k - jnp.mean(k, 1, keepdims=True)
-        return {"kernel_target_alignment": jnp.sum(k * ideal) / (jnp.linalg.norm(k) * jnp.linalg.norm(ideal))}
+        return {
+            "kernel_target_alignment": jnp.sum(k * ideal)
+            / (jnp.linalg.norm(k) * jnp.linalg.norm(ideal))
+        }
 
     return observe

@@ -1,20 +1,20 @@
-"""Composition of observables, and averages of what they recorded."""
-
-import jax.numpy as jnp
-from jaxtyping import Array, Float
+"""Composition of observables."""
 
 from jaxdyn.types import Observe
 
 
 def combine(*observes: Observe) -> Observe:
-    """Observe everything that `observes` do, in one dict; ValueError where two use the same name."""
+    """Observe everything that `observes` do, in one dict; ValueError where two use the same
+    name."""
 
     def combined(state):
         seen = {}
         for observe in observes:
             new = observe(state)
             if clash := sorted(seen.keys() & new.keys()):
-                raise ValueError(f"observes: two of them return {clash}; rename one with prefixed('test_', observe)")
+                raise ValueError(
+                    f"observes: two of them return {clash}; rename one with prefixed('test_', observe)"
+                )
             seen |= new
         return seen
 
@@ -24,21 +24,3 @@ def combine(*observes: Observe) -> Observe:
 def prefixed(prefix: str, observe: Observe) -> Observe:
     """Observe under other names: `prefix` before each."""
     return lambda state: {prefix + name: value for name, value in observe(state).items()}
-
-
-def box_average(records: Float[Array, "times ..."], window: int) -> Float[Array, "times ..."]:
-    """Return the mean of the `window` records around each, (window - 1)//2 of them later; NaN too near the ends.
-
-    >>> box_average(jnp.array([1.0, 2.0, 6.0, 4.0, 2.0]), 3).tolist()
-    [nan, 3.0, 4.0, 4.0, nan]
-
-    Raises ValueError for a window of less than 1 record, or more than there are.
-    """
-    if not 1 <= window <= len(records):
-        raise ValueError(f"window: {window} of {len(records)} records; pass at least 1 and at most all of them")
-    # Sums of differences to the first keep their digits where records hardly change.
-    first = records[:1]
-    sums = jnp.cumsum(jnp.concatenate([0 * first, records - first]), 0)
-    means = first + (sums[window:] - sums[:-window]) / window
-    ends = [(window // 2, window - 1 - window // 2)] + [(0, 0)] * (records.ndim - 1)
-    return jnp.pad(means, ends, constant_values=jnp.nan)

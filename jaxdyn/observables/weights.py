@@ -1,4 +1,5 @@
-"""Observables of the weights; `of(params)` is a matrix of them, such as a linear network's product."""
+"""Observables of the weights; `of(params)` is a matrix of them, such as a linear network's
+product."""
 
 from collections.abc import Callable
 
@@ -12,13 +13,19 @@ from jaxdyn.types import Observe, Params
 Matrix = Callable[[Params], Float[Array, "outputs inputs"]]
 
 
-def mode_strengths(of: Matrix, left: Float[Array, "outputs rank"], right: Float[Array, "inputs rank"]) -> Observe:
-    """Observe the mode strengths `u_a = left_a^T W right_a` (rank,) of `W = of(params)` in fixed singular vectors."""
+def mode_strengths(
+    of: Matrix, left: Float[Array, "outputs rank"], right: Float[Array, "inputs rank"]
+) -> Observe:
+    """Observe the mode strengths `u_a = left_a^T W right_a` (rank,) of `W = of(params)` in fixed
+    singular vectors."""
     return lambda state: {"mode_strengths": _strengths(of(state.params), left, right)}
 
 
-def leakage(of: Matrix, left: Float[Array, "outputs rank"], right: Float[Array, "inputs rank"]) -> Observe:
-    """Observe `|W - left diag(u) right^T|_F`, u the mode strengths: what of `W = of(params)` is outside its modes."""
+def leakage(
+    of: Matrix, left: Float[Array, "outputs rank"], right: Float[Array, "inputs rank"]
+) -> Observe:
+    """Observe `|W - left diag(u) right^T|_F`, u the mode strengths: what of `W = of(params)` is
+    outside its modes."""
 
     def observe(state):
         w = of(state.params)
@@ -35,12 +42,14 @@ def singular_values(of: Matrix) -> Observe:
     return lambda state: {"singular_values": jnp.linalg.svd(of(state.params), compute_uv=False)}
 
 
-def alignment(of: Matrix, left: Float[Array, "outputs rank"], right: Float[Array, "inputs rank"]) -> Observe:
-    """Observe `left_alignment` and `right_alignment` (rank,): |cosines| of the a-th singular vectors of `of(params)`
-    with `left_a` and `right_a`.
+def alignment(
+    of: Matrix, left: Float[Array, "outputs rank"], right: Float[Array, "inputs rank"]
+) -> Observe:
+    """Observe `left_alignment` and `right_alignment` (rank,): |cosines| of the a-th singular
+    vectors of `of(params)` with `left_a` and `right_a`.
 
-    Singular vectors go by descending singular value, so order `left` and `right` likewise; those of equal singular
-    values are arbitrary, and so are their cosines.
+    Singular vectors go by descending singular value, so order `left` and `right` likewise; those of
+    equal singular values are arbitrary, and so are their cosines.
     """
 
     def observe(state):

@@ -1,6 +1,7 @@
 """What was saved, shown: a static site of all papers, a page with sliders, the README's table.
 
-The site needs no server and asks nothing of the network: pages are single files beside their pictures.
+The site needs no server and asks nothing of the network: pages are single files beside their
+pictures.
 """
 
 import shutil
@@ -28,16 +29,23 @@ def site(
     names: Sequence[str] = (),
     tables: "Mapping[str, xarray.Dataset]" = {},
 ) -> list[Path]:
-    """Write the site of what `jaxdyn run` saved in `results` into `out`, and return its pages, the gallery first.
+    """Write the site of what `jaxdyn run` saved in `results` into `out`, and return its pages, the
+    gallery first.
 
-    It shows all papers, or those named; `tables` of some become pages with sliders.  Raises ValueError for a name that
-    is no paper, and where `out` holds anything but an earlier site.
+    It shows all papers, or those named; `tables` of some become pages with sliders.  Raises
+    ValueError for a name that is no paper, and where `out` holds anything but an earlier site.
     """
     front = out / "index.html"
-    if out.exists() and any(out.iterdir()) and not (front.exists() and "jaxdyn report" in front.read_text()):
+    if (
+        out.exists()
+        and any(out.iterdir())
+        and not (front.exists() and "jaxdyn report" in front.read_text())
+    ):
         raise ValueError(f"out: {str(out)!r} holds other files; pass a new folder")
     found = [_with_figure(read(name, results), out / "figures") for name in names or papers.names()]
-    all_saved = sorted(found, key=lambda saved: bool(saved.trouble))  # what there is to see comes first
+    all_saved = sorted(
+        found, key=lambda saved: bool(saved.trouble)
+    )  # what there is to see comes first
     pages = [front]
     write(front, _pages.gallery(all_saved, tables))
     for i, saved in enumerate(all_saved):
@@ -52,7 +60,8 @@ def site(
 
 
 def _with_figure(saved, folder):
-    """Copy a paper's figure and draw its thumbnail; without a figure that can be read its results count as damaged."""
+    """Copy a paper's figure and draw its thumbnail; without a figure that can be read its results
+    count as damaged."""
     from PIL import Image
 
     if saved.trouble:

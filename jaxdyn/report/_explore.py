@@ -14,13 +14,15 @@ WEIGHT = 250_000  # characters of the numbers in a page
 
 
 def exploration(table: "xarray.Dataset", *, nav: str = "<strong>jaxdyn</strong>") -> str:
-    """Return a page with a slider for each dimension of `table` but "point", and a chart of its variables over `x`.
+    """Return a page with a slider for each dimension of `table` but "point", and a chart of its
+    variables over `x`.
 
-    The attributes are `title`, `xlabel`, `ylabel`, `xscale` and `yscale` ("linear" or "log"), and `default`, JSON of a
-    slider's name to its value at first.  Numbers keep four digits; of a table that would still be too heavy every
-    second point stays, or every fourth, until it is not.
+    The attributes are `title`, `xlabel`, `ylabel`, `xscale` and `yscale` ("linear" or "log"), and
+    `default`, JSON of a slider's name to its value at first.  Numbers keep four digits; of a table
+    that would still be too heavy every second point stays, or every fourth, until it is not.
 
-    Raises ValueError for a table without `x`, points or attributes, or whose sliders have no values.
+    Raises ValueError for a table without `x`, points or attributes, or whose sliders have no
+    values.
     """
     sliders = _checked(table)
     default = json.loads(table.attrs["default"])
@@ -42,15 +44,25 @@ def exploration(table: "xarray.Dataset", *, nav: str = "<strong>jaxdyn</strong>"
 <div id="chart"></div>
 <p class="quiet">Every curve was computed beforehand, at the values of the sliders.</p>"""
     scripts = ["chart.js", "explore.js"]
-    return _pages.page(f"{table.attrs['title']} · jaxdyn", nav, body, scripts, {"table": data}, "narrow")
+    return _pages.page(
+        f"{table.attrs['title']} · jaxdyn", nav, body, scripts, {"table": data}, "narrow"
+    )
 
 
 def _checked(table):
-    missing = [key for key in ("title", "xlabel", "ylabel", "xscale", "yscale", "default") if key not in table.attrs]
+    missing = [
+        key
+        for key in ("title", "xlabel", "ylabel", "xscale", "yscale", "default")
+        if key not in table.attrs
+    ]
     if missing:
-        raise ValueError(f"table: has no attributes {missing}; pass them beside {sorted(map(str, table.attrs))}")
+        raise ValueError(
+            f"table: has no attributes {missing}; pass them beside {sorted(map(str, table.attrs))}"
+        )
     if "x" not in table or "point" not in table.dims:
-        raise ValueError(f"table: has {list(table.variables)} over {dict(table.sizes)}; pass `x` over `point`")
+        raise ValueError(
+            f"table: has {list(table.variables)} over {dict(table.sizes)}; pass `x` over `point`"
+        )
     sliders = [str(dim) for dim in table.dims if dim != "point"]
     bare = [name for name in sliders if name not in table.coords]
     if bare:
@@ -59,20 +71,28 @@ def _checked(table):
 
 
 def _slider(values, wanted) -> dict[str, Any]:
-    """Return a slider's name, the texts of its values, and at which it starts: the one wanted, or the middle."""
+    """Return a slider's name, the texts of its values, and at which it starts: the one wanted, or
+    the middle."""
     texts = [f"{v:.4g}" if isinstance(v, (float, np.floating)) else str(v) for v in values.values]
     start = len(texts) // 2
     if wanted is not None:
         numeric = values.dtype.kind in "iuf"
         start = int(np.argmin(abs(values.values - wanted))) if numeric else texts.index(str(wanted))
-    return {"name": str(values.name), "label": _charts.words(values.name, values.attrs), "start": start, "texts": texts}
+    return {
+        "name": str(values.name),
+        "label": _charts.words(values.name, values.attrs),
+        "start": start,
+        "texts": texts,
+    }
 
 
 def _packed(values, sliders) -> dict[str, Any]:
-    """Return an array as a flat list, the sliders it varies over, in their order, and the range it covers."""
+    """Return an array as a flat list, the sliders it varies over, in their order, and the range it
+    covers."""
     over = [name for name in sliders if name in values.dims]
     array = values.transpose(*over, "point").values.astype(float)
-    finite, positive = array[np.isfinite(array)], array[np.isfinite(array) & (array > 0)]
+    finite = array[np.isfinite(array)]
+    positive = array[np.isfinite(array) & (array > 0)]
     # The least positive number is what a logarithmic axis starts at.
     extent = [v.min() for v in (finite, positive) if v.size] + [finite.max()] if finite.size else []
     return {
@@ -84,4 +104,6 @@ def _packed(values, sliders) -> dict[str, Any]:
 
 
 def _weight(table):
-    return 7 * sum(variable.size for variable in table.data_vars.values()) + 7 * table["x"].size * ("x" in table.coords)
+    return 7 * sum(variable.size for variable in table.data_vars.values()) + 7 * table["x"].size * (
+        "x" in table.coords
+    )

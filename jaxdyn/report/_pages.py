@@ -1,4 +1,5 @@
-"""The pages: the gallery of all papers, and one of each.  Every page is one file beside its pictures."""
+"""The pages: the gallery of all papers, and one of each.  Every page is one file beside its
+pictures."""
 
 import datetime
 import functools
@@ -34,15 +35,36 @@ def asset(name: str) -> str:
     return resources.files("jaxdyn.report").joinpath("assets", name).read_text(encoding="utf-8")
 
 
-def page(title: str, nav: str, body: str, scripts: Sequence[str], data: Mapping[str, Any] = {}, width: str = "") -> str:
-    """Return a page that needs no other file: `data` {id: value} becomes JSON, `scripts` are names of assets."""
+def page(
+    title: str,
+    nav: str,
+    body: str,
+    scripts: Sequence[str],
+    data: Mapping[str, Any] = {},
+    width: str = "",
+) -> str:
+    """Return a page that needs no other file: `data` {id: value} becomes JSON, `scripts` are names
+    of assets."""
     # Inside a script the end of its element must not occur.
-    embedded = {name: json.dumps(value, separators=(",", ":")).replace("</", "<\\/") for name, value in data.items()}
-    parts = [f'<script type="application/json" id="{name}">{text}</script>' for name, text in embedded.items()]
+    embedded = {
+        name: json.dumps(value, separators=(",", ":")).replace("</", "<\\/")
+        for name, value in data.items()
+    }
+    parts = [
+        f'<script type="application/json" id="{name}">{text}</script>'
+        for name, text in embedded.items()
+    ]
     parts += [f"<script>\n{asset(name)}</script>" for name in scripts]
-    style, theme = asset("style.css"), asset("theme.js")
+    style = asset("style.css")
+    theme = asset("theme.js")
     return Template(asset("page.html")).substitute(
-        title=escape(title), nav=nav, body=body, scripts="\n".join(parts), style=style, theme=theme, width=width
+        title=escape(title),
+        nav=nav,
+        body=body,
+        scripts="\n".join(parts),
+        style=style,
+        theme=theme,
+        width=width,
     )
 
 
@@ -50,12 +72,20 @@ def gallery(all_saved: Sequence[Saved], explored: Collection[str]) -> str:
     """Return the page of all papers, to search and to filter; those `explored` have sliders."""
     chapters = sorted({saved.reference.chapter for saved in all_saved})
     theories = sorted({name for saved in all_saved for name in _theories(saved)})
-    verdicts = {word: word for word in ("holds", "refuted", "fails", "undecided")} | {"none": "no results"}
-    select = lambda name, shown, options: (
-        f'<select name="{name}" aria-label="{shown}"><option value="">{shown}: all</option>'
-        + "".join(f'<option value="{escape(value)}">{escape(text)}</option>' for value, text in options)
-        + "</select>"
-    )
+    verdicts = {word: word for word in ("holds", "refuted", "fails", "undecided")} | {
+        "none": "no results"
+    }
+
+    def select(name, shown, options):
+        return (
+            f'<select name="{name}" aria-label="{shown}"><option value="">{shown}: all</option>'
+            + "".join(
+                f'<option value="{escape(value)}">{escape(text)}</option>'
+                for value, text in options
+            )
+            + "</select>"
+        )
+
     total = counts(verdict.word for saved in all_saved for verdict in saved.verdicts)
     body = f"""<h1>Papers of learning dynamics, theory beside simulation</h1>
 <p class="quiet lead">Each paper is one file; its claims are judged by machine on the numbers shown here:
@@ -76,11 +106,17 @@ ours that does not hold <span class="fails">fails</span>.</p>
 
 
 def paper(saved: Saved, near: Sequence[Saved | None], explored: bool) -> str:
-    """Return the page of a paper, with links to the pages before and after it, and to its sliders if it has some."""
-    ref, module = saved.reference, papers.load(saved.name)
+    """Return the page of a paper, with links to the pages before and after it, and to its sliders
+    if it has some."""
+    ref = saved.reference
+    module = papers.load(saved.name)
     source = inspect.getsource(module)
-    arxiv = f' · <a href="https://arxiv.org/abs/{ref.arxiv}">arXiv:{ref.arxiv}</a>' if ref.arxiv else ""
-    about = re.sub("`(.*?)`", r"<code>\1</code>", escape((module.__doc__ or "").strip().partition("\n\n")[2]))
+    arxiv = (
+        f' · <a href="https://arxiv.org/abs/{ref.arxiv}">arXiv:{ref.arxiv}</a>' if ref.arxiv else ""
+    )
+    about = re.sub(
+        "`(.*?)`", r"<code>\1</code>", escape((module.__doc__ or "").strip().partition("\n\n")[2])
+    )
     charts, more = _charts.charts(saved.datasets)
     sliders = f'<p><a class="button" href="explore/{saved.name}.html">Change a number, see the theory move</a></p>'
     results = f"""{_marks(saved)}
@@ -110,12 +146,15 @@ def paper(saved: Saved, near: Sequence[Saved | None], explored: bool) -> str:
 
 
 def highlighted(source: str) -> str:
-    """Return Python's text as HTML with comments, strings and keywords marked; as it is where it is no Python.
+    """Return Python's text as HTML with comments, strings and keywords marked; as it is where it is
+    no Python.
 
     >>> highlighted("return 1  # one")
     '<b class="k">return</b> 1  <i class="c"># one</i>'
     """
-    lines, out, last = source.splitlines(keepends=True), [], (1, 0)
+    lines = source.splitlines(keepends=True)
+    out = []
+    last = (1, 0)
 
     def text(start, end):
         rows = lines[start[0] - 1 : end[0]]
@@ -129,7 +168,10 @@ def highlighted(source: str) -> str:
             kind = "k" if token.type == tokenize.NAME and keyword.iskeyword(token.string) else kind
             if kind:
                 tag = {"c": "i", "s": "span", "k": "b"}[kind]
-                out += [text(last, token.start), f'<{tag} class="{kind}">{text(token.start, token.end)}</{tag}>']
+                out += [
+                    text(last, token.start),
+                    f'<{tag} class="{kind}">{text(token.start, token.end)}</{tag}>',
+                ]
                 last = token.end
     except (tokenize.TokenError, SyntaxError):
         return escape(source, quote=False)
@@ -137,10 +179,15 @@ def highlighted(source: str) -> str:
 
 
 def _theories(saved):
-    """Return the modules of `theory` that a paper's file takes something from, and "kernels" for infinite width."""
+    """Return the modules of `theory` that a paper's file takes something from, and "kernels" for
+    infinite width."""
     found = vars(papers.load(saved.name)).values()
     taken = [getattr(value, "__module__", getattr(value, "__name__", "")) for value in found]
-    parts = [str(name).split(".") for name in taken if str(name).startswith(("jaxdyn.theory.", "jaxdyn.kernels"))]
+    parts = [
+        str(name).split(".")
+        for name in taken
+        if str(name).startswith(("jaxdyn.theory.", "jaxdyn.kernels"))
+    ]
     return sorted({"kernels" if part[1] == "kernels" else part[2] for part in parts})
 
 
@@ -156,7 +203,9 @@ def _card(saved, explored):
         alt = f"{escape(_short(saved))}: thumbnail of the figure"
         picture = f'<img src="figures/{saved.name}.webp" width="480" height="330" loading="lazy" alt="{alt}">'
         foot = f'<span class="quiet">{_cost(saved)}</span>'
-    marked = f'data-chapter="{escape(ref.chapter)}" data-verdicts="{verdicts}" data-words="{saved.name}"'
+    marked = (
+        f'data-chapter="{escape(ref.chapter)}" data-verdicts="{verdicts}" data-words="{saved.name}"'
+    )
     marked += f' data-theories="{" ".join(_theories(saved))}"'
     return f"""<article class="card" {marked}>
 {picture}
@@ -174,7 +223,11 @@ def _marks(saved):
     said = counts(verdict.word for verdict in saved.verdicts).split(", ")
     word = {**{word: word for word in WORDS}, "hold": "holds", "fail": "fails"}
     text = "".join(f'<span class="{word[part.split()[1]]}">{part}</span>' for part in said if part)
-    return f'<div class="marks" aria-hidden="true">{row}</div><p class="counts">{text}</p>' if row else ""
+    return (
+        f'<div class="marks" aria-hidden="true">{row}</div><p class="counts">{text}</p>'
+        if row
+        else ""
+    )
 
 
 def _claims(saved):
@@ -185,7 +238,11 @@ def _claims(saved):
         for v in saved.verdicts
     )
     head = '<th>verdict</th><th>statement</th><th class="number">error</th><th class="number">to hold</th>'
-    said = " ".join(text for word, text in MEANING.items() if word in {verdict.word for verdict in saved.verdicts})
+    said = " ".join(
+        text
+        for word, text in MEANING.items()
+        if word in {verdict.word for verdict in saved.verdicts}
+    )
     table = f'<table class="claims"><thead><tr>{head}</tr></thead><tbody>\n{rows}</tbody></table>'
     return f'{table}\n<p class="quiet">{said}</p>'
 
@@ -199,7 +256,11 @@ def number(value: float) -> str:
     if value != value:
         return "none"
     digits, _, exponent = f"{value:.3g}".replace("-", "−").replace("inf", "∞").partition("e")
-    return f"{digits}·10<sup>{exponent[0].strip('+')}{exponent[1:].lstrip('0')}</sup>" if exponent else digits
+    return (
+        f"{digits}·10<sup>{exponent[0].strip('+')}{exponent[1:].lstrip('0')}</sup>"
+        if exponent
+        else digits
+    )
 
 
 def _theory(charts, more):
@@ -225,7 +286,8 @@ theory, also for runs to which it is not meant to apply: the claims say where it
 
 
 def _command(saved, module):
-    words, size = ["jaxdyn", "run", saved.name], saved.made.get("size", "quick")
+    words = ["jaxdyn", "run", saved.name]
+    size = saved.made.get("size", "quick")
     if size != "quick":
         words += ["--size", size]
     for option, value in saved.made.get("options", {}).items():
@@ -234,34 +296,44 @@ def _command(saved, module):
             continue
         # A truth is a flag of its own.
         values = value if isinstance(value, list) else [] if isinstance(value, bool) else [value]
-        words += [f"--{'no-' if value is False else ''}{option.replace('_', '-')}", *map(str, values)]
+        words += [
+            f"--{'no-' if value is False else ''}{option.replace('_', '-')}",
+            *map(str, values),
+        ]
     code = escape(shlex.join(words))
     return f'<div class="command"><code>{code}</code><button type="button" class="copy">Copy</button></div>'
 
 
 def _made(saved):
-    made, git = saved.made, saved.made.get("git") or {}
+    made = saved.made
+    git = saved.made.get("git") or {}
     when = datetime.datetime.fromisoformat(made["started"]).strftime("%Y-%m-%d %H:%M UTC")
     commit = f"{git['commit'][:12]}{', with changes' if git['dirty'] else ''}" if git else ""
     options = ", ".join(
-        f"{name} {' '.join(map(str, v)) if isinstance(v, list) else v}" for name, v in made["options"].items()
+        f"{name} {' '.join(map(str, v)) if isinstance(v, list) else v}"
+        for name, v in made["options"].items()
     )
     rows = {
         "size": made["size"] + ("" if made["default"] else ", with own options"),
         "options": options,
-        "cost": _cost(saved) + (f", {made['wall_seconds']:.3g} s of wall time" if made["wall_seconds"] else ""),
+        "cost": _cost(saved)
+        + (f", {made['wall_seconds']:.3g} s of wall time" if made["wall_seconds"] else ""),
         "finished": when,
         "on": made["device"],
         "versions": ", ".join(f"{name} {version}" for name, version in made["versions"].items()),
         "commit": commit,
     }
-    shown = "".join(f"<dt>{name}</dt><dd>{escape(text)}</dd>" for name, text in rows.items() if text)
+    shown = "".join(
+        f"<dt>{name}</dt><dd>{escape(text)}</dd>" for name, text in rows.items() if text
+    )
     return f'<h2>How it was made</h2>\n<dl class="made">{shown}</dl>'
 
 
 def _cost(saved):
-    made, stored = saved.made, " with stored runs" if saved.made["reused"] else ""
-    seconds, own = made["cpu_seconds"], "" if made["default"] else ", own options"
+    made = saved.made
+    stored = " with stored runs" if saved.made["reused"] else ""
+    seconds = made["cpu_seconds"]
+    own = "" if made["default"] else ", own options"
     return f"{made['size']}{own}: " + (
         "cost not recorded" if seconds is None else f"{two_digits(seconds)} CPU-s{stored}"
     )
@@ -274,7 +346,9 @@ def _trouble(saved):
 
 
 def _stale(saved, module):
-    if [verdict.statement for verdict in saved.verdicts] == [claim.statement for claim in module.CLAIMS]:
+    if [verdict.statement for verdict in saved.verdicts] == [
+        claim.statement for claim in module.CLAIMS
+    ]:
         return ""
     again = f"<code>jaxdyn verify {saved.name}</code>"
     return f'<div class="note"><p>The claims have changed since these were judged: {again} judges them again.</p></div>'
@@ -282,7 +356,9 @@ def _stale(saved, module):
 
 def _near(near):
     links = [
-        f'<a rel="{rel}" href="{saved.name}.html">{escape(_short(saved))}</a>' if saved else "<span></span>"
+        f'<a rel="{rel}" href="{saved.name}.html">{escape(_short(saved))}</a>'
+        if saved
+        else "<span></span>"
         for rel, saved in zip(("prev", "next"), near, strict=True)
     ]
     return f'<nav class="near" aria-label="Papers before and after">{"".join(links)}</nav>'

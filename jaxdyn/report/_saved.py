@@ -11,14 +11,21 @@ from jaxdyn.compare import Verdict
 
 MADE = "size", "default", "options", "started", "device", "versions", "wall_seconds"
 MADE_LATELY = {"cpu_seconds": None, "reused": False, "git": None}
-WORDS = {"fails": "fail", "unexpected": "unexpected", "refuted": "refuted", "undecided": "undecided", "holds": "hold"}
+WORDS = {
+    "fails": "fail",
+    "unexpected": "unexpected",
+    "refuted": "refuted",
+    "undecided": "undecided",
+    "holds": "hold",
+}
 
 
 NOT_RUN = "not run yet"
 
 
 class Saved(NamedTuple):
-    """A paper and what there is of it; `trouble` says what is wrong with it, `datasets` are empty then."""
+    """A paper and what there is of it; `trouble` says what is wrong with it, `datasets` are empty
+    then."""
 
     name: str
     reference: papers.Reference
@@ -30,15 +37,20 @@ class Saved(NamedTuple):
 
 
 def read(name: str, folder: Path) -> Saved:
-    """Read the results of the paper `name` in `folder/<name>`; ValueError where there is no such paper."""
+    """Read the results of the paper `name` in `folder/<name>`; ValueError where there is no such
+    paper."""
     place = folder / name
     empty = Saved(name, papers.load(name).REFERENCE, place, (), {}, {}, NOT_RUN)
     if not (place / "provenance.json").exists():
         return empty
     try:
-        verdicts = tuple(Verdict(**verdict) for verdict in json.loads((place / "verdicts.json").read_text()))
+        verdicts = tuple(
+            Verdict(**verdict) for verdict in json.loads((place / "verdicts.json").read_text())
+        )
         made = json.loads((place / "provenance.json").read_text())
-        made = {key: made[key] for key in MADE} | {key: made.get(key, old) for key, old in MADE_LATELY.items()}
+        made = {key: made[key] for key in MADE} | {
+            key: made.get(key, old) for key, old in MADE_LATELY.items()
+        }
         datasets = {key: dataset.load() for key, dataset in results.open(place / "results").items()}
     # What a damaged file raises is up to json, zarr, its codecs and the file system.
     except Exception as error:
@@ -59,7 +71,10 @@ def counts(words: Iterable[str]) -> str:
     """
     found = Counter(words)
     order = ["holds", *(word for word in WORDS if word != "holds")]
-    text = lambda word: word if found[word] == 1 else WORDS[word]
+
+    def text(word):
+        return word if found[word] == 1 else WORDS[word]
+
     return ", ".join(f"{found[word]} {text(word)}" for word in order if found[word])
 
 

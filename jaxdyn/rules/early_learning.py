@@ -1,4 +1,5 @@
-"""Early-learning regularisation: a memory of what was predicted of each example holds off its wrong label."""
+"""Early-learning regularisation: a memory of what was predicted of each example holds off its wrong
+label."""
 
 from collections.abc import Callable
 
@@ -19,13 +20,15 @@ def early_learning(
     *,
     clip: float = 1e-4,
 ) -> Field:
-    """Return the field of cross-entropy with early-learning regularisation, for parameters {"params", "state"}.
+    """Return the field of cross-entropy with early-learning regularisation, for parameters
+    {"params", "state"}.
 
-    L = mean_i [-log p_i,label + strength log(1 - <t_i, p_i>)] with p_i the softmax of apply(params, x_i), clipped to
-    [clip, 1 - clip].  The targets t_i <- decay t_i + (1 - decay) p_i / sum p_i average what was predicted over visits,
-    are updated before use and constant to gradients (Liu et al., 2020).  Batches are (x, labels, index): the rows of
-    "state" (examples, classes), zeros at first, that the examples own.  Strength 0 is plain cross-entropy.  Train the
-    block "state" by `optax.sgd(1.0)`, see `with_state`.
+    L = mean_i [-log p_i,label + strength log(1 - <t_i, p_i>)] with p_i the softmax of apply(params,
+    x_i), clipped to [clip, 1 - clip].  The targets t_i <- decay t_i + (1 - decay) p_i / sum p_i
+    average what was predicted over visits, are updated before use and constant to gradients (Liu et
+    al., 2020).  Batches are (x, labels, index): the rows of "state" (examples, classes), zeros at
+    first, that the examples own.  Strength 0 is plain cross-entropy.  Train the block "state" by
+    `optax.sgd(1.0)`, see `with_state`.
     """
 
     def loss(params: Params, batch: tuple[PyTree[Array], Int[Array, "n"], Int[Array, "n"]]):

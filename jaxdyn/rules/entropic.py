@@ -7,8 +7,11 @@ from jaxtyping import Array, Float
 from jaxdyn.types import Params
 
 
-def sigmoid_layers(params: Params, x: Float[Array, "n inputs"]) -> dict[str, list[Float[Array, "n _"]]]:
-    """Return the inputs z_l = W_l h_{l-1} + b_l (n, units) and outputs h_l = sigmoid(z_l) of all layers, h_0 = x.
+def sigmoid_layers(
+    params: Params, x: Float[Array, "n inputs"]
+) -> dict[str, list[Float[Array, "n _"]]]:
+    """Return the inputs z_l = W_l h_{l-1} + b_l (n, units) and outputs h_l = sigmoid(z_l) of all
+    layers, h_0 = x.
 
     `params` are those of `models.mlp`.
     """
@@ -22,15 +25,18 @@ def sigmoid_layers(params: Params, x: Float[Array, "n inputs"]) -> dict[str, lis
 
 
 def knowledge_accumulation(params: Params, x: Float[Array, "n inputs"]) -> Params:
-    """Return the updates of structured knowledge accumulation for {"params": weights of an mlp, "state": last outputs}.
+    """Return the updates of structured knowledge accumulation for {"params": weights of an mlp,
+    "state": last outputs}.
 
-    Each layer descends its own entropy H = -(1/ln 2) sum z dh along the last change dh of its outputs: with G = -(z h
-    (1 - h) + dh) / ln 2, W_l gets G^T h_{l-1} / n, where h_{l-1} are the inputs x or the outputs of the layer below as
-    they were a step ago, and b_l the mean of G (Mahi, 2025).  There are no labels, and nothing is sent back.  The block
-    "state" holds `sigmoid_layers(weights, x)["outputs"]` of the step before, at first those of the initial weights;
-    train it by `optax.sgd(1.0)`, see `with_state`.
+    Each layer descends its own entropy H = -(1/ln 2) sum z dh along the last change dh of its
+    outputs: with G = -(z h (1 - h) + dh) / ln 2, W_l gets G^T h_{l-1} / n, where h_{l-1} are the
+    inputs x or the outputs of the layer below as they were a step ago, and b_l the mean of G (Mahi,
+    2025).  There are no labels, and nothing is sent back.  The block "state" holds
+    `sigmoid_layers(weights, x)["outputs"]` of the step before, at first those of the initial
+    weights; train it by `optax.sgd(1.0)`, see `with_state`.
     """
-    last, seen = params["state"], sigmoid_layers(params["params"], x)
+    last = params["state"]
+    seen = sigmoid_layers(params["params"], x)
     below = [x, *last[:-1]]
     slopes = [
         -(z * h * (1 - h) + (h - before)) / jnp.log(2)

@@ -1,8 +1,8 @@
 """Zeroth-order rules: gradients estimated from how a loss responds to random perturbations.
 
-Batches are pairs (data, key): the stream draws the noise, so that a field stays deterministic (`noisy`).  All are
-unbiased up to the perturbation's size; how much they vary, and how fast they therefore learn, is in
-`theory.perturbation`.
+Batches are pairs (data, key): the stream draws the noise, so that a field stays deterministic
+(`noisy`).  All are unbiased up to the perturbation's size; how much they vary, and how fast they
+therefore learn, is in `theory.perturbation`.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,11 +33,13 @@ def noisy(stream: Stream) -> Stream:
 def weight_perturbation(
     loss: Loss, sigma: Float[ArrayLike, ""], *, antithetic: bool = False, directions: str = "normal"
 ) -> Field:
-    """Return the field (loss(theta + sigma xi) - loss(theta)) / sigma times xi, xi a random direction of all weights.
+    """Return the field (loss(theta + sigma xi) - loss(theta)) / sigma times xi, xi a random
+    direction of all weights.
 
-    `antithetic` takes (loss(theta + sigma xi) - loss(theta - sigma xi)) / (2 sigma): exact for quadratic losses.  With
-    `directions="rademacher"` (signs) it is simultaneous perturbation (SPSA: Spall, 1992).  In float32 a sigma below
-    1e-3 loses the difference to rounding.  Raises ValueError for other directions.
+    `antithetic` takes (loss(theta + sigma xi) - loss(theta - sigma xi)) / (2 sigma): exact for
+    quadratic losses.  With `directions="rademacher"` (signs) it is simultaneous perturbation (SPSA:
+    Spall, 1992).  In float32 a sigma below 1e-3 loses the difference to rounding.  Raises
+    ValueError for other directions.
     """
     draw = _directions(directions)
 
@@ -45,7 +47,10 @@ def weight_perturbation(
         data, key = batch
         flat, unravel = ravel_pytree(params)
         xi = _drawn(draw, key, flat.shape, flat.dtype)
-        value = lambda shift: loss(unravel(flat + shift * xi), data)
+
+        def value(shift):
+            return loss(unravel(flat + shift * xi), data)
+
         return unravel(_slope(value, sigma, antithetic) * xi)
 
     return field
@@ -54,8 +59,8 @@ def weight_perturbation(
 def forward_gradient(loss: Loss, *, directions: str = "normal") -> Field:
     """Return the field (g . xi) xi of the gradient g along a random direction, by one forward pass.
 
-    The limit of `weight_perturbation` for small perturbations (Baydin et al., 2022).  Raises ValueError for other
-    directions.
+    The limit of `weight_perturbation` for small perturbations (Baydin et al., 2022).  Raises
+    ValueError for other directions.
     """
     draw = _directions(directions)
 
@@ -75,12 +80,14 @@ def node_perturbation(
     *,
     antithetic: bool = False,
 ) -> Field:
-    """Return the field that perturbs the inputs of all units: (l(sigma xi) - l(0)) / sigma times xi_l h_{l-1}^T.
+    """Return the field that perturbs the inputs of all units: (l(sigma xi) - l(0)) / sigma times
+    xi_l h_{l-1}^T.
 
-    `nodes(params, x, noise) -> (outputs, [a_1, ..., a_L])` is a network that adds noise[l] to the inputs a_l (n, units)
-    of its layers, nothing where `noise` is None, and lets no gradient pass from layer to layer (`jax.lax.stop_gradient`
-    of what enters a layer): what a weight must know is local.  `error(outputs, y)` (n,) is the loss of each example;
-    the field is the mean over them (Williams, 1992; Fiete, Seung, 2006).
+    `nodes(params, x, noise) -> (outputs, [a_1, ..., a_L])` is a network that adds noise[l] to the
+    inputs a_l (n, units) of its layers, nothing where `noise` is None, and lets no gradient pass
+    from layer to layer (`jax.lax.stop_gradient` of what enters a layer): what a weight must know is
+    local.  `error(outputs, y)` (n,) is the loss of each example; the field is the mean over them
+    (Williams, 1992; Fiete, Seung, 2006).
 
     >>> def layer(w, x, noise):
     ...     a = x @ w.T if noise is None else x @ w.T + noise[0]
@@ -95,8 +102,14 @@ def node_perturbation(
         (x, y), key = batch
         shapes = jax.eval_shape(lambda p: nodes(p, x, None)[1], params)
         keys = jax.random.split(key, len(shapes))
-        xi = [_drawn(jax.random.normal, k, a.shape, a.dtype) for k, a in zip(keys, shapes, strict=True)]
-        value = lambda shift: error(nodes(params, x, [shift * a for a in xi])[0], y)
+        xi = [
+            _drawn(jax.random.normal, k, a.shape, a.dtype)
+            for k, a in zip(keys, shapes, strict=True)
+        ]
+
+        def value(shift):
+            return error(nodes(params, x, [shift * a for a in xi])[0], y)
+
         slope = _slope(value, sigma, antithetic)
         pull = jax.vjp(lambda p: nodes(p, x, None)[1], params)[1]
         return pull([slope[:, None] * a / len(slope) for a in xi])[0]
@@ -116,4 +129,8 @@ def _drawn(draw, key, shape, dtype):
 
 
 def _slope(value, sigma, antithetic):
-    return (value(sigma) - value(-sigma)) / (2 * sigma) if antithetic else (value(sigma) - value(0.0)) / sigma
+    return (
+        (value(sigma) - value(-sigma)) / (2 * sigma)
+        if antithetic
+        else (value(sigma) - value(0.0)) / sigma
+    )

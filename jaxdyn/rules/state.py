@@ -10,15 +10,19 @@ from jaxdyn.types import Batch, Field, Params
 
 
 def with_state(loss: Callable[[Params, Batch], tuple[Float[Array, ""], Params]]) -> Field:
-    """Return the field of `loss(params, batch) -> (value, new state)` for params {"params": ..., "state": ...}.
+    """Return the field of `loss(params, batch) -> (value, new state)` for params {"params": ...,
+    "state": ...}.
 
-    The block "params" gets the gradient.  The block "state" (running statistics, averages) gets `state - new state`,
-    of which `optax.sgd(1.0)` makes the new state, to rounding:
-    `optax.partition({"params": optimizer, "state": optax.sgd(1.0)}, {"params": "params", "state": "state"})`.
+    The block "params" gets the gradient.  The block "state" (running statistics, averages) gets
+    `state - new state`, of which `optax.sgd(1.0)` makes the new state, to rounding:
+    `optax.partition({"params": optimizer, "state": optax.sgd(1.0)}, {"params": "params", "state":
+    "state"})`.
     """
 
     def field(params: Params, batch: Batch) -> Params:
-        gradient, state = jax.grad(lambda p: loss({**params, "params": p}, batch), has_aux=True)(params["params"])
+        gradient, state = jax.grad(lambda p: loss({**params, "params": p}, batch), has_aux=True)(
+            params["params"]
+        )
         return {"params": gradient, "state": jax.tree.map(jnp.subtract, params["state"], state)}
 
     return field

@@ -1,9 +1,21 @@
 """Tasks: data, its moments, and streams of batches."""
 
-from jaxdyn.tasks.incontext import Prompts, in_context_features, in_context_moments, in_context_regression
+from jaxdyn.tasks.incontext import (
+    Prompts,
+    in_context_features,
+    in_context_moments,
+    in_context_regression,
+)
 from jaxdyn.tasks.mixtures import Mixture, Outliers, opposing_outliers, two_clusters
 from jaxdyn.tasks.regression import Regression, regression, teacher_student
-from jaxdyn.tasks.spectra import Covariances, binary_tree, covariances, frames, from_svd, linear_teacher
+from jaxdyn.tasks.spectra import (
+    Covariances,
+    binary_tree,
+    covariances,
+    frames,
+    from_svd,
+    linear_teacher,
+)
 from jaxdyn.tasks.streams import epochs, full_batch, minibatch, online
 from jaxdyn.tasks.teacher import labelled
 from jaxdyn.tasks.views import gaussian_pairs, noisy_copies, successive_states

@@ -2,16 +2,17 @@
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxdyn._numbers import normal
 from jaxdyn.tasks.spectra import Covariances
 from jaxdyn.types import Key
 
 
 class Prompts(NamedTuple):
-    """Pairs (x, y), y = w . x with a task w of each prompt's own, a query and its target, which no model sees."""
+    """Pairs (x, y), y = w . x with a task w of each prompt's own, a query and its target, which no
+    model sees."""
 
     x: Float[Array, "prompts length inputs"]
     y: Float[Array, "prompts length"]
@@ -19,36 +20,45 @@ class Prompts(NamedTuple):
     target: Float[Array, " prompts"]
 
 
-def in_context_regression(key: Key, prompts: int, length: int, covariance: Float[Array, "inputs inputs"]) -> Prompts:
-    """Draw prompts of `length` pairs and a query: inputs from N(0, covariance), tasks w from N(0, I).
+def in_context_regression(
+    key: Key, prompts: int, length: int, covariance: Float[Array, "inputs inputs"]
+) -> Prompts:
+    """Draw prompts of `length` pairs and a query: inputs from N(0, covariance), tasks w from N(0,
+    I).
 
     >>> drawn = in_context_regression(jax.random.key(0), 5, 3, jnp.eye(2))
     >>> [a.shape for a in drawn]
     [(5, 3, 2), (5, 3), (5, 2), (5,)]
     """
     inputs = len(covariance)
-    # Drawn in float32, so that float64 repeats the same run.
-    normal = jax.random.normal(key, (prompts, length + 2, inputs), jnp.float32).astype(covariance.dtype)
+    drawn = normal(key, (prompts, length + 2, inputs), covariance.dtype)
     s, q = jnp.linalg.eigh(covariance)
-    x, tasks = normal[:, 1:] @ ((q * jnp.sqrt(jnp.maximum(s, 0))[None]) @ q.T), normal[:, 0]
+    x = drawn[:, 1:] @ ((q * jnp.sqrt(jnp.maximum(s, 0))[None]) @ q.T)
+    tasks = drawn[:, 0]
     y = jnp.einsum("bna,ba->bn", x, tasks)
     return Prompts(x[:, :-1], y[:, :-1], x[:, -1], y[:, -1])
 
 
 def in_context_features(
-    x: Float[Array, "prompts length inputs"], y: Float[Array, "prompts length"], query: Float[Array, "prompts inputs"]
+    x: Float[Array, "prompts length inputs"],
+    y: Float[Array, "prompts length"],
+    query: Float[Array, "prompts inputs"],
 ) -> Float[Array, "prompts inputs_squared"]:
-    """Return all that linear attention sees of a prompt: the products of beta = (1/N) sum_n y_n x_n and the query."""
+    """Return all that linear attention sees of a prompt: the products of beta = (1/N) sum_n y_n x_n
+    and the query."""
     beta = jnp.einsum("bna,bn->ba", x, y) / x.shape[1]
     return (beta[:, :, None] * query[:, None]).reshape(len(x), -1)
 
 
 def in_context_moments(covariance: Float[Array, "inputs inputs"], length: int) -> Covariances:
-    """Return the population moments of `in_context_features` and targets, for prompts of `in_context_regression`.
+    """Return the population moments of `in_context_features` and targets, for prompts of
+    `in_context_regression`.
 
-    With L the covariance and N the length E beta beta^T = L^2 (1 + 1/N) + L tr(L)/N and E y beta x^T = L^2, so that xx
-    is the Kronecker product of the former and L, yx is L^2 and yy is tr L.
+    With L the covariance and N the length E beta beta^T = L^2 (1 + 1/N) + L tr(L)/N and E y beta
+    x^T = L^2, so that xx is the Kronecker product of the former and L, yx is L^2 and yy is tr L.
     """
     squared = covariance @ covariance
     second = squared * (1 + 1 / length) + covariance * jnp.trace(covariance) / length
-    return Covariances(jnp.kron(second, covariance), squared.reshape(1, -1), jnp.trace(covariance)[None, None])
+    return Covariances(
+        jnp.kron(second, covariance), squared.reshape(1, -1), jnp.trace(covariance)[None, None]
+    )

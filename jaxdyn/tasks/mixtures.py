@@ -7,11 +7,13 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float
 
+from jaxdyn._numbers import normal
 from jaxdyn.types import Key
 
 
 class Mixture(NamedTuple):
-    """Examples `x` in rows with the given `labels` and the true ones, +-1 both; `wrong` tells where they differ."""
+    """Examples `x` in rows with the given `labels` and the true ones, +-1 both; `wrong` tells where
+    they differ."""
 
     x: Float[Array, "n inputs"]
     labels: Float[Array, "n"]
@@ -20,12 +22,18 @@ class Mixture(NamedTuple):
 
 
 def two_clusters(
-    key: Key, samples: int, inputs: int, *, sigma: Float[ArrayLike, ""], flipped: Float[ArrayLike, ""] = 0.0
+    key: Key,
+    samples: int,
+    inputs: int,
+    *,
+    sigma: Float[ArrayLike, ""],
+    flipped: Float[ArrayLike, ""] = 0.0,
 ) -> Mixture:
-    """Draw x = truth * v + sigma * z, z standard normal, around centres +-v, with the fraction `flipped` mislabelled.
+    """Draw x = truth * v + sigma * z, z standard normal, around centres +-v, with the fraction
+    `flipped` mislabelled.
 
-    v is the first axis, |v| = 1, and exactly round(flipped * samples) labels are wrong (Liu et al., 2020).  Raises
-    ValueError for less than one sample or input.
+    v is the first axis, |v| = 1, and exactly round(flipped * samples) labels are wrong (Liu et al.,
+    2020).  Raises ValueError for less than one sample or input.
 
     >>> mixture = two_clusters(jax.random.key(0), 10, 3, sigma=0.5, flipped=0.2)
     >>> int(mixture.wrong.sum()), mixture.x.shape
@@ -36,7 +44,7 @@ def two_clusters(
     k_truth, k_noise, k_flip = jax.random.split(key, 3)
     # Random bits and float32 are the same draws in both precisions.
     truth = jnp.where(jax.random.bits(k_truth, (samples,), jnp.uint32) % 2 == 0, -1.0, 1.0)
-    noise = jax.random.normal(k_noise, (samples, inputs), jnp.float32).astype(float)
+    noise = normal(k_noise, (samples, inputs))
     order = jnp.argsort(jnp.argsort(jax.random.bits(k_flip, (samples,), jnp.uint32)))
     wrong = order < jnp.round(flipped * samples)
     x = (sigma * noise).at[:, 0].add(truth)
@@ -44,7 +52,8 @@ def two_clusters(
 
 
 class Outliers(NamedTuple):
-    """Examples `x` in rows with `labels` of +-1; `group` is 0 for usual ones and an outlier's label for outliers."""
+    """Examples `x` in rows with `labels` of +-1; `group` is 0 for usual ones and an outlier's label
+    for outliers."""
 
     x: Float[Array, "n inputs"]
     labels: Float[Array, "n"]
@@ -60,21 +69,29 @@ def opposing_outliers(
     size: Float[ArrayLike, ""] = 6.0,
     sigma: Float[ArrayLike, ""] = 0.3,
 ) -> Outliers:
-    """Draw standard normal examples, labelled by a linear teacher, and two groups of outliers of opposite labels.
+    """Draw standard normal examples, labelled by a linear teacher, and two groups of outliers of
+    opposite labels.
 
-    All outliers are `size` along the first axis plus sigma times standard normal: a feature of both groups alike, which
-    tells nothing of the label (Rosenfeld & Risteski, 2023).  The last 2 * `planted` of samples + 2 * planted examples
-    are the outliers, first those of label 1.  Raises ValueError for less than one sample, input or outlier.
+    All outliers are `size` along the first axis plus sigma times standard normal: a feature of both
+    groups alike, which tells nothing of the label (Rosenfeld & Risteski, 2023).  The last 2 *
+    `planted` of samples + 2 * planted examples are the outliers, first those of label 1.  Raises
+    ValueError for less than one sample, input or outlier.
 
     >>> opposing_outliers(jax.random.key(0), 3, 5, 2).group.tolist()
     [0.0, 0.0, 0.0, 1.0, 1.0, -1.0, -1.0]
     """
     if min(samples, inputs, planted) < 1:
-        raise ValueError(f"samples, inputs, planted: {samples}, {inputs}, {planted}; pass at least 1 of each")
+        raise ValueError(
+            f"samples, inputs, planted: {samples}, {inputs}, {planted}; pass at least 1 of each"
+        )
     # Drawn at once, which compiles faster, and in float32, so that float64 repeats the same run.
-    numbers = jax.random.normal(key, (samples + 2 * planted + 1, inputs), jnp.float32).astype(float)
-    usual, outliers, teacher = numbers[:samples], sigma * numbers[samples:-1], numbers[-1]
+    numbers = normal(key, (samples + 2 * planted + 1, inputs))
+    usual = numbers[:samples]
+    outliers = sigma * numbers[samples:-1]
+    teacher = numbers[-1]
     signs = jnp.repeat(jnp.array([1.0, -1.0]), planted)
     labels = jnp.where(usual @ teacher < 0, -1.0, 1.0)
     x = jnp.concatenate([usual, outliers.at[:, 0].add(size)])
-    return Outliers(x, jnp.concatenate([labels, signs]), jnp.concatenate([jnp.zeros(samples), signs]))
+    return Outliers(
+        x, jnp.concatenate([labels, signs]), jnp.concatenate([jnp.zeros(samples), signs])
+    )

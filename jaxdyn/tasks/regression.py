@@ -1,6 +1,7 @@
 """Linear regression from a teacher on Gaussian inputs of a chosen spectrum.
 
-Teacher, start and noise have exact norms: theirs would otherwise be most of what differs from seed to seed.
+Teacher, start and noise have exact norms: theirs would otherwise be most of what differs from seed
+to seed.
 """
 
 from collections.abc import Sequence
@@ -12,13 +13,15 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Real
 
+from jaxdyn._numbers import normal
 from jaxdyn.types import Key
 
 Groups = Real[ArrayLike, "..."] | Sequence[int | float]
 
 
 class Regression(NamedTuple):
-    """Data `y = x teacher + noise` and initial weights; `eigenvalues` are those of the inputs' covariance."""
+    """Data `y = x teacher + noise` and initial weights; `eigenvalues` are those of the inputs'
+    covariance."""
 
     x: Float[Array, "n inputs"]
     y: Float[Array, " n"]
@@ -39,8 +42,9 @@ def regression(
 ) -> Regression:
     """Draw a teacher, data and initial weights for inputs in groups of one variance each.
 
-    The coefficients of the teacher have the squared norm `power` in each group, the initial weights `start`, and the
-    noise of the labels the mean square `noise^2`, all exactly.  A number stands for all groups.
+    The coefficients of the teacher have the squared norm `power` in each group, the initial weights
+    `start`, and the noise of the labels the mean square `noise^2`, all exactly.  A number stands
+    for all groups.
 
     >>> data = regression(jax.random.key(0), 5, [1.0, 0.01], (3, 4), power=[1.0, 100.0], noise=0.1)
     >>> data.x.shape, (data.teacher[:3] @ data.teacher[:3]).round(4).tolist()
@@ -50,17 +54,21 @@ def regression(
     """
     groups = len(multiplicities)
     if not groups or min(multiplicities) < 1:
-        raise ValueError(f"multiplicities: {tuple(multiplicities)}; pass at least one group of at least one input each")
+        raise ValueError(
+            f"multiplicities: {tuple(multiplicities)}; pass at least one group of at least one input each"
+        )
     values = {"eigenvalues": eigenvalues, "power": power, "start": start}
     values = {name: jnp.asarray(value, float) for name, value in values.items()}
     for name, value in values.items():
         if value.shape not in ((), (groups,)):
-            raise ValueError(f"{name}: shape {value.shape}; pass a number, or one for each of {groups} groups")
+            raise ValueError(
+                f"{name}: shape {value.shape}; pass a number, or one for each of {groups} groups"
+            )
     eigenvalues, power, start = (jnp.broadcast_to(value, (groups,)) for value in values.values())
     inputs = sum(multiplicities)
     group = jnp.repeat(jnp.arange(groups), jnp.asarray(multiplicities), total_repeat_length=inputs)
     # Drawn at once, which compiles faster, and in float32, so that float64 repeats the same run.
-    numbers = jax.random.normal(key, (samples * (inputs + 1) + 2 * inputs,), jnp.float32).astype(float)
+    numbers = normal(key, (samples * (inputs + 1) + 2 * inputs,))
     x, teacher, first, e = jnp.split(numbers, np.cumsum([samples * inputs, inputs, inputs]))
 
     def in_groups(vector, squares):
@@ -73,11 +81,19 @@ def regression(
 
 
 def teacher_student(
-    key: Key, inputs: int, samples: int, *, snr: Real[ArrayLike, ""] = 1.0, inr: Real[ArrayLike, ""] = 0.0
+    key: Key,
+    inputs: int,
+    samples: int,
+    *,
+    snr: Real[ArrayLike, ""] = 1.0,
+    inr: Real[ArrayLike, ""] = 0.0,
 ) -> Regression:
-    """Draw isotropic inputs of variance 1/inputs, noise of variance 1, a teacher of `snr` and a start of `inr`.
+    """Draw isotropic inputs of variance 1/inputs, noise of variance 1, a teacher of `snr` and a
+    start of `inr`.
 
-    The ratio of samples to inputs is alpha; the ratios of signal and of initial weights to noise are those of Advani
-    and Saxe (2017).
+    The ratio of samples to inputs is alpha; the ratios of signal and of initial weights to noise
+    are those of Advani and Saxe (2017).
     """
-    return regression(key, samples, 1 / inputs, (inputs,), snr * inputs, noise=1.0, start=inr * inputs)
+    return regression(
+        key, samples, 1 / inputs, (inputs,), snr * inputs, noise=1.0, start=inr * inputs
+    )

@@ -8,11 +8,13 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
+from jaxdyn._numbers import normal
 from jaxdyn.types import Key
 
 
 class Covariances(NamedTuple):
-    """The uncentred second moments `xx = E x x^T`, `yx = E y x^T`, `yy = E y y^T`: all that a linear network sees."""
+    """The uncentred second moments `xx = E x x^T`, `yx = E y x^T`, `yy = E y y^T`: all that a
+    linear network sees."""
 
     xx: Float[Array, "inputs inputs"]
     yx: Float[Array, "outputs inputs"]
@@ -31,29 +33,41 @@ def linear_teacher(
     *,
     noise: Float[ArrayLike, ""] = 0.0,
 ) -> Covariances:
-    """Return the population moments of `y = target x + noise * e`, e of unit covariance, for inputs of covariance `xx`.
+    """Return the population moments of `y = target x + noise * e`, e of unit covariance, for inputs
+    of covariance `xx`.
 
     Without `xx` the inputs are whitened.
     """
     xx = jnp.eye(target.shape[1], dtype=target.dtype) if xx is None else xx
     yx = target @ xx
-    return Covariances(xx, yx, yx @ target.T + noise**2 * jnp.eye(target.shape[0], dtype=target.dtype))
+    return Covariances(
+        xx, yx, yx @ target.T + noise**2 * jnp.eye(target.shape[0], dtype=target.dtype)
+    )
 
 
 def frames(key: Key, sizes: Sequence[int], rank: int) -> list[Float[Array, "_ {rank}"]]:
-    """Draw Haar frames R_0 ... R_D: matrices (N_l, rank) with orthonormal columns, one for each of `sizes`.
+    """Draw Haar frames R_0 ... R_D: matrices (N_l, rank) with orthonormal columns, one for each of
+    `sizes`.
 
     Raises ValueError where the rank exceeds a size.
     """
     if not 1 <= rank <= min(sizes):
-        raise ValueError(f"rank: {rank} does not fit layers of {tuple(sizes)}; pass 1 <= rank <= {min(sizes)}")
-    return [_frame(k, size, rank) for k, size in zip(jax.random.split(key, len(sizes)), sizes, strict=True)]
+        raise ValueError(
+            f"rank: {rank} does not fit layers of {tuple(sizes)}; pass 1 <= rank <= {min(sizes)}"
+        )
+    return [
+        _frame(k, size, rank)
+        for k, size in zip(jax.random.split(key, len(sizes)), sizes, strict=True)
+    ]
 
 
 def from_svd(
-    left: Float[Array, "outputs rank"], values: Float[ArrayLike, "rank"], right: Float[Array, "inputs rank"]
+    left: Float[Array, "outputs rank"],
+    values: Float[ArrayLike, "rank"],
+    right: Float[Array, "inputs rank"],
 ) -> Float[Array, "outputs inputs"]:
-    """Return `left diag(values) right^T`, a target of chosen singular values; with `left = right` a covariance.
+    """Return `left diag(values) right^T`, a target of chosen singular values; with `left = right` a
+    covariance.
 
     >>> basis = frames(jax.random.key(0), [4], 4)[0]
     >>> xx = from_svd(basis, jnp.arange(1.0, 5.0), basis)
@@ -64,20 +78,26 @@ def from_svd(
 
 
 def binary_tree(levels: int) -> tuple[Float[Array, "items items"], Float[Array, "items features"]]:
-    """Return hierarchical data: the one-hot items `x` at the leaves of a binary tree, and their features `y`.
+    """Return hierarchical data: the one-hot items `x` at the leaves of a binary tree, and their
+    features `y`.
 
-    There are n = 2^levels items and one feature for each node of the tree, root and leaves included: the indicator that
-    the node is the item or one of its ancestors (Saxe, McClelland, Ganguli 2019).  The singular values s of `yx` obey
-    (n s)^2 = the summed sizes of the blocks below: 15, 7, 3, 3, 1, 1, 1, 1 for three levels.
+    There are n = 2^levels items and one feature for each node of the tree, root and leaves
+    included: the indicator that the node is the item or one of its ancestors (Saxe, McClelland,
+    Ganguli 2019).  The singular values s of `yx` obey (n s)^2 = the summed sizes of the blocks
+    below: 15, 7, 3, 3, 1, 1, 1, 1 for three levels.
     """
     if levels < 1:
         raise ValueError(f"levels: {levels}; pass at least 1")
     items = jnp.arange(2**levels)
-    nodes = [items[:, None] >> (levels - depth) == jnp.arange(2**depth)[None] for depth in range(levels + 1)]
+    nodes = [
+        items[:, None] >> (levels - depth) == jnp.arange(2**depth)[None]
+        for depth in range(levels + 1)
+    ]
     return jnp.eye(2**levels), jnp.concatenate(nodes, axis=1).astype(float)
 
 
 def _frame(key, size, rank):
-    # Drawn in float32, so that float64 repeats the same run; the signs of R make it Haar (Mezzadri 2007).
-    q, r = jnp.linalg.qr(jax.random.normal(key, (size, rank), jnp.float32).astype(float))
+    # Drawn in float32, so that float64 repeats the same run; the signs of R make it Haar (Mezzadri
+    # 2007).
+    q, r = jnp.linalg.qr(normal(key, (size, rank)))
     return q * jnp.where(jnp.diagonal(r) < 0, -1, 1).astype(q.dtype)[None]

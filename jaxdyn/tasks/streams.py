@@ -35,19 +35,24 @@ def minibatch(data: Batch, size: int) -> Stream:
 
 
 def epochs(key: Key, data: Batch, size: int) -> Stream:
-    """Return `size` examples at each step, without replacement: each n examples in a row are an epoch of its own order.
+    """Return `size` examples at each step, without replacement: each n examples in a row are an
+    epoch of its own order.
 
-    A batch may straddle two epochs.  The order of an epoch is a stateless bijection of the position in it, so any step
-    is found without those before it: a Feistel network of 20 rounds on Z_a x Z_b, n <= ab < n + a, that walks on along
-    its cycle from places >= n (Black, Rogaway 2002).  The stream has a key of its own, since an order outlives a step.
-    Raises ValueError where the least common multiple of n and size is beyond 32 bits.
+    A batch may straddle two epochs.  The order of an epoch is a stateless bijection of the position
+    in it, so any step is found without those before it: a Feistel network of 20 rounds on Z_a x
+    Z_b, n <= ab < n + a, that walks on along its cycle from places >= n (Black, Rogaway 2002).  The
+    stream has a key of its own, since an order outlives a step. Raises ValueError where the least
+    common multiple of n and size is beyond 32 bits.
     """
     n = _length(data)
-    # After `period` steps positions repeat and `size // gcd` epochs are over; no product exceeds 32 bits.
+    # After `period` steps positions repeat and `size // gcd` epochs are over; no product exceeds 32
+    # bits.
     divisor = math.gcd(n, size)
     period = n // divisor
     if period * size >= 2**32 or size < 1:
-        raise ValueError(f"size: batches of {size} from {n} examples; pass one of at least 1 with lcm(n, size) < 2**32")
+        raise ValueError(
+            f"size: batches of {size} from {n} examples; pass one of at least 1 with lcm(n, size) < 2**32"
+        )
     round_keys = jax.random.bits(key, (ROUNDS,), jnp.uint32)
 
     def stream(_, step: Int[Array, ""]) -> Batch:
@@ -69,7 +74,8 @@ def _shuffled(
     salts = [_mixed(epoch ^ k) for k in round_keys]
 
     def permuted(index):
-        left, right = index // b, index % b
+        left = index // b
+        right = index % b
         for i, salt in enumerate(salts):
             if i % 2:
                 left = (left + _mixed(right + salt) % a) % a
@@ -77,8 +83,12 @@ def _shuffled(
                 right = (right + _mixed(left + salt) % b) % b
         return left * b + right
 
-    walk = lambda index: jnp.where(index < n, index, permuted(index))
-    return lax.while_loop(lambda index: jnp.any(index >= n), walk, permuted(place)).astype(jnp.int32)
+    def walk(index):
+        return jnp.where(index < n, index, permuted(index))
+
+    return lax.while_loop(lambda index: jnp.any(index >= n), walk, permuted(place)).astype(
+        jnp.int32
+    )
 
 
 def _mixed(x):
@@ -90,14 +100,18 @@ def _mixed(x):
 
 def _given(key):
     if key is None:
-        raise TypeError("key: is None, but this stream draws at random; pass key=jax.random.key(0) to train")
+        raise TypeError(
+            "key: is None, but this stream draws at random; pass key=jax.random.key(0) to train"
+        )
     return key
 
 
 def _length(data):
     lengths = {jnp.shape(a)[:1] for a in jax.tree.leaves(data)}
     if len(lengths) != 1 or lengths <= {(), (0,)}:
-        raise ValueError(f"data: arrays of lengths {sorted(lengths)}; pass arrays of the same n >= 1 examples")
+        raise ValueError(
+            f"data: arrays of lengths {sorted(lengths)}; pass arrays of the same n >= 1 examples"
+        )
     return lengths.pop()[0]
 
 

@@ -3,10 +3,10 @@
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
+from jaxdyn._numbers import normal
 from jaxdyn.types import Key
 
 
@@ -18,16 +18,17 @@ def labelled(
     *,
     noise: Float[ArrayLike, ""] = 0.0,
 ) -> tuple[Float[Array, "{n} {inputs}"], Float[Array, "{n} *outputs"]]:
-    """Draw n standard normal inputs x, in rows, and their labels y = teacher(x) + noise * z, z standard normal.
+    """Draw n standard normal inputs x, in rows, and their labels y = teacher(x) + noise * z, z
+    standard normal.
 
-    `tasks.online(lambda key: labelled(key, teacher, 1, inputs))` learns online, from one new example at each step.
+    `tasks.online(lambda key: labelled(key, teacher, 1, inputs))` learns online, from one new
+    example at each step.
 
     >>> x, y = labelled(jax.random.key(0), lambda x: x.sum(1), 5, 3)
     >>> x.shape, bool(jnp.all(y == x.sum(1)))
     ((5, 3), True)
     """
     k_inputs, k_noise = jax.random.split(key)
-    # Drawn in float32, so that float64 repeats the same run.
-    x = jax.random.normal(k_inputs, (n, inputs), jnp.float32).astype(float)
+    x = normal(k_inputs, (n, inputs))
     y = teacher(x)
-    return x, y + noise * jax.random.normal(k_noise, y.shape, jnp.float32).astype(y.dtype)
+    return x, y + noise * normal(k_noise, y.shape, y.dtype)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxdyn._numbers import normal
 from jaxdyn.tasks.spectra import Covariances
 from jaxdyn.types import Key
 
@@ -12,29 +13,35 @@ from jaxdyn.types import Key
 def noisy_copies(signal: Float[Array, "n n"], noise: Float[Array, "n n"]) -> Covariances:
     """Return the moments of x = z + e and y = z + e', two noisy copies of one signal z.
 
-    `signal` and `noise` are the covariances of z and of the independent e and e': xx = yy = signal + noise and yx =
-    signal.  Where they are diagonal the regression of y on x has the coefficients signal / (signal + noise).
+    `signal` and `noise` are the covariances of z and of the independent e and e': xx = yy = signal
+    + noise and yx = signal.  Where they are diagonal the regression of y on x has the coefficients
+    signal / (signal + noise).
     """
     return Covariances(signal + noise, signal, signal + noise)
 
 
 def successive_states(transition: Float[Array, "n n"], noise: Float[Array, "n n"]) -> Covariances:
-    """Return the moments of x = z_t and y = z_(t+1) of the stationary process z_(t+1) = transition z_t + e_t.
+    """Return the moments of x = z_t and y = z_(t+1) of the stationary process z_(t+1) = transition
+    z_t + e_t.
 
-    `noise` is the covariance of e_t.  The stationary covariance solves P = A P A^T + noise; xx = yy = P and yx = A P:
-    the regression of y on x has the transition's own coefficients.  Raises ValueError where an eigenvalue of a concrete
-    transition is not inside of the unit circle.
+    `noise` is the covariance of e_t.  The stationary covariance solves P = A P A^T + noise; xx = yy
+    = P and yx = A P: the regression of y on x has the transition's own coefficients.  Raises
+    ValueError where an eigenvalue of a concrete transition is not inside of the unit circle.
     """
     concrete = not isinstance(transition, jax.core.Tracer)
     if concrete and (radius := np.abs(np.linalg.eigvals(np.asarray(transition))).max()) >= 1:
-        raise ValueError(f"transition: spectral radius {radius:.4g}; the process is stationary only below 1")
+        raise ValueError(
+            f"transition: spectral radius {radius:.4g}; the process is stationary only below 1"
+        )
     n = transition.shape[0]
     kronecker = jnp.eye(n * n, dtype=transition.dtype) - jnp.kron(transition, transition)
     covariance = jnp.linalg.solve(kronecker, noise.ravel()).reshape(n, n)
     return Covariances(covariance, transition @ covariance, covariance)
 
 
-def gaussian_pairs(key: Key, moments: Covariances, n: int) -> tuple[Float[Array, "{n} _"], Float[Array, "{n} _"]]:
+def gaussian_pairs(
+    key: Key, moments: Covariances, n: int
+) -> tuple[Float[Array, "{n} _"], Float[Array, "{n} _"]]:
     """Draw n independent Gaussian pairs (x, y), in rows, of the given second moments.
 
     Raises ValueError for concrete moments that no pair of variables has.
@@ -42,8 +49,9 @@ def gaussian_pairs(key: Key, moments: Covariances, n: int) -> tuple[Float[Array,
     xx, yx, yy = moments
     s, q = jnp.linalg.eigh(jnp.block([[xx, yx.T], [yx, yy]]))
     if not isinstance(s, jax.core.Tracer) and s[0] < -1e-5 * s[-1]:
-        raise ValueError(f"moments: their joint matrix has the eigenvalue {s[0]:.4g}, a variance; pass one >= 0")
+        raise ValueError(
+            f"moments: their joint matrix has the eigenvalue {s[0]:.4g}, a variance; pass one >= 0"
+        )
     root = (q * jnp.sqrt(jnp.maximum(s, 0))[None]) @ q.T
-    # Drawn in float32, so that float64 repeats the same run.
-    pairs = jax.random.normal(key, (n, len(s)), jnp.float32).astype(root.dtype) @ root
+    pairs = normal(key, (n, len(s)), root.dtype) @ root
     return pairs[:, : xx.shape[0]], pairs[:, xx.shape[0] :]

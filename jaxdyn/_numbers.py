@@ -1,0 +1,74 @@
+"""The ground floor for numbers: their types, checks of concrete values, promotion, random draws."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Array, Num, Real
+
+Number = Real[ArrayLike, ""]
+"""One real number."""
+
+Numbers = Real[ArrayLike, "*#shape"]
+"""Real numbers whose shapes broadcast with those of the other arguments of the same call."""
+
+Values = Real[ArrayLike, "..."]
+"""Real numbers of a shape of their own."""
+
+
+def check(
+    name: str, values: Num[ArrayLike, "..."], good: Callable[[np.ndarray], Any], remedy: str
+) -> None:
+    """Raise a ValueError that shows the argument `name` where concrete `values` are not `good`."""
+    if not isinstance(values, jax.core.Tracer) and not np.all(good(np.asarray(values))):
+        raise ValueError(f"{name}: {values}; pass {remedy}")
+
+
+def check_positive(**numbers: ArrayLike) -> None:
+    """Raise ValueError for a number that is not positive and finite, where it is concrete."""
+    for name, number in numbers.items():
+        check(name, number, lambda a: (a > 0) & np.isfinite(a), "positive and finite numbers")
+
+
+def floats(*numbers: ArrayLike) -> list[Array]:
+    """Promote numbers to one inexact dtype.
+
+    Whole numbers then divide like others, and Python's floats take the precision of the arrays.
+    Raises TypeError for a string, a list, a tuple, a dict or None.
+    """
+    for number in numbers:
+        if isinstance(number, str | list | tuple | dict) or number is None:
+            raise TypeError(
+                f"{number!r} is a {type(number).__name__}; pass a number or an array: np.array(...)"
+            )
+    dtype = jnp.result_type(float, *numbers)
+    return [jnp.asarray(number, dtype) for number in numbers]
+
+
+def positive(x: Array) -> Array:
+    """Keep off zero what underflows where a start lies on a saddle, which it never leaves."""
+    return jnp.maximum(x, jnp.finfo(x.dtype).tiny)
+
+
+def decayed(x: Array) -> Array:
+    """Return (1 - e^-x)/x, also at x = 0 and with its derivative there."""
+    small = jnp.abs(x) < 1e-3
+    series = 1 - x / 2 * (1 - x / 3 * (1 - x / 4 * (1 - x / 5)))
+    return jnp.where(small, series, -jnp.expm1(-x) / jnp.where(small, 1.0, x))
+
+
+def normal(key: Array, shape: tuple[int, ...], dtype: Any = float) -> Array:
+    """Draw standard normal numbers that are the same in float32 and in float64.
+
+    jax draws other numbers in each precision, so that a check in float64 would not repeat the run
+    that it checks: they are drawn in float32 and cast.
+    """
+    return jax.random.normal(key, shape, jnp.float32).astype(dtype)
+
+
+def uniform(key: Array, shape: tuple[int, ...], low: float = 0.0, high: float = 1.0) -> Array:
+    """Draw uniform numbers that are the same in float32 and in float64 (see `normal`)."""
+    return jax.random.uniform(key, shape, jnp.float32, low, high).astype(float)

@@ -1,0 +1,24 @@
+"""Analysis of runs that have been recorded: saddles, groups of examples, averages, tangents."""
+
+from jaxdyn.analysis.averages import box_average
+from jaxdyn.analysis.groups import opposing_groups
+from jaxdyn.analysis.lyapunov import tangent_growth, with_tangents
+from jaxdyn.analysis.saddles import (
+    level_times,
+    plateaus,
+    project_to_saddle,
+    saddle_records,
+    saddle_table,
+)
+
+__all__ = [
+    "box_average",
+    "level_times",
+    "opposing_groups",
+    "plateaus",
+    "project_to_saddle",
+    "saddle_records",
+    "saddle_table",
+    "tangent_growth",
+    "with_tangents",
+]

@@ -1,0 +1,89 @@
+"""Lyapunov exponents of any map: tangents that are carried along by its derivative."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float
+
+from jaxdyn._numbers import normal
+from jaxdyn.types import Key, Observe, Params, State
+
+Step = Callable[[Key | None, State], State]
+
+
+class Tangents(NamedTuple):
+    """Parameters with an orthonormal frame of tangents (number, size) and how far each has grown,
+    in logarithms."""
+
+    params: Params
+    frame: Float[Array, "number size"]
+    growth: Float[Array, " number"]
+
+
+def with_tangents(step: Step, start: State, number: int = 1, *, key: Key) -> tuple[Step, State]:
+    """Return a map and its start that carry `number` tangents beside the parameters, for `iterate`.
+
+    A step takes the tangents through its derivative and orthonormalises them (Benettin et al.,
+    1980); `growth`, the logarithms of the lengths lost in that, over the number of steps tends to
+    the Lyapunov exponents, largest first. The difference of two recordings leaves out the
+    transient.  The optimiser's memory (`start.memory`, as `optimizer.init` makes it) is part of the
+    map and of its tangents; whole numbers in it are not.  The run itself is that without tangents.
+
+    Raises ValueError for more tangents than there are dimensions.
+    """
+    flat = _moving(start)[0]
+    if not 1 <= number <= flat.size:
+        raise ValueError(
+            f"number: {number} tangents of a map of {flat.size} dimensions; pass 1 ... {flat.size}"
+        )
+    drawn = normal(key, (flat.size, number), flat.dtype)
+
+    def carried(key, state):
+        inner = state._replace(params=state.params.params)
+        flat, whole, unravel = _moving(inner)
+
+        def moved(flat):
+            after = step(key, unravel(flat, whole))
+            return _moving(after)[0], after
+
+        _, push, after = jax.linearize(moved, flat, has_aux=True)
+        q, r = jnp.linalg.qr(jax.vmap(push)(state.params.frame).T)
+        growth = state.params.growth + jnp.log(jnp.abs(jnp.diagonal(r)))
+        return after._replace(params=Tangents(after.params, q.T, growth))
+
+    first = Tangents(start.params, jnp.linalg.qr(drawn)[0].T, jnp.zeros(number, flat.dtype))
+    return carried, start._replace(params=first)
+
+
+def tangent_growth(observe: Observe = lambda state: {}) -> Observe:
+    """Observe `growth` (number,) of a map `with_tangents`, and what `observe` sees of the
+    parameters themselves."""
+
+    def seen(state):
+        inner = state._replace(params=state.params.params)
+        return {"growth": state.params.growth, **observe(inner)}
+
+    return seen
+
+
+def _moving(state) -> tuple[Float[Array, " size"], Any, Callable]:
+    """Return the floats of parameters and memory as one vector, the other leaves, and the way
+    back."""
+    leaves, treedef = jax.tree.flatten((state.params, state.memory))
+    floats = [jnp.issubdtype(jnp.result_type(leaf), jnp.floating) for leaf in leaves]
+    flat, unravel = ravel_pytree(
+        [leaf for leaf, moves in zip(leaves, floats, strict=True) if moves]
+    )
+    whole = [leaf for leaf, moves in zip(leaves, floats, strict=True) if not moves]
+
+    def back(flat, whole):
+        moving = iter(unravel(flat))
+        still = iter(whole)
+        both = [next(moving) if moves else next(still) for moves in floats]
+        params, memory = treedef.unflatten(both)
+        return state._replace(params=params, memory=memory)
+
+    return flat, whole, back

@@ -1,0 +1,151 @@
+"""Optimisers that optax lacks, as optax transformations: they work in `train`, in sweeps and in any
+optax chain."""
+
+from collections.abc import Callable
+from typing import NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.flatten_util import ravel_pytree
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Int, PyTree
+
+from jaxdyn._numbers import normal
+from jaxdyn.dynamics import step_key
+from jaxdyn.types import Key, Params, State
+
+Scheduled = Float[ArrayLike, ""] | Callable[[Int[Array, ""]], Float[ArrayLike, ""]]
+
+
+class Velocity(NamedTuple):
+    """The memory of `three_term`: the number of steps taken and the last change x_k - x_{k-1} of
+    its iterates."""
+
+    count: Int[Array, ""]  # pyright: ignore[reportIncompatibleMethodOverride]
+    velocity: PyTree[Array]
+
+
+def three_term(
+    learning_rate: Scheduled, momentum: Scheduled = 0.0, lookahead: Scheduled = 0.0
+) -> optax.GradientTransformation:
+    """Return the three-term momentum method with learning rate a, momentum b and lookahead g.
+
+    x_{k+1} = x_k + b (x_k - x_{k-1}) - a grad f(y_k), where the parameters that `train` holds, and
+    takes gradients at, are y_k = x_k + g (x_k - x_{k-1}) (Lessard, Recht, Packard, 2016): gradient
+    descent has b = g = 0, the heavy ball g = 0, Nesterov's method g = b; `theory.momentum` tunes
+    these and the triple momentum method, `ahead` gives x_k.  Each coefficient is a number or a
+    function of the number of steps taken (`nesterov_schedule`).
+    """
+
+    def at(coefficient, count):
+        return coefficient(count) if callable(coefficient) else coefficient
+
+    def init(params: Params) -> Velocity:
+        return Velocity(jnp.zeros((), jnp.int32), jax.tree.map(jnp.zeros_like, params))
+
+    def update(updates, state, params=None):
+        del params
+        a, b, g = (
+            at(coefficient, state.count) for coefficient in (learning_rate, momentum, lookahead)
+        )
+
+        def cast(number, like):
+            return jnp.asarray(number, like.dtype)
+
+        velocity = jax.tree.map(
+            lambda v, d: cast(b, v) * v - cast(a, v) * d, state.velocity, updates
+        )
+        g_next = at(lookahead, state.count + 1)
+
+        def change(new, old):
+            return new + cast(g_next, new) * new - cast(g, old) * old
+
+        return jax.tree.map(change, velocity, state.velocity), Velocity(state.count + 1, velocity)
+
+    return optax.GradientTransformation(init, update)
+
+
+def ahead(state: State, by: Float[ArrayLike, ""]) -> Params:
+    """Return the point `by` velocities ahead of the parameters of a `three_term` run.
+
+    `by = -lookahead` is the iterate x_k, `by = output - lookahead` what the triple momentum method
+    puts out.
+    """
+    return jax.tree.map(
+        lambda y, v: y + jnp.asarray(by, y.dtype) * v, state.params, state.memory.velocity
+    )
+
+
+def nesterov_schedule(count: Int[Array, ""]) -> Float[Array, ""]:
+    """Return the momentum (k - 1)/(k + 2) of Nesterov's method for convex functions, 0 in the first
+    step, k = `count`.
+
+    As both the momentum and the lookahead of `three_term` (Su, Boyd, Candes, 2016).
+    """
+    count = jnp.asarray(count, float)
+    return jnp.maximum(count - 1, 0) / (count + 2)
+
+
+class ScalarRms(NamedTuple):
+    """The memory of `scalar_rmsprop`: the running average of the gradient's squared norm."""
+
+    nu: Float[Array, ""]
+
+
+def scalar_rmsprop(
+    learning_rate: Float[ArrayLike, ""],
+    decay: Float[ArrayLike, ""] = 0.99,
+    initial: Float[ArrayLike, ""] = 0.0,
+) -> optax.GradientTransformation:
+    """Return RMSProp with one learning rate for all parameters, `learning_rate / sqrt(nu)`.
+
+    nu <- decay nu + (1 - decay) |g|^2 before it is used, |g| the norm over all parameters (Cohen et
+    al., 2024), from `initial`.  At zero the first step has the length learning_rate / sqrt(1 -
+    decay); at |g|^2 of the start, learning_rate.  `theory.centralflow` has its average course.
+    """
+
+    def init(params: Params) -> ScalarRms:
+        return ScalarRms(jnp.asarray(initial, optax.tree.norm(params).dtype))
+
+    def update(updates, state, params=None):
+        del params
+        squared = optax.tree.norm(updates, squared=True)
+        nu = jnp.asarray(decay * state.nu + (1 - decay) * squared, state.nu.dtype)
+        # Once all is learned to the last bit there is nothing to divide.
+        rate = learning_rate / jnp.sqrt(jnp.maximum(nu, jnp.finfo(nu.dtype).tiny))
+        return jax.tree.map(lambda g: -jnp.asarray(rate, g.dtype) * g, updates), ScalarRms(nu)
+
+    return optax.GradientTransformation(init, update)
+
+
+class Kicks(NamedTuple):
+    """The memory of `kicks`: the number of steps taken."""
+
+    count: Int[Array, ""]  # pyright: ignore[reportIncompatibleMethodOverride]
+
+
+def kicks(key: Key, size: Float[ArrayLike, ""]) -> optax.GradientTransformation:
+    """Add to each update a Gaussian in all directions alike, of root mean squared length `size`
+    over all parameters.
+
+    Without noise an unstable direction is left only after it has decayed for long: descent then
+    leaves the edge of stability late and by a leap.  Kicks of 1e-4 keep it from that.  Last in a
+    chain, they are of `size` whatever the learning rate: `optax.chain(optax.sgd(rate), kicks(key,
+    1e-4))`.
+    """
+
+    def init(params: Params) -> Kicks:
+        del params
+        return Kicks(jnp.zeros((), jnp.int32))
+
+    def update(updates, state, params=None):
+        del params
+        flat, unravel = ravel_pytree(updates)
+        own = cast(Key, step_key(key, state.count))
+        noise = normal(own, flat.shape, flat.dtype)
+        return unravel(flat + jnp.asarray(size / flat.size**0.5, flat.dtype) * noise), Kicks(
+            state.count + 1
+        )
+
+    return optax.GradientTransformation(init, update)

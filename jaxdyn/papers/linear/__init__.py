@@ -1,0 +1,1 @@
+"""Papers of this subject: linear networks and exact solutions."""

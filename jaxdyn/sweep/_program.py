@@ -1,0 +1,354 @@
+"""One static cell of a sweep as one program, `(seeds, columns, data) -> {name: (runs, ...)}`,
+traced and described."""
+
+import contextlib
+import functools
+import hashlib
+import inspect
+import json
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from jaxdyn._checks import kind
+from jaxdyn.dynamics import RESERVED
+from jaxdyn.types import Key, Trajectory, nearest
+
+SALT = 0x73776570
+CLOSURE_BYTES = 64 << 20
+
+
+def run_key(seed: Any) -> Key:
+    """Return the key of a sweep's run, which depends on its seed alone: `fold_in(key(SALT),
+    seed)`."""
+    return jax.random.fold_in(jax.random.key(SALT), seed)
+
+
+class Job(NamedTuple):
+    """What a worker must know of a sweep: the experiment, its traced names, and the precision to
+    compute in."""
+
+    experiment: Callable
+    names: tuple[str, ...]
+    seeded: bool
+    dims: dict[str, Any]
+    precision: tuple[bool, Any]
+
+
+class Output(NamedTuple):
+    """An output of a run: its own dimensions."""
+
+    dims: tuple[str, ...]
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+
+class Program(NamedTuple):
+    """A lowered program, its arguments' data, and what it returns."""
+
+    fixed: dict[str, Any]
+    data: dict[str, Any]
+    call: Callable
+    lowered: Any
+    outputs: dict[str, Output]
+    constants: dict[str, np.ndarray]
+    units: dict[str, str]
+    digest: str
+
+
+def build(job: Job, fixed: dict[str, Any]) -> tuple[Callable, dict[str, Any], dict[str, Any]]:
+    """Return the vmapped program, its data (the jax arrays of a partial), and notes that its trace
+    will fill."""
+    experiment = job.experiment
+    data = {}
+    if isinstance(experiment, functools.partial):
+        keywords = {
+            k: v for k, v in experiment.keywords.items() if k not in job.names and k not in fixed
+        }
+        data = {
+            k: v
+            for k, v in keywords.items()
+            if any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(v))
+        }
+        constants = {k: v for k, v in keywords.items() if k not in data}
+        for name, value in data.items():
+            if odd := [leaf for leaf in jax.tree.leaves(value) if not isinstance(leaf, ArrayLike)]:
+                raise TypeError(
+                    f"experiment: its keyword {name!r} holds jax arrays beside {odd[0]!r}, which cannot be an argument "
+                    "of a program; pass the arrays by a keyword of their own, or as numpy arrays to compile them in"
+                )
+        experiment = functools.partial(experiment.func, *experiment.args, **constants)
+    notes: dict[str, Any] = {}
+
+    def call(seeds, columns, data):
+        def one(seed, values):
+            key = (run_key(seed),) if job.seeded else ()
+            numbers = dict(zip(job.names, values, strict=True))
+            return _outputs(experiment(*key, **numbers, **fixed, **data), job.dims, notes)
+
+        return jax.vmap(one)(seeds, columns)
+
+    return call, data, notes
+
+
+def _numpy_generator():
+    """Return the state of numpy's global generator, which drawing changes."""
+    _, numbers, position, *_ = np.random.get_state()
+    return numbers, position
+
+
+def trace(job: Job, fixed: dict[str, Any], columns: list[np.ndarray], runs: int) -> Program:
+    """Trace and lower the program of one static cell for blocks of so many runs."""
+    call, data, notes = build(job, fixed)
+
+    def shape(dtype):
+        return jax.ShapeDtypeStruct((runs,), dtype)
+
+    drawn = _numpy_generator()
+    try:
+        traced = jax.jit(call, compiler_options=compiler_options()).trace(
+            shape(np.uint32), tuple(shape(traced_dtype(v)) for v in columns), data
+        )
+    except TypeError as error:
+        if (culprit := _untraceable(error, job, fixed, columns)) is None:
+            if "Tracer" not in str(error) or str(error).startswith(
+                ("experiment", "field", "observe", "step")
+            ):
+                raise
+            raise TypeError(
+                "experiment: numpy or Python was given what is known only when the program runs; compute with "
+                f"jax.numpy and draw by jax.random ({error})"
+            ) from error
+        raise TypeError(
+            f"axes: {culprit!r} must be known while the program is compiled (it sets a shape or steers Python); "
+            f"move it to static={{{culprit!r}: [...]}}"
+        ) from error
+    if not all(map(np.array_equal, drawn, _numpy_generator())):
+        raise ValueError(
+            f"experiment: {name_of(job.experiment)} draws from np.random while it is compiled, once for all runs; "
+            "draw by jax.random from its key"
+        )
+    arrays = [(np.size(a) * jnp.result_type(a).itemsize, jnp.shape(a)) for a in traced.jaxpr.consts]
+    if (total := sum(size for size, _ in arrays)) > CLOSURE_BYTES:
+        raise ValueError(
+            f"experiment: {name_of(job.experiment)} closes over {total >> 20} MB, most in an array of shape "
+            f"{max(arrays)[1]}; pass it as an argument: functools.partial(experiment, data=jnp.asarray(data))"
+        )
+    described = {
+        name: Output(dims, traced.out_info[name].shape[1:], np.dtype(traced.out_info[name].dtype))
+        for name, dims in notes["dims"].items()
+        if name not in notes["constants"]
+    }
+    lowered = traced.lower()
+    text = [lowered.as_text(), *(_digest(leaf) for leaf in jax.tree.leaves(data))]
+    return Program(
+        fixed, data, call, lowered, described, notes["constants"], notes["units"], digest(text)
+    )
+
+
+def check_signature(
+    experiment: Callable, names: tuple[str, ...], static: tuple[str, ...], seeded: bool
+) -> None:
+    """Raise ValueError or TypeError where an experiment does not take what a sweep would pass, or
+    needs more."""
+    if clash := sorted(set(names) & set(static)):
+        raise ValueError(f"axes: {clash[0]!r} is in static too; keep it in one of them")
+    if not callable(experiment):
+        raise TypeError(
+            f"experiment: is {kind(experiment)}; pass the function itself: a sweep calls it"
+        )
+    parameters = dict(inspect.signature(experiment).parameters)
+    anything = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    if seeded:
+        first = next(iter(parameters.values()), None)
+        if first is None or first.kind in (first.KEYWORD_ONLY, first.VAR_KEYWORD):
+            raise TypeError(
+                f"seeds: {name_of(experiment)} takes no key; define it as def experiment(key, ...)"
+            )
+        if first.kind is not first.VAR_POSITIONAL:
+            del parameters[first.name]
+    for argument, given in (("axes", names), ("static", static)):
+        for name in given:
+            if name not in parameters and not anything:
+                raise ValueError(
+                    f"{argument}: {name_of(experiment)} takes no {name!r}; {nearest(name, parameters)}"
+                )
+    for name, p in parameters.items():
+        required = p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+        if required and name not in names and name not in static:
+            remedy = (
+                "pass seeds=n"
+                if name == "key"
+                else "give it in axes or static, or fix it by functools.partial"
+            )
+            raise TypeError(f"experiment: {name_of(experiment)} needs {name!r}; {remedy}")
+
+
+@contextlib.contextmanager
+def single_threaded_blas() -> Iterator[None]:
+    """Keep decompositions to the thread that calls them: blocks share out the cores already.
+
+    Two blocks in two decompositions, each with a thread on every core, wait for one another busily:
+    a hundred times slower.  What runs outside of a sweep keeps its threads.
+    """
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1, user_api="blas"):
+        yield
+
+
+def compiler_options() -> dict[str, str]:
+    """Return how blocks are compiled.
+
+    On CPU, small matrix products by a library share out each call over the thread pool: 45% more
+    time at 50 runs of a small network, for 20% less at products 512 wide.  So do the loops that XLA
+    writes itself, a microsecond's work each: 2.8 times the time where steps draw random numbers.
+    Runs side by side have no use for either.
+    """
+    passes = "dot-library-rewriter,cpu-parallel-task-assigner"
+    return {"xla_disable_hlo_passes": passes} if jax.default_backend() == "cpu" else {}
+
+
+def precision_now() -> tuple[bool, Any]:
+    """Return the precision in force in this thread: x64, and that of matrix products."""
+    return bool(jax.config.jax_enable_x64), jax.config.jax_default_matmul_precision
+
+
+@contextlib.contextmanager
+def precision(setting: tuple[bool, Any]) -> Iterator[None]:
+    """Compute at a caller's precision, which JAX keeps per thread."""
+    x64, matmul = setting
+    with jax.enable_x64(x64), jax.default_matmul_precision(matmul):
+        yield
+
+
+def traced_dtype(values: np.ndarray) -> np.dtype:
+    """Return the dtype in which an axis enters the program."""
+    return np.dtype(jnp.asarray(values[:1]).dtype)
+
+
+def digest(value: Any) -> str:
+    """Return a hash of a JSON value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def unwrapped(experiment: Callable) -> Callable:
+    """Return the function inside partials."""
+    while isinstance(experiment, functools.partial):
+        experiment = experiment.func
+    return experiment
+
+
+def name_of(experiment: Callable) -> str:
+    """Return an experiment's name for people."""
+    function = unwrapped(experiment)
+    return getattr(function, "__qualname__", type(function).__name__)
+
+
+def _outputs(out, dims, notes):
+    """Return a run's outputs by name; note their own dimensions, and set aside what is the same for
+    all runs."""
+    if isinstance(out, Trajectory):
+        values = _of_trajectory(out)
+        leading = ("time",)
+        notes["units"] = {
+            "time": "steps"
+            if jnp.issubdtype(jnp.result_type(out.time), jnp.integer)
+            else "flow time"
+        }
+    elif isinstance(out, dict) and out and all(isinstance(name, str) for name in out):
+        for name, value in out.items():
+            if not isinstance(
+                value, jax.Array | np.ndarray | np.generic | bool | int | float | complex
+            ):
+                raise TypeError(
+                    f"experiment: {name!r} is {kind(value)}, no array; give each array a name of its own"
+                )
+        values = dict(out)
+        leading = ()
+        notes["units"] = {}
+        floats = [v for v in out.values() if jnp.issubdtype(jnp.result_type(v), jnp.inexact)]
+        finite = functools.reduce(
+            jnp.logical_and, [jnp.all(jnp.isfinite(v)) for v in floats], jnp.asarray(True)
+        )
+        values.setdefault("ok", finite)
+    else:
+        returned = "an array" if isinstance(out, jax.Array) else kind(out)
+        raise TypeError(
+            f"experiment: returned {returned}; return a Trajectory or a dict of arrays by name"
+        )
+    if extra := sorted(set(dims) - set(values)):
+        raise ValueError(
+            f"dims: {extra[0]!r} is not returned by the experiment; {nearest(extra[0], values)}"
+        )
+    notes["dims"] = {
+        name: leading + _own_dims(name, jnp.ndim(v) - len(leading), dims)
+        for name, v in values.items()
+    }
+
+    # A numpy array cannot depend on the run: recording times that are known while tracing become a
+    # coordinate.
+    def fixed(name, v):
+        return isinstance(v, np.ndarray) and notes["dims"][name] == (name,)
+
+    notes["constants"] = {name: v for name, v in values.items() if fixed(name, v)}
+    return {name: jnp.asarray(v) for name, v in values.items() if name not in notes["constants"]}
+
+
+def _of_trajectory(out):
+    records = jnp.shape(out.time)
+    if clash := sorted(set(RESERVED) & set(out.observed)):
+        raise ValueError(
+            f"experiment: observed {clash[0]!r}, a name that is the record's own; choose another"
+        )
+    for name, value in out.observed.items():
+        if jnp.shape(value)[:1] != records:
+            raise ValueError(
+                f"experiment: observed {name!r} has shape {jnp.shape(value)} at {records[0]} recording times; its "
+                "first axis must be time (a dict may hold arrays of any shape)"
+            )
+    return {"time": out.time, **out.observed, "ok": jnp.broadcast_to(out.ok, records)}
+
+
+def _own_dims(name, rank, dims):
+    if name not in dims:
+        return tuple(f"{name}_{i}" for i in range(rank))
+    if not isinstance(dims[name], str | tuple | list):
+        raise TypeError(f"dims: {name!r} has {dims[name]!r}; pass a name, or a tuple of names")
+    given = (dims[name],) if isinstance(dims[name], str) else tuple(dims[name])
+    if len(given) != rank:
+        raise ValueError(
+            f"dims: {name!r} has {rank} dimensions of its own; {given} names {len(given)}"
+        )
+    return given
+
+
+def _untraceable(error, job, fixed, columns):
+    """Return the axis that cannot be traced, found by fixing one at a time, where that is what the
+    error is about."""
+    conversions = (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError)
+    if not isinstance(error, conversions) and "concrete" not in str(error):
+        return None
+    for i, name in enumerate(job.names):
+        fewer = job._replace(names=job.names[:i] + job.names[i + 1 :])
+        call, data, _ = build(fewer, fixed | {name: columns[i][0].item()})
+        shapes = tuple(
+            jax.ShapeDtypeStruct((1,), traced_dtype(v)) for v in columns[:i] + columns[i + 1 :]
+        )
+        with contextlib.suppress(Exception):
+            jax.eval_shape(call, jax.ShapeDtypeStruct((1,), np.uint32), shapes, data)
+            return name
+    return None
+
+
+def _digest(leaf):
+    leaf = (
+        jax.random.key_data(leaf)
+        if jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key)
+        else leaf
+    )
+    return hashlib.sha256(np.asarray(leaf).tobytes()).hexdigest()

@@ -1,0 +1,521 @@
+"""One experiment, many runs: product of axes -> vmap -> blocks -> threads, mesh or executor ->
+labelled results."""
+
+import concurrent.futures
+import contextlib
+import functools
+import hashlib
+import inspect
+import itertools
+import math
+import os
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jaxlib
+import numpy as np
+
+from jaxdyn._checks import kind
+from jaxdyn.dynamics import progress_bar
+from jaxdyn.sweep import _grid, _program, _store
+from jaxdyn.sweep._program import run_key as run_key
+from jaxdyn.types import Trajectory
+
+if TYPE_CHECKING:
+    import xarray
+
+BLOCK_RUNS = 64
+CACHE_BYTES = 16 << 20
+
+
+def sweep(
+    experiment: Callable[..., Trajectory | dict[str, Any]],
+    axes: dict[Any, Any] = {},
+    *,
+    seeds: Any = None,
+    static: dict[str, Any] = {},
+    chunk: int | None = None,
+    store: Any = None,
+    on: Any = None,
+    dims: dict[str, Any] = {},
+    progress: bool | None = None,
+) -> "xarray.Dataset":
+    """Run `experiment(key, **numbers)` on a grid, one vmapped program per static cell, and label
+    what it returns.
+
+    - `axes`: {name: values}, traced and vmapped; a tuple of names moves axes together: {("a", "b"):
+      [(1, 2), (3, 4)]}.
+    - `seeds`: an int n (= range(n)) or whole numbers >= 0.  A run's key is `run_key(seed)`: a seed
+      is the same network everywhere on the grid, and adding values changes no other run.  Without
+      seeds the experiment takes no key.
+    - `static`: {name: values} or {name: {label: value}}, compiled once each: widths, depths,
+      optimisers, functions.
+    - `chunk`: at most so many runs in a block; by default 64, fewer where their memory would leave
+      the cache.
+    - `store`: a folder, written block by block.  A killed sweep goes on from it to the same
+      numbers; more seeds or values extend it; another experiment is refused.  It keeps the block
+      shape it began with.  Also a function from the fingerprint, a str, to such a folder.
+    - `on`: None (threads), a jax Mesh, or any executor: of `concurrent.futures`, of Dask
+      (`client.get_executor()`), of submitit.  The bits do not depend on it.
+    - `dims`: {output: names of its own dimensions}, behind "time" for what a Trajectory observed.
+    - `progress`: whether to show a bar, also while it compiles; by default on terminals and in
+      notebooks.
+
+    The experiment returns a Trajectory or a dict of arrays.  The Dataset has the dimensions
+    (static, seed, axes, own), numpy values, `ok` per run (and record), and in its attributes what
+    diverged and, as JSON, the fingerprint and every attempt (argv, versions, device, git commit,
+    wall time).  Fix settings by `functools.partial`: jax arrays there are arguments of the program,
+    while what the experiment closes over is compiled into it.
+
+    Raises ValueError or TypeError, before anything is written, for what cannot run; a run that
+    blows up raises nothing.
+    """
+    if chunk is not None and (not isinstance(chunk, int) or chunk < 1):
+        raise ValueError(f"chunk: {chunk!r} is no number of runs; pass an int >= 1")
+    if not (on is None or isinstance(on, jax.sharding.Mesh) or hasattr(on, "submit")):
+        raise TypeError(
+            f"on: is {kind(on)}; pass None for threads, a jax Mesh or a concurrent.futures.Executor"
+        )
+    grid = _grid.make_grid(axes, seeds)
+    cells = _grid.static_cells(static)
+    columns = {
+        name: values for axis in grid if axis.dim != "seed" for name, values in axis.coords.items()
+    }
+    _program.check_signature(experiment, tuple(columns), tuple(cells), seeds is not None)
+    points = [
+        dict(zip(cells, labels, strict=True)) for labels in itertools.product(*cells.values())
+    ]
+    job = _program.Job(
+        experiment, tuple(columns), seeds is not None, dims, _program.precision_now()
+    )
+
+    def plan(box):
+        fixed = {
+            _store.cell_name(p): {name: cells[name][label] for name, label in p.items()}
+            for p in points
+        }
+        return {
+            cell: _program.trace(job, f, list(columns.values()), math.prod(box))
+            for cell, f in fixed.items()
+        }
+
+    sizes = [axis.size for axis in grid]
+    bar = progress_bar(
+        math.prod(sizes) * len(points), "run", progress, _program.name_of(experiment)
+    )
+    with contextlib.closing(bar):
+        bar.set_postfix_str("compiling")
+        box = _grid.box_shape(sizes, chunk or BLOCK_RUNS)
+        programs = plan(box)
+        if callable(store):
+            store = store(
+                _program.digest([_fingerprint(programs, grid, box), [axis.record for axis in grid]])
+            )
+        path = None if store is None else Path(store)
+        stored = None
+        compiled = {}
+        if path is not None:
+            _store.check_ours(path, "store", kinds=("sweep",))
+            stored = _store.read_record(path)
+        if stored is not None:
+            own = tuple(stored["fingerprint"]["block"])
+            if len(own) == len(box) and own != box:
+                box = own
+                programs = plan(own)
+        elif chunk is None:
+            compiled = _compiled(programs, programs)
+            fitting = _grid.box_shape(sizes, _fitting_runs(compiled, math.prod(box)))
+            if fitting != box:
+                box = fitting
+                programs = plan(fitting)
+                compiled = {}
+        work = _Work(
+            job,
+            points,
+            {name: list(labels) for name, labels in cells.items()},
+            programs,
+            compiled,
+            grid,
+            box,
+        )
+        if path is None:
+            dataset = _in_memory(work, _record(work), on, bar)
+        else:
+            with _store.locked(path):
+                dataset = _in_store(work, _record(work), path, on, bar)
+    dataset.attrs["diverged"] = _store.diverged(dataset)
+    return dataset
+
+
+class _Work(NamedTuple):
+    job: _program.Job
+    points: list[dict[str, Any]]
+    labels: dict[str, list]
+    programs: dict[str, _program.Program]
+    compiled: dict[str, Any]
+    grid: list[_grid.Axis]
+    box: tuple[int, ...]
+
+
+def _record(work):
+    """Return what a store says of itself; all of it is JSON."""
+    programs = work.programs
+    return {
+        "kind": "sweep",
+        "experiment": _program.name_of(work.job.experiment),
+        "fingerprint": _fingerprint(programs, work.grid, work.box),
+        "static": work.labels,
+        "axes": [axis.record for axis in work.grid],
+        "constants": {
+            cell: {n: v.tolist() for n, v in p.constants.items()} for cell, p in programs.items()
+        },
+        "own": {
+            name: list(output.dims) for p in programs.values() for name, output in p.outputs.items()
+        },
+        "units": {name: unit for p in programs.values() for name, unit in p.units.items()},
+        "attempts": [_store.provenance(_source(work.job.experiment))],
+    }
+
+
+def _in_memory(work, record, on, bar):
+    import xarray
+
+    layout = _layout(work)
+    arrays = {
+        name: np.full(shape, _store.fill_value(dtype), dtype)
+        for name, (_, shape, dtype) in layout.items()
+    }
+    todo = list(itertools.product(work.points, _grid.blocks(work.grid, work.box)))
+    with _timed(record):
+        _run(work, todo, arrays, on, bar)
+    return _store.labelled(
+        xarray.Dataset({n: (layout[n][0], a) for n, a in arrays.items()}), record
+    )
+
+
+def _in_store(work, record, path, on, bar):
+    wanted = work.grid
+    old = _store.read_record(path)
+    if old is not None:
+        _check_same_experiment(path, old, record)
+        record = _store.extended(old, record)
+        grid = [_grid.united(axis, part) for axis, part in zip(wanted, old["axes"], strict=True)]
+        record["axes"] = [axis.record for axis in grid]
+        work = work._replace(grid=grid, labels=record["static"])
+    layout = _layout(work)
+    outer = len(work.labels) + len(work.box)
+    chunks = {
+        n: (1,) * len(work.labels) + work.box + tuple(max(1, m) for m in s[outer:])
+        for n, (_, s, _) in layout.items()
+    }
+    if old is None:
+        # First of all, so that a sweep killed here finds its own store again.
+        _store.write_record(path, record)
+    arrays = _store.store_arrays(path, layout, chunks)
+    _store.write_record(path, record)
+
+    needed = [_grid.positions(axis, within) for axis, within in zip(wanted, work.grid, strict=True)]
+    done = _store.finished_blocks(path)
+
+    def is_open(task):
+        point, block = task
+        inside = [
+            n[(n >= c) & (n < c + w)] - c for n, c, w in zip(needed, block, work.box, strict=True)
+        ]
+        reach = done.get(_block_name(_store.cell_name(point), block))
+        covered = reach is not None and all(
+            np.all(i < r) for i, r in zip(inside, reach, strict=True)
+        )
+        return all(map(len, inside)) and not covered
+
+    def mark(point, block):
+        reach = _grid.extent(work.grid, work.box, block)
+        _store.mark_finished(path, _block_name(_store.cell_name(point), block), list(reach))
+
+    todo = list(filter(is_open, itertools.product(work.points, _grid.blocks(work.grid, work.box))))
+    try:
+        with _timed(record):
+            _run(work, todo, arrays, on, bar, mark)
+    finally:
+        _store.write_record(path, record)
+    picks = {
+        name: [labels.index(p) for p in dict.fromkeys(q[name] for q in work.points)]
+        for name, labels in work.labels.items()
+    }
+    picks |= {axis.dim: places.tolist() for axis, places in zip(work.grid, needed, strict=True)}
+    dataset = results.open(path)
+    return dataset.isel(
+        {dim: places for dim, places in picks.items() if places != list(range(dataset.sizes[dim]))}
+    )
+
+
+def _run(work, todo, arrays, on, bar, mark=lambda point, block: None):
+    """Compute the blocks of `todo`, write each into `arrays` and mark it."""
+    sizes = [axis.size for axis in work.grid]
+    dtypes = [
+        _program.traced_dtype(v)
+        for axis in work.grid
+        if axis.dim != "seed"
+        for v in axis.coords.values()
+    ]
+
+    def arguments(block):
+        rows = [
+            np.minimum(np.arange(c, c + w), n - 1)
+            for c, w, n in zip(block, work.box, sizes, strict=True)
+        ]
+        index = np.ix_(*rows) if rows else ()
+        columns = [
+            np.broadcast_to(values[i], work.box).ravel()
+            for axis, i in zip(work.grid, index, strict=True)
+            for values in axis.coords.values()
+        ]
+        seeds = columns.pop(0) if work.job.seeded else np.zeros(math.prod(work.box))
+        return seeds.astype(np.uint32), tuple(
+            c.astype(d) for c, d in zip(columns, dtypes, strict=True)
+        )
+
+    def finish(point, block, values):
+        corner = tuple(work.labels[name].index(label) for name, label in point.items())
+        reach = _grid.extent(work.grid, work.box, block)
+        region = tuple(slice(c, c + r) for c, r in zip(block, reach, strict=True))
+        for name, output in work.programs[_store.cell_name(point)].outputs.items():
+            value = np.asarray(values[name])
+            if value.dtype != output.dtype:
+                raise TypeError(
+                    f"{name}: computed as {value.dtype} where {output.dtype} was planned; check the precision"
+                )
+            part = value.reshape(work.box + output.shape)[tuple(slice(r) for r in reach)]
+            arrays[name][(*corner, *region, *(slice(n) for n in output.shape))] = part
+        mark(point, block)
+        return math.prod(reach)
+
+    bar.total = sum(math.prod(_grid.extent(work.grid, work.box, block)) for _, block in todo)
+    if on is None:
+        missing = {_store.cell_name(point) for point, _ in todo} - set(work.compiled)
+        work = work._replace(compiled=work.compiled | _compiled(work.programs, missing))
+    bar.set_postfix_str("")
+    with _program.single_threaded_blas():
+        if isinstance(on, jax.sharding.Mesh):
+            _on_mesh(work, todo, on, arguments, finish, bar)
+        elif on is not None:
+            _on_executor(work, todo, on, arguments, finish, bar)
+        else:
+            _on_threads(work, todo, arguments, finish, bar)
+
+
+def _on_threads(work, todo, arguments, finish, bar):
+    def compute(point, block):
+        cell = _store.cell_name(point)
+        with _program.precision(work.job.precision):
+            return finish(
+                point, block, work.compiled[cell](*arguments(block), work.programs[cell].data)
+            )
+
+    with concurrent.futures.ThreadPoolExecutor(_threads()) as pool:
+        futures = [pool.submit(compute, *task) for task in todo]
+        try:
+            for future in concurrent.futures.as_completed(futures):
+                bar.update(future.result())
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _on_mesh(work, todo, mesh, arguments, finish, bar):
+    """Give every device of a mesh one block at a time: the block's shape, so its bits, are those of
+    a thread's."""
+    across = jax.sharding.PartitionSpec(mesh.axis_names)
+    whole = jax.sharding.PartitionSpec()
+    for cell, program in work.programs.items():
+        tasks = [task for task in todo if _store.cell_name(task[0]) == cell]
+        options = {
+            "mesh": mesh,
+            "in_specs": (across, across, whole),
+            "out_specs": across,
+            "check_vma": False,
+        }
+        sharded = jax.jit(
+            jax.shard_map(program.call, **options), compiler_options=_program.compiler_options()
+        )
+        for first in range(0, len(tasks), mesh.size):
+            group = tasks[first : first + mesh.size]
+            padded = [*group, *group[-1:] * (mesh.size - len(group))]
+            joined = jax.tree.map(
+                lambda *parts: np.concatenate(parts), *[arguments(block) for _, block in padded]
+            )
+            placed = jax.device_put(joined, jax.sharding.NamedSharding(mesh, across))
+            values = jax.tree.map(np.asarray, sharded(*placed, program.data))
+            for i, task in enumerate(group):
+                runs = slice(i * math.prod(work.box), (i + 1) * math.prod(work.box))
+                bar.update(finish(*task, {name: value[runs] for name, value in values.items()}))
+
+
+def _on_executor(work, todo, executor, arguments, finish, bar):
+    """Send blocks to workers, which compile once each; what they return is written here."""
+    import cloudpickle
+
+    blobs = {
+        cell: cloudpickle.dumps((work.job, program.fixed))
+        for cell, program in work.programs.items()
+    }
+    futures = {
+        executor.submit(_remote, blobs[_store.cell_name(p)], *arguments(block)): (p, block)
+        for p, block in todo
+    }
+    try:
+        while futures:
+            # Asked one by one, as the jobs of submitit are no Futures of the standard library.
+            if not (done := [future for future in futures if future.done()]):
+                time.sleep(0.01)
+            for future in done:
+                bar.update(finish(*futures.pop(future), future.result()))
+    except BaseException:
+        for future in futures:
+            future.cancel()
+        raise
+
+
+def _remote(blob, seeds, columns):
+    """Compute one block in a worker, at the precision of the caller."""
+    job, call, data = _unpacked(blob)
+    with _program.single_threaded_blas(), _program.precision(job.precision):
+        return jax.tree.map(np.asarray, call(seeds, columns, data))
+
+
+@functools.lru_cache(maxsize=8)
+def _unpacked(blob):
+    import cloudpickle
+
+    job, fixed = cloudpickle.loads(blob)
+    call, data, _ = _program.build(job, fixed)
+    return job, jax.jit(call, compiler_options=_program.compiler_options()), data
+
+
+def _compiled(programs, cells):
+    """Compile the programs of some cells side by side."""
+    setting = _program.precision_now()
+    cells = list(cells)
+
+    def one(cell):
+        with _program.precision(setting):
+            return programs[cell].lowered.compile()
+
+    with concurrent.futures.ThreadPoolExecutor(_threads()) as pool:
+        return dict(zip(cells, pool.map(one, cells), strict=True))
+
+
+def _fitting_runs(compiled, runs):
+    """Return how many runs of a block fit the cache, or on an accelerator half of the free
+    memory."""
+    device = jax.devices()[0]
+    limit = CACHE_BYTES
+    if device.platform != "cpu":
+        stats = device.memory_stats() or {}
+        limit = (stats.get("bytes_limit", limit) - stats.get("bytes_in_use", 0)) // 2
+    stats = [program.memory_analysis() for program in compiled.values()]
+    used = max((s.temp_size_in_bytes + s.output_size_in_bytes for s in stats if s), default=0)
+    return BLOCK_RUNS if used <= limit else int(np.clip(limit * runs // used, 8, BLOCK_RUNS))
+
+
+def _layout(work):
+    """Return {name: (dims, shape, dtype)} of all arrays, padded over the static cells."""
+    own: dict[str, Any] = {}
+    for cell, program in work.programs.items():
+        lengths: dict[str, int] = {}
+        for name, output in program.outputs.items():
+            dims, shape, dtype = own.get(name, output)
+            if (dims, dtype) != (output.dims, output.dtype):
+                raise ValueError(
+                    f"experiment: {name!r} is {output.dtype}{output.dims} at {cell}, elsewhere {dtype}{dims}"
+                )
+            own[name] = dims, tuple(map(max, shape, output.shape)), dtype
+            for dim, n in zip(output.dims, output.shape, strict=True):
+                if lengths.setdefault(dim, n) != n:
+                    raise ValueError(
+                        f"dims: {dim!r} is {lengths[dim]} long and, in {name!r}, {n}; name them apart"
+                    )
+    outer = {name: len(labels) for name, labels in work.labels.items()} | {
+        axis.dim: axis.size for axis in work.grid
+    }
+    for name, (dims, _, _) in own.items():
+        if clash := sorted(set(dims) & set(outer)):
+            raise ValueError(
+                f"dims: {name!r} has the dimension {clash[0]!r}, an axis of the sweep; rename it"
+            )
+    return {
+        n: (tuple(outer) + dims, tuple(outer.values()) + shape, dtype)
+        for n, (dims, shape, dtype) in own.items()
+    }
+
+
+def _fingerprint(programs, grid, box):
+    x64, matmul = _program.precision_now()
+    level = re.search(r"xla_backend_optimization_level=(\d)", os.environ.get("XLA_FLAGS", ""))
+    return {
+        "program": {cell: program.digest for cell, program in programs.items()},
+        "dimensions": [axis.dim for axis in grid],
+        "block": list(box),
+        "precision": {"x64": x64, "matmul": matmul},
+        "compiler": _program.compiler_options()
+        | {"xla_backend_optimization_level": level and level[1]},
+        "versions": {
+            "jax": jax.__version__,
+            "jaxlib": jaxlib.__version__,
+            "platform": jax.devices()[0].platform,
+        },
+    }
+
+
+def _check_same_experiment(path, old, record):
+    before = old["fingerprint"]
+    now = record["fingerprint"]
+    differ = f"store: {str(path)!r} holds another experiment, {old['experiment']}; it differs in "
+    # These change the program's text too: name the cause, not its trace.
+    for part in ("dimensions", "precision", "versions", "compiler", "block"):
+        if before[part] != now[part]:
+            raise ValueError(
+                f"{differ}{part}: {before[part]} there, {now[part]} here; choose another folder"
+            )
+    if list(old["static"]) != list(record["static"]):
+        raise ValueError(
+            f"{differ}static: {list(old['static'])} there, {list(record['static'])} here"
+        )
+    for cell, sha in now["program"].items():
+        if before["program"].get(cell, sha) != sha:
+            where = f" at {cell}" if cell else ""
+            raise ValueError(
+                f"{differ}its program or data{where} ({record['experiment']} here); choose another folder"
+            )
+
+
+def _block_name(cell, block):
+    return "-".join([hashlib.sha256(cell.encode()).hexdigest()[:12], *map(str, block)])
+
+
+def _threads():
+    """Return how many runs compute side by side: one where XLA's thread pool may be too small for
+    two."""
+    reserved = os.environ.get("NPROC", "")
+    if jax.devices()[0].platform != "cpu" or not reserved.isdigit() or int(reserved) < 8:
+        return 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def _timed(record):
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        record["attempts"][-1]["wall_seconds"] = round(time.perf_counter() - start, 3)
+
+
+def _source(experiment):
+    with contextlib.suppress(TypeError, OSError):
+        return inspect.getsourcefile(_program.unwrapped(experiment))
+    return None

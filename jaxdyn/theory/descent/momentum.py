@@ -1,0 +1,264 @@
+"""Gradient methods with momentum: their tunings, their rates and iterates on quadratics, and the
+ODEs they approach.
+
+One three-term recursion holds them all (Lessard, Recht, Packard, 2016; Van Scoy, Freeman, Lynch,
+2018):
+
+    x_{k+1} = x_k + b (x_k - x_{k-1}) - a grad f(y_k),  y_k = x_k + g (x_k - x_{k-1}),  out_k = x_k
+    + d (x_k - x_{k-1})
+
+for f of curvature between m > 0 (strong convexity) and L (smoothness), condition number kappa =
+L/m; tunings raise ValueError for others.  Steps are counted by k; the time of the ODEs is t = k
+sqrt(learning rate).
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxdyn._numbers import Numbers, check_positive, decayed, floats
+
+
+class ThreeTerm(NamedTuple):
+    """The coefficients (a, b, g, d) of a method: `optimizers.three_term` takes the first three,
+    `optimizers.ahead` the last."""
+
+    learning_rate: Numbers
+    momentum: Numbers = 0.0
+    lookahead: Numbers = 0.0
+    output: Numbers = 0.0
+
+
+def gradient_descent(m: Numbers, L: Numbers) -> ThreeTerm:
+    """Return gradient descent at 2/(L + m), the fixed rate best in the worst case: (kappa -
+    1)/(kappa + 1) a step."""
+    m, L = _curvatures(m, L)
+    return _method(2 / (L + m))
+
+
+def nesterov(m: Numbers, L: Numbers) -> ThreeTerm:
+    """Return Nesterov's method for strongly convex functions: at most 1 - 1/sqrt(kappa) a step on
+    quadratics.
+
+    a = 1/L, b = g = (sqrt(kappa) - 1)/(sqrt(kappa) + 1) (Nesterov, 2004).
+    """
+    m, L = _curvatures(m, L)
+    b = _contrast(jnp.sqrt(L / m))
+    return _method(1 / L, b, b)
+
+
+def nesterov_quadratic(m: Numbers, L: Numbers) -> ThreeTerm:
+    """Return Nesterov's method tuned for quadratics: at most 1 - 2/sqrt(3 kappa + 1) a step.
+
+    a = 4/(3 L + m), b = g = (sqrt(3 kappa + 1) - 2)/(sqrt(3 kappa + 1) + 2) (Lessard, Recht,
+    Packard, 2016).
+    """
+    m, L = _curvatures(m, L)
+    b = _contrast(jnp.sqrt(3 * L / m + 1) / 2)
+    return _method(4 / (3 * L + m), b, b)
+
+
+def heavy_ball(m: Numbers, L: Numbers) -> ThreeTerm:
+    """Return Polyak's heavy ball, the fastest on quadratics: (sqrt(kappa) - 1)/(sqrt(kappa) + 1) a
+    step in every mode.
+
+    a = 4/(sqrt(L) + sqrt(m))^2, b = ((sqrt(kappa) - 1)/(sqrt(kappa) + 1))^2 (Polyak, 1964).  On
+    other strongly convex functions it may cycle for ever (Lessard, Recht, Packard, 2016).
+    """
+    m, L = _curvatures(m, L)
+    return _method(4 / (jnp.sqrt(L) + jnp.sqrt(m)) ** 2, _contrast(jnp.sqrt(L / m)) ** 2)
+
+
+def triple_momentum(m: Numbers, L: Numbers) -> ThreeTerm:
+    """Return the triple momentum method: 1 - 1/sqrt(kappa) a step on every strongly convex
+    function.
+
+    With r = 1 - 1/sqrt(kappa): a = (1 + r)/L, b = r^2/(2 - r), g = r^2/((1 + r)(2 - r)), d = r^2/(1
+    - r^2) (Van Scoy, Freeman, Lynch, 2018).  On a quadratic the flattest and the steepest mode have
+    this rate and all others are faster.
+    """
+    m, L = _curvatures(m, L)
+    r = 1 - jnp.sqrt(m / L)
+    return _method((1 + r) / L, r**2 / (2 - r), r**2 / ((1 + r) * (2 - r)), r**2 / (1 - r**2))
+
+
+def mode_rate(method: ThreeTerm, curvature: Numbers) -> Float[Array, "..."]:
+    """Return the factor a step by which a mode of a quadratic decays in the end, above 1 where it
+    is unstable.
+
+    The largest modulus of the roots of z^2 - (1 + b - a lam (1 + g)) z + b - a lam g, with lam the
+    `curvature`.  At a double root, as the heavy ball's at both ends of its spectrum, rounding costs
+    half of the digits.
+
+    >>> f"{mode_rate(nesterov(1.0, 100.0), 1.0):.4f}", f"{mode_rate(heavy_ball(1.0, 100.0), 50.0):.4f}"
+    ('0.9000', '0.8182')
+    """
+    large, _, _ = _roots(method, curvature)
+    return jnp.abs(large)
+
+
+def mode(
+    steps: Numbers, method: ThreeTerm, curvature: Numbers, start: Numbers = 1.0
+) -> Float[Array, "..."]:
+    """Return the output out_k of a mode of a quadratic after k = `steps` steps from rest, x_{-1} =
+    x_0 = `start`.
+
+    The closed form x_k = S_{k+1} x_0 - det S_k x_{-1} of the recursion, S_k = (z_1^k - z_2^k)/(z_1
+    - z_2), whose roots and their product det are those of `mode_rate`; double roots included.
+    """
+    steps, start, output = floats(steps, start, method.output)
+    large, ratio, det = _roots(method, curvature)
+    log_large = jnp.log(large)
+    log_ratio = jnp.log(ratio)
+    apart = jnp.abs(log_ratio) > jnp.finfo(log_ratio.dtype).eps
+    divisor = jnp.where(apart, jnp.expm1(log_ratio), 1.0)
+
+    def power_sum(k):
+        # (z_1^k - z_2^k) / (z_1 - z_2) = z_1^(k - 1) (1 - r^k)/(1 - r); a plain k at a double root,
+        # r = 1.
+        geometric = jnp.where(apart, jnp.expm1(k * log_ratio) / divisor, k)
+        return jnp.where(k == 0, 0.0, jnp.exp((k - 1) * log_large) * geometric)
+
+    def position(k):
+        return power_sum(k + 1) - det * power_sum(k)
+
+    velocity = jnp.where(steps > 0, position(steps) - position(jnp.maximum(steps - 1, 0)), 0.0)
+    return start * (position(steps) + output * velocity).real
+
+
+def oscillator(
+    time: Numbers, damping: Numbers, stiffness: Numbers, x0: Numbers, v0: Numbers
+) -> Float[Array, "..."]:
+    """Return x(t) of the damped oscillator x'' + damping x' + stiffness x = 0, x(0) = x0, x'(0) =
+    v0, stiffness > 0.
+
+    The same expression below, at and above critical damping; it never overflows and holds in both
+    precisions.
+
+    >>> f"{oscillator(1.0, 2.0, 1.0, 1.0, 0.0):.4f}", f"{2 / np.e:.4f}"
+    ('0.7358', '0.7358')
+    """
+    time, damping, stiffness, x0, v0 = jnp.broadcast_arrays(
+        *floats(time, damping, stiffness, x0, v0)
+    )
+    discriminant = damping**2 / 4 - stiffness
+    real = jnp.sqrt(jnp.where(discriminant > 0, discriminant, 0.0))
+    frequency = jnp.sqrt(jnp.where(discriminant < 0, -discriminant, 0.0))
+    # Above critical damping e^(-damping t/2) cosh(q t) is written by the slower exponential, free
+    # of cancellation.
+    slow = jnp.exp(
+        -time * jnp.where(discriminant > 0, stiffness / (damping / 2 + real), damping / 2)
+    )
+    even = jnp.where(
+        discriminant > 0, (1 + jnp.exp(-2 * real * time)) / 2, jnp.cos(frequency * time)
+    )
+    odd = jnp.where(discriminant > 0, decayed(2 * real * time), jnp.sinc(frequency * time / np.pi))
+    return slow * (x0 * even + (v0 + damping / 2 * x0) * time * odd)
+
+
+def nesterov_oscillator(
+    learning_rate: Numbers, convexity: Numbers, curvature: Numbers
+) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+    """Return (damping, stiffness) of the high-resolution ODE of Nesterov's method on a mode, for
+    `oscillator`.
+
+    x'' + (2 sqrt(m) + sqrt(s) lam) x' + (1 + sqrt(m s)) lam x = 0 at learning rate s, convexity m
+    and curvature lam, in the time t = k sqrt(s), with momentum and lookahead (1 - sqrt(m s))/(1 +
+    sqrt(m s)) (Shi, Du, Jordan, Su, 2021).
+    """
+    damping, stiffness = heavy_ball_oscillator(learning_rate, convexity, curvature)
+    learning_rate, curvature = floats(learning_rate, curvature)
+    return damping + jnp.sqrt(learning_rate) * curvature, stiffness
+
+
+def heavy_ball_oscillator(
+    learning_rate: Numbers, convexity: Numbers, curvature: Numbers
+) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+    """Return (damping, stiffness) of the high-resolution ODE of the heavy ball on a mode, for
+    `oscillator`.
+
+    x'' + 2 sqrt(m) x' + (1 + sqrt(m s)) lam x = 0 at learning rate s, convexity m and curvature
+    lam, in the time t = k sqrt(s), with momentum (1 - sqrt(m s))/(1 + sqrt(m s)) (Shi, Du, Jordan,
+    Su, 2021).  Both methods share the limit s -> 0, so what sets them apart is the term in sqrt(s).
+    """
+    learning_rate, convexity, curvature = jnp.broadcast_arrays(
+        *floats(learning_rate, convexity, curvature)
+    )
+    return 2 * jnp.sqrt(convexity), (1 + jnp.sqrt(convexity * learning_rate)) * curvature
+
+
+def step_velocity(
+    change: Numbers, step: Numbers, damping: Numbers, stiffness: Numbers, x0: Numbers
+) -> Float[Array, "..."]:
+    """Return the velocity at which an `oscillator` starts whose first step of time `step` changes
+    x0 by `change`.
+
+    To second order, change = step v + step^2/2 x'': with it the high-resolution ODEs meet their
+    methods to O(s) at all times; the usual v = change/step only to O(sqrt(s)).
+    """
+    change, step, damping, stiffness, x0 = floats(change, step, damping, stiffness, x0)
+    return (change / step + step / 2 * stiffness * x0) / (1 - step / 2 * damping)
+
+
+def nesterov_flow(time: Numbers, curvature: Numbers, start: Numbers = 1.0) -> Float[Array, "..."]:
+    """Return x(t) of a mode under x'' + (3/t) x' + lam x = 0 from rest, Nesterov's method for
+    convex functions.
+
+    2 x_0 J_1(w t)/(w t) with w = sqrt(lam) and t = k sqrt(learning rate) (Su, Boyd, Candes, 2016).
+    The Bessel function by Poisson's integral up to w t = 30 and Hankel's expansion beyond: errors
+    of 1e-14 (float64) and 1e-6 (float32), of the first maximum.
+
+    >>> f"{nesterov_flow(60.0, 1.0):.6f}"
+    '0.001553'
+    """
+    time, curvature, start = jnp.broadcast_arrays(*floats(time, curvature, start))
+    z = jnp.sqrt(curvature) * time
+    near = jnp.minimum(z, 30.0)[..., None]
+    far = jnp.maximum(z, 30.0)
+    # The trapezoidal rule over a period converges geometrically once it has more nodes than w t.
+    angle = np.pi * (np.arange(64) + 0.5) / 64
+    weight, cosine = (
+        jnp.asarray(a, z.dtype).reshape((1,) * z.ndim + (-1,))
+        for a in (np.sin(angle) ** 2, np.cos(angle))
+    )
+    small = 2 * jnp.mean(jnp.cos(near * cosine) * weight, -1)
+    terms = np.cumprod([(4 - (2 * k - 1) ** 2) / (8 * k) for k in range(1, 16)])
+    even = 1 + sum((-1) ** (k // 2) * terms[k - 1] / far**k for k in range(2, 16, 2))
+    odd = sum((-1) ** (k // 2) * terms[k - 1] / far**k for k in range(1, 16, 2))
+    phase = far - 3 * np.pi / 4
+    large = 2 * jnp.sqrt(2 / np.pi / far) * (jnp.cos(phase) * even - jnp.sin(phase) * odd) / far
+    return start * jnp.where(z > 30, large, small)
+
+
+def _curvatures(m, L):
+    check_positive(m=m, L=L)
+    return floats(m, L)
+
+
+def _method(*coefficients):
+    return ThreeTerm(*floats(*coefficients))
+
+
+def _contrast(root):
+    return (root - 1) / (root + 1)
+
+
+def _roots(method, curvature):
+    """The root of larger modulus, the ratio of the other to it, and their product."""
+    a, b, g, lam = floats(*method[:3], curvature)
+    det = b - a * lam * g
+    half = (1 + b - a * lam * (1 + g)) / 2
+    root = jnp.sqrt((half**2 - det).astype(jnp.result_type(half, jnp.complex64)))
+    large = half + jnp.where(half < 0, -1, 1) * root
+
+    # Roots at zero: gradient descent has one, and two where it lands on the minimum in one step.
+    def nonzero(z):
+        return jnp.where(z == 0, jnp.finfo(half.dtype).tiny, z)
+
+    return (
+        nonzero(large),
+        nonzero(jnp.where(large == 0, 0, det / nonzero(large) / nonzero(large))),
+        det,
+    )

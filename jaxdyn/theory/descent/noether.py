@@ -1,0 +1,131 @@
+"""Noether's theorem for learning: what symmetries of the loss conserve, and how finite steps break
+it, exactly.
+
+A symmetry of the loss leaves its gradient g orthogonal to a generator xi(theta): a constant for
+translations (the rows of a softmax layer), theta itself for scales (weights before a
+normalisation), (u, -w) for rescalings (the weights into and out of a ReLU or linear unit).  Steps
+of gradient descent with momentum b and weight decay k at learning rate a,
+
+    v_{t+1} = b v_t - a (g_t + k theta_t),    theta_{t+1} = theta_t + v_{t+1},
+
+then move the charges by the discrete laws below, without an error in the learning rate.  Their
+limits are the equations of Tanaka and Kunin (2021).  A linear charge c . theta, xi = c, moves as a
+heavy ball in a quadratic of curvature k: `theory.momentum.mode(t, ThreeTerm(a, b), k, start)`.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
+
+from jaxdyn._numbers import Numbers, check, check_positive, floats
+from jaxdyn.dynamics import iterate
+from jaxdyn.types import Params
+
+
+def residual(
+    generator: Callable[[Params], Params],
+    previous: Params,
+    current: Params,
+    following: Params,
+    learning_rate: Numbers,
+    momentum: Numbers = 0.0,
+    weight_decay: Numbers = 0.0,
+) -> Float[Array, ""]:
+    """Return xi(theta_t) . [v_{t+1} - b v_t + a k theta_t] of three successive iterates: 0 to
+    rounding for a symmetry.
+
+    By the equation of motion it is -a xi . g_t, for any stochastic batch; so it measures a symmetry
+    that the loss lacks and one that the optimiser breaks (Adam, which divides by a metric of each
+    weight).  The first step of a run has no previous iterate: pass the current one.
+
+    >>> scale = lambda theta: theta
+    >>> f"{residual(scale, jnp.ones(2), jnp.ones(2), jnp.array([1.1, 0.9]), 0.1):.4f}"
+    '0.0000'
+    """
+    moved = jax.tree.map(jnp.subtract, following, current)
+    before = jax.tree.map(jnp.subtract, current, previous)
+    forced = jax.tree.map(
+        lambda v, u, w: v - momentum * u + learning_rate * weight_decay * w, moved, before, current
+    )
+    return jnp.asarray(optax.tree.vdot(generator(current), forced))
+
+
+def charges(
+    kinetic: Float[ArrayLike, "steps *charges"],
+    start: Float[ArrayLike, "*charges"],
+    learning_rate: Numbers,
+    momentum: Numbers = 0.0,
+    weight_decay: Numbers = 0.0,
+) -> Float[Array, "steps_and_one *charges"]:
+    """Return the quadratic charges C_t = theta_t^T A theta_t of the symmetry xi = A theta, from t =
+    0 on.
+
+    A is symmetric (the identity for scales; 1 and -1 for rescalings) and `kinetic` has v_t^T A v_t
+    of the steps t = 1, 2, ...: all that the gradients contribute.  With s_t = theta_{t-1}^T A v_t,
+    s_{t+1} = b (s_t + v_t^T A v_t) - a k C_t and C_{t+1} = C_t + 2 s_{t+1} + v_{t+1}^T A v_{t+1};
+    without momentum that is C_{t+1} = (1 - a k)^2 C_t + a^2 g_t^T A g_t.
+    """
+    kinetic = jnp.asarray(kinetic)
+    last = jnp.concatenate([jnp.zeros_like(kinetic[:1]), kinetic[:-1]])
+
+    def step(_, state):
+        charge, overlap = state.params
+        overlap = momentum * (overlap + last[state.time]) - learning_rate * weight_decay * charge
+        return state._replace(params=(charge + 2 * overlap + kinetic[state.time], overlap))
+
+    begin = jnp.asarray(start, kinetic.dtype)
+    times = np.arange(len(kinetic) + 1)
+    run = iterate(
+        step,
+        (begin, jnp.zeros_like(begin)),
+        times=times,
+        observe=lambda state: {"charge": state.params[0]},
+    )
+    return run.observed["charge"]
+
+
+def equilibrium_angle(
+    learning_rate: Numbers, weight_decay: Numbers, momentum: Numbers = 0.0
+) -> Float[Array, "..."]:
+    """Return the angle (radians) by which scale-invariant weights turn in a step once their norm is
+    stationary.
+
+    arccos(1 - a k / (1 + b)), for any gradients: growth by turning balances weight decay.  Close to
+    sqrt(2 a k / (1 + b)).
+
+    Raises ValueError for a learning rate or weight decay that is not positive, or a momentum
+    outside of [0, 1).
+
+    >>> f"{equilibrium_angle(0.1, 0.01):.6f}"
+    '0.044725'
+    """
+    a, b, k = _optimiser(learning_rate, momentum, weight_decay)
+    # 1 - cos x = 2 sin^2(x/2) keeps the digits of small angles.
+    return 2 * jnp.arcsin(jnp.sqrt(a * k / (1 + b) / 2))
+
+
+def equilibrium_norm(
+    gradient: Numbers, learning_rate: Numbers, weight_decay: Numbers, momentum: Numbers = 0.0
+) -> Float[Array, "..."]:
+    """Return the norm that scale-invariant weights come to under gradients of norm `gradient` on
+    the unit sphere.
+
+    |theta|^4 = a (1 + b) G^2 / (2 k (1 - b) (1 + b - a k / 2)), for gradients that do not correlate with the velocity:
+    all gradients without momentum, noise with it.  To first order it is the fourth root of a G^2 / (2 k (1 - b)).
+
+    Raises ValueError like `equilibrium_angle`.
+    """
+    a, b, k = _optimiser(learning_rate, momentum, weight_decay)
+    gradient = jnp.asarray(gradient, a.dtype)
+    return (a * (1 + b) * gradient**2 / (2 * k * (1 - b) * (1 + b - a * k / 2))) ** 0.25
+
+
+def _optimiser(learning_rate, momentum, weight_decay):
+    check_positive(learning_rate=learning_rate, weight_decay=weight_decay)
+    check("momentum", momentum, lambda b: (b >= 0) & (b < 1), "a number in [0, 1)")
+    return floats(learning_rate, momentum, weight_decay)

@@ -1,0 +1,81 @@
+"""Opposing signals in a two-layer linear network: a valley that sharpens, and what descent does at
+its edge.
+
+The output is c b^T x, with signals of variance lam_j, of which the labels are beta_j times, and an
+outlier of variance alpha that the labels do not depend on, half of its examples having either sign
+of the label (Rosenfeld, Risteski, 2023, in its simplest form): L = sum_j lam_j (c b_j - beta_j)^2 /
+2 + alpha c^2 o^2 / 2, o the outlier's weight.  The network learns to ignore the outlier, o = 0, at
+a curvature alpha c^2 that grows with all that it learns.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Real
+
+from jaxdyn._numbers import floats
+
+
+class Course(NamedTuple):
+    """The course of descent at its edge: the output weight c, the signals' weights b, and the mean
+    square of o."""
+
+    c: Float[Array, ""]
+    b: Float[Array, "times signals"]
+    variance: Float[Array, "times"]
+
+
+def flow_limit(
+    c: Real[ArrayLike, "..."],
+    first: Real[ArrayLike, "... inputs"],
+    targets: Real[ArrayLike, "signals"],
+) -> Float[Array, "..."]:
+    """Return the output weight c at which gradient flow ends: c^2 = (D + sqrt(D^2 + 4 |beta|^2)) /
+    2.
+
+    D = c^2 - |first|^2 is conserved, `first` the weights of all inputs at the start, and the flow
+    ends at c b = beta, o = 0.  The sharpness there is alpha c^2, where the outlier's is the
+    largest.
+    """
+    c, first, targets = floats(c, first, targets)
+    balance = c**2 - jnp.sum(first**2, -1)
+    return jnp.sqrt((balance + jnp.sqrt(balance**2 + 4 * jnp.sum(targets**2))) / 2)
+
+
+def edge(
+    outlier: Real[ArrayLike, "..."], learning_rate: Real[ArrayLike, "..."]
+) -> Float[Array, "..."]:
+    """Return the output weight c* = sqrt(2 / (learning_rate alpha)) at which descent along the
+    outlier is unstable.
+
+    >>> f"{edge(20.0, 0.08):.4f}"
+    '1.1180'
+    """
+    outlier, learning_rate = floats(outlier, learning_rate)
+    return jnp.sqrt(2 / (learning_rate * outlier))
+
+
+def course(
+    steps: Real[ArrayLike, "times"],
+    b: Real[ArrayLike, "signals"],
+    variances: Real[ArrayLike, "signals"],
+    targets: Real[ArrayLike, "signals"],
+    outlier: Real[ArrayLike, ""],
+    learning_rate: Real[ArrayLike, ""],
+) -> Course:
+    """Return the central flow of gradient descent, `steps` after it has met the edge with the
+    signals' weights `b`.
+
+    c stays at c* (`edge`), b_j = beta_j/c* + (b_j(0) - beta_j/c*) e^(-learning_rate lam_j c*^2
+    steps), and the outlier's weight oscillates as far as it takes to stop c: E o^2 = sum_j lam_j
+    (beta_j - c* b_j) b_j/(alpha c*), while that is positive.  What `theory.centralflow` integrates,
+    in closed form.
+    """
+    steps, b, variances, targets, outlier, learning_rate = floats(
+        steps, b, variances, targets, outlier, learning_rate
+    )
+    c = edge(outlier, learning_rate)
+    decay = jnp.exp(-learning_rate * c**2 * variances[None] * steps[:, None])
+    b = targets[None] / c + (b - targets / c)[None] * decay
+    return Course(c, b, jnp.sum(variances[None] * (targets[None] - c * b) * b, 1) / (outlier * c))

@@ -1,0 +1,116 @@
+"""Stability of minima under stochastic gradient descent, in mean square: moments are exact, never
+sampled.
+
+At a minimum that fits all n examples under squared error, with g_i the gradient of the network's
+output for example i, a step of SGD takes a small deviation d to
+
+    d - (eta / B) sum_(i in batch) g_i (g_i . d)
+
+for batches of B examples drawn with replacement.  H = (1/n) sum_i g_i g_i^T is the Hessian there.
+Second moments M = E d d^T are mapped linearly, and the minimum is stable in mean square where none
+of them grows (Wu, Su, 2023).  Single runs may converge beyond that: large deviations become rare
+there, not impossible.
+"""
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from jaxdyn._numbers import Numbers, check
+
+Gradients = Float[Array, "n p"]
+"""The rows g_i; those of an example's outputs are rows of their own where batches draw them so."""
+
+
+def moment_step(
+    moment: Float[Array, "p p"], gradients: Gradients, learning_rate: Numbers, batch_size: Numbers
+) -> Float[Array, "p p"]:
+    """Return E d d^T after a step of SGD from `moment`; an infinite `batch_size` is gradient
+    descent.
+
+    M - eta (H M + M H) + eta^2 [(1/B) E_i (g_i^T M g_i) g_i g_i^T + (1 - 1/B) H M H], exact for
+    deviations that are small enough for a linear network.
+    """
+    n = len(gradients)
+    hessian = gradients.T @ gradients / n
+    along = jnp.sum(gradients * (gradients @ moment), 1)
+    noise = gradients.T @ (along[:, None] * gradients) / n
+    second = noise / batch_size + (1 - 1 / batch_size) * hessian @ moment @ hessian
+    return (
+        moment - learning_rate * (hessian @ moment + moment @ hessian) + learning_rate**2 * second
+    )
+
+
+def largest_learning_rate(gradients: Gradients, batch_size: Numbers) -> Float[Array, ""]:
+    """Return the learning rate beyond which second moments grow: the exact threshold of mean-square
+    stability.
+
+    The map of moments is self-adjoint and keeps positive matrices positive, so it is unstable once
+    eta L_2 exceeds L_1, with L_1 M = H M + M H and L_2 M the bracket of `moment_step`.  In the
+    eigenbasis of H, of eigenvalues h, both are diagonal but for a term of rank n in L_2: eta is
+    where the largest eigenvalue of the (n, n) matrix
+
+        (eta / (B n)) sum_ab g_ka g_kb g_la g_lb / (h_a + h_b - eta (1 - 1/B) h_a h_b)
+
+    passes 1, found by bisection below 2 / max h, gradient descent's own threshold.  It costs n^2
+    r^2 operations for gradients of rank r, whatever the number of parameters, and has no
+    derivatives.
+
+    Raises ValueError for a batch size below 1.
+
+    >>> alone = largest_learning_rate(2 * jnp.eye(3), 1), largest_learning_rate(2 * jnp.eye(3), jnp.inf)
+    >>> [f"{eta:.4f}" for eta in alone]
+    ['0.5000', '1.5000']
+    """
+    _check(batch_size)
+    n = len(gradients)
+    left, singular, _ = jnp.linalg.svd(gradients, full_matrices=False)
+    spanned = singular > 10 * jnp.finfo(gradients.dtype).eps * singular[0]
+    g = jnp.where(spanned[None], left * singular[None], 0)
+    h = singular**2 / n
+
+    def largest_eigenvalue(learning_rate):
+        gap = h[:, None] + h[None] - learning_rate * (1 - 1 / batch_size) * h[:, None] * h[None]
+        weight = jnp.where(
+            gap > 0, learning_rate / (batch_size * n) / jnp.where(gap > 0, gap, 1), 0
+        )
+
+        # Of each pair of examples at a time, so that memory grows as n r alone.
+        def row(both):
+            return jnp.sum((both @ weight) * both, 1)
+
+        return jnp.linalg.eigvalsh(lax.map(lambda g_k: row(g * g_k[None]), g))[-1]
+
+    def halve(_, bounds):
+        middle = sum(bounds) / 2
+        stable = largest_eigenvalue(middle) < 1
+        return jnp.where(stable, middle, bounds[0]), jnp.where(stable, bounds[1], middle)
+
+    low, high = lax.fori_loop(0, 60, halve, (jnp.zeros_like(h[0]), 2 / h[0]))
+    return (low + high) / 2
+
+
+def necessary_learning_rate(gradients: Gradients, batch_size: Numbers) -> Float[Array, ""]:
+    """Return a learning rate that `largest_learning_rate` never exceeds, from two moments of the
+    gradients.
+
+    2 tr H / (E |g|^4 / B + (1 - 1/B) |H|_F^2): the trace of M^-1 T M = rho, M the moment that the
+    map T multiplies by rho, with Cauchy and Schwarz.  It is the threshold itself for orthogonal
+    gradients of one norm.  For B = 1, with E
+    |g|^4 >= (tr H)^2, it is at most 2 / tr H: a stable minimum is flat in its trace (Wu, Su, 2023).
+
+    Raises ValueError like `largest_learning_rate`.
+    """
+    _check(batch_size)
+    gram = gradients @ gradients.T
+    squares = jnp.diagonal(gram)
+    frobenius = jnp.mean(gram**2)
+    return (
+        2
+        * jnp.mean(squares)
+        / (jnp.mean(squares**2) / batch_size + (1 - 1 / batch_size) * frobenius)
+    )
+
+
+def _check(batch_size):
+    check("batch_size", batch_size, lambda b: b >= 1, "at least 1, inf for gradient descent")

@@ -1,0 +1,295 @@
+"""Two-layer linear networks from any lambda-balanced start: the exact solution of their matrix
+Riccati equation.
+
+The flow of the loss E|y - W_2 W_1 x|^2 / 2 with inputs of covariance d I conserves W_2^T W_2 - W_1
+W_1^T.  Where that is lambda I, Q = [W_1^T; W_2] obeys dQ/dt = F Q - (d/2) Q Q^T Q with F = [[-d
+lambda/2, yx^T], [yx, d lambda/2]], and its Gram matrix a matrix Riccati equation (Fukumizu, 1998;
+Braun, Domine, Fitzgerald, Saxe, 2022; Domine et al., 2024). Weights are the list [W_1 (hidden,
+inputs), W_2 (outputs, hidden)], lambda is their imbalance, times are flow times.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Real
+
+from jaxdyn._numbers import decayed, floats
+
+Weights = Sequence[Float[Array, "_ _"]]
+
+
+def solution(
+    time: Real[ArrayLike, ""],
+    weights: Weights,
+    yx: Float[Array, "outputs inputs"],
+    variance: Real[ArrayLike, ""] = 1.0,
+) -> list[Float[Array, "_ _"]]:
+    """Return the weights at a time >= 0, up to one common rotation of the hidden units, from a
+    lambda-balanced start.
+
+    Q(t) = e^(Ft) Q_0 M^(-1/2), M = I + d Q_0^T (integral of e^(2Fs)) Q_0, in the eigenbasis of F: F
+    may be singular, yx of any shape and rank.  The rows of [e^(Ft) Q_0; I] grow at different rates;
+    column operations that pivot on what is largest at the time keep their scales apart, so that
+    nothing overflows or cancels at any time.  The Gram matrix Q Q^T is exact to rounding, 1e-13 of
+    its norm in float64 and 5e-6 in float32, and so is all that is invariant to the rotation: W_2
+    W_1, W_1^T W_1, W_2 W_2^T, losses, kernels.  The rotation itself depends on the whole path and
+    is not known in closed form.  Only a start exactly on a saddle is left by rounding, once e^(2 w
+    t) exceeds 1/eps.
+
+    vmap goes over times, starts and targets; derivatives are those along lambda-balanced starts, to
+    first order also where eigenvalues of F coincide.  A second task goes on from the weights of the
+    first.
+
+    Raises ValueError for times that are negative or not finite and, where the weights are concrete,
+    for a start that is not lambda-balanced.
+
+    >>> start = [jnp.full((1, 1), 0.1), jnp.full((1, 1), 0.1)]
+    >>> first, second = solution(2.0, start, jnp.ones((1, 1)))
+    >>> f"{(second @ first)[0, 0]:.4f}", f"{1 / (1 + 99 * jnp.exp(-4.0)):.4f}"
+    ('0.3555', '0.3555')
+    """
+    first, second = _checked(weights, yx, time)
+    return _evolved(*floats(time, first, second, yx, variance))
+
+
+def trajectory(
+    times: Real[ArrayLike, " times"],
+    weights: Weights,
+    yx: Float[Array, "outputs inputs"],
+    variance: Real[ArrayLike, ""] = 1.0,
+) -> list[Float[Array, "times _ _"]]:
+    """Return the weights at increasing times, up to rotations of the hidden units, at less cost
+    than each by itself.
+
+    From one time to the next Q = e^(F dt) Q_0 L^-T, L L^T = I + d Q_0^T (integral of e^(2Fs)) Q_0,
+    in steps of 2 max(w) dt <= 16, over which Cholesky's factor L is well conditioned.  What
+    `solution` says of accuracy holds, but for what the flow itself amplifies of earlier rounding,
+    next to saddles.  Derivatives are forward-mode.
+
+    Raises ValueError like `solution`, and for times that do not increase.
+    """
+    ordered: Any = times if isinstance(times, jax.core.Tracer) else np.asarray(times)
+    if isinstance(ordered, np.ndarray) and not (
+        np.all(np.diff(ordered) > 0) and np.all(np.isfinite(ordered))
+    ):
+        raise ValueError(f"times: {times} do not increase; pass finite times >= 0 in order")
+    first, second = _checked(weights, yx, ordered[0])
+    times, first, second, yx, variance = floats(times, first, second, yx, variance)
+    return _advanced(times, first, second, yx, variance)
+
+
+def imbalance(weights: Weights) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Return lambda, the mean eigenvalue of W_2^T W_2 - W_1 W_1^T, and the relative deviation from
+    lambda I.
+
+    The deviation is |W_2^T W_2 - W_1 W_1^T - lambda I|_F / (|W_1|_F^2 + |W_2|_F^2); the flow
+    conserves both numerators.
+
+    >>> [float(x) for x in imbalance([jnp.eye(2), 2 * jnp.eye(2)])]
+    [3.0, 0.0]
+    """
+    first, second = weights
+    difference = second.T @ second - first @ first.T
+    mean = jnp.trace(difference) / first.shape[0]
+    off = jnp.linalg.norm(difference - mean * jnp.eye(first.shape[0], dtype=difference.dtype))
+    size = jnp.sum(first**2) + jnp.sum(second**2)
+    return mean, off / jnp.maximum(size, jnp.finfo(size.dtype).tiny)
+
+
+def generator(
+    yx: Float[Array, "outputs inputs"],
+    imbalance: Real[ArrayLike, ""],
+    variance: Real[ArrayLike, ""] = 1.0,
+) -> Float[Array, "units units"]:
+    """Return the symmetric matrix F = [[-d lambda/2, yx^T], [yx, d lambda/2]], units = inputs +
+    outputs."""
+    yx, imbalance, variance = floats(yx, imbalance, variance)
+    outputs, inputs = yx.shape
+    sign = jnp.concatenate([-jnp.ones(inputs, yx.dtype), jnp.ones(outputs, yx.dtype)])
+
+    def zeros(n):
+        return jnp.zeros((n, n), yx.dtype)
+
+    return jnp.block([[zeros(inputs), yx.T], [yx, zeros(outputs)]]) + jnp.diag(
+        sign * variance * imbalance / 2
+    )
+
+
+def gram(weights: Weights) -> Float[Array, "units units"]:
+    """Return Q Q^T = [[W_1^T W_1, (W_2 W_1)^T], [W_2 W_1, W_2 W_2^T]]: all that no rotation of
+    hidden units changes."""
+    first, second = weights
+    q = jnp.concatenate([first.T, second])
+    return q @ q.T
+
+
+def ntk(weights: Weights, x: Float[Array, "n inputs"]) -> Float[Array, "n_outputs n_outputs"]:
+    """Return the neural tangent kernel of W_2 W_1 on the rows of `x`, for example-major outputs.
+
+    K = (x W_1^T W_1 x^T) (x) I + (x x^T) (x) W_2 W_2^T (Jacot, Gabriel, Hongler, 2018): invariant
+    to rotations of the hidden units, so exact along `solution`.
+    """
+    first, second = weights
+    h = x @ first.T
+    return jnp.kron(h @ h.T, jnp.eye(second.shape[0], dtype=h.dtype)) + jnp.kron(
+        x @ x.T, second @ second.T
+    )
+
+
+def late_rate(
+    yx: Float[Array, "outputs inputs"],
+    hidden: int,
+    imbalance: Real[ArrayLike, ""],
+    variance: Real[ArrayLike, ""] = 1.0,
+) -> Float[Array, ""]:
+    """Return the rate at which W_2 W_1 approaches its limit in the end, from a generic
+    lambda-balanced start.
+
+    With w the eigenvalues of F, +-sqrt(s^2 + (d lambda)^2/4) for each singular value s of yx and -d
+    lambda/2 (+d lambda/2) for each further input (output), the `hidden` largest positive ones are
+    learned: perturbations among them decay at w_i + w_j, those into the others at w_i - w_j.  For a
+    square invertible yx and enough hidden units that is sqrt(4 s_min^2 + (d lambda)^2); directions
+    without a target make it slower, s_min for lambda = 0.  yx has full rank.
+    """
+    yx, imbalance, variance = floats(yx, imbalance, variance)
+    modes = min(hidden, *yx.shape)
+    w = jnp.linalg.eigvalsh(generator(yx, imbalance, variance))[::-1]
+    learned = jnp.sum(w > 100 * jnp.finfo(w.dtype).eps * w[0])
+    learned = jnp.minimum(learned, hidden)
+    return w[modes - 1] + jnp.minimum(w[learned - 1], -w[learned])
+
+
+@jax.jit
+def _evolved(time, first, second, yx, variance):
+    start = jnp.concatenate([first.T, second])
+    w, basis, mixing = _eigenbasis(generator(yx, imbalance([first, second])[0], variance))
+    growth = jnp.maximum(w * time, 0)
+
+    # The integral of e^(2 w s), and its slope in w, over e^(2 growth).
+    def integral(w):
+        return (
+            jnp.exp(2 * (jnp.maximum(w * time, 0) - growth)) * time * decayed(2 * jnp.abs(w) * time)
+        )
+
+    spent, slope = jax.jvp(integral, (w,), (jnp.ones_like(w),))
+    rest = jnp.zeros(len(first), w.dtype)
+    height = jnp.r_[growth, rest]
+    weight = jnp.r_[variance * spent, rest + 1]
+    rows, pivots = _graded(
+        jnp.concatenate([basis.T @ start, jnp.eye(len(first), dtype=w.dtype)]), height, weight
+    )
+    rise = height[:, None] - lax.stop_gradient(height)[pivots][None]
+    rows = rows * jnp.exp(jnp.minimum(rise, jnp.log(jnp.finfo(w.dtype).max) - 1))
+    moving = rows[: len(w)]
+    fixed = rows[len(w) :]
+    metric = variance * (jnp.diag(spent) + mixing * (slope[:, None] + slope[None]) / 2)
+    factor = jnp.linalg.cholesky(moving.T @ metric @ moving + fixed.T @ fixed)
+    moving = lax.linalg.triangular_solve(factor, moving, lower=True, transpose_a=True)
+    moving = jnp.exp(jnp.minimum(w * time, 0))[:, None] * moving
+    end = basis @ (moving + time * mixing @ moving)
+    return [end[: first.shape[1]].T, end[first.shape[1] :]]
+
+
+@jax.jit
+def _advanced(times, first, second, yx, variance):
+    w, basis, _ = _eigenbasis(generator(yx, imbalance([first, second])[0], variance))
+
+    def advance(q, gap):
+        steps = jnp.maximum(jnp.ceil(2 * w[-1] * gap / 16), 1)
+        dt = gap / steps
+        # The integral of e^(2 w s) over the step.
+        spent = variance * jnp.exp(2 * jnp.maximum(w, 0) * dt) * dt * decayed(2 * jnp.abs(w) * dt)
+
+        def step(_, q):
+            factor = jnp.linalg.cholesky(
+                jnp.eye(q.shape[1], dtype=q.dtype) + q.T @ (spent[:, None] * q)
+            )
+            moved = jnp.exp(w * dt)[:, None] * q
+            return lax.linalg.triangular_solve(factor, moved, lower=True, transpose_a=True)
+
+        q = lax.fori_loop(0, steps.astype(int), step, q)
+        return q, q
+
+    start = basis.T @ jnp.concatenate([first.T, second])
+    _, path = lax.scan(advance, start, jnp.diff(times, prepend=0.0))
+    path = basis @ path
+    return [jnp.swapaxes(path[:, : first.shape[1]], 1, 2), path[:, first.shape[1] :]]
+
+
+@jax.custom_jvp
+def _eigenbasis(matrix):
+    """Eigenvalues, eigenvectors, and what a change of the matrix mixes among equal eigenvalues: 0,
+    but its tangent."""
+    return *jnp.linalg.eigh(matrix), jnp.zeros_like(matrix)
+
+
+@_eigenbasis.defjvp
+def _eigenbasis_jvp(primals, tangents):
+    w, v, mixing = _eigenbasis(*primals)
+    change = v.T @ tangents[0] @ v
+    gap = w[None] - w[:, None]
+    equal = jnp.abs(gap) <= jnp.finfo(w.dtype).eps ** 0.5 * jnp.max(jnp.abs(w))
+    turn = jnp.where(equal, 0, change / jnp.where(equal, 1, gap))
+    own = jnp.diagonal(change)
+    return (w, v, mixing), (own, v @ turn, jnp.where(equal, change, 0) - jnp.diag(own))
+
+
+def _graded(rows, height, weight):
+    """Combine columns until none is larger in another row, times e^height sqrt(weight), than in its
+    pivot's.
+
+    Gaussian elimination with complete pivoting: the multipliers never exceed one, and no row is
+    ever compared with another but by its height (Demmel et al., 1999).  Returns the columns, one at
+    their pivots, and the pivots.
+    """
+    level = lax.stop_gradient(height + jnp.log(weight) / 2)
+
+    def eliminate(_, state):
+        rows, pivots, left = state
+        size = jnp.where(
+            left[None], level[:, None] + jnp.log(jnp.abs(lax.stop_gradient(rows))), -jnp.inf
+        )
+        i, j = jnp.unravel_index(jnp.argmax(size), size.shape)
+        left = left.at[j].set(False)
+        column = rows[:, j] / rows[i, j]
+        rows = rows - column[:, None] * jnp.where(left, rows[i], 0)[None]
+        # What is eliminated is exactly zero, however large its row becomes.
+        rows = rows.at[i].set(jnp.where(left, 0, rows[i])).at[:, j].set(column)
+        return rows, pivots.at[j].set(i), left
+
+    columns = rows.shape[1]
+    state = rows, jnp.zeros(columns, int), jnp.ones(columns, bool)
+    return lax.fori_loop(0, columns, eliminate, state)[:2]
+
+
+def _checked(weights, yx, time):
+    """The weights, if they fit the target and each other; `time` is the first."""
+    first, second = weights
+    if (second.shape[1], *yx.shape) != (first.shape[0], second.shape[0], first.shape[1]):
+        raise ValueError(
+            f"weights, yx: shapes {first.shape}, {second.shape} and {yx.shape} do not fit; pass W_1 (hidden, inputs), "
+            "W_2 (outputs, hidden) and yx (outputs, inputs)"
+        )
+    if not isinstance(time, jax.core.Tracer) and not (np.isfinite(time) and time >= 0):
+        raise ValueError(
+            f"time: {time} is no finite time >= 0; backwards the solution may not exist"
+        )
+    _check_balanced(first, second)
+    return first, second
+
+
+def _check_balanced(first, second):
+    if isinstance(first, jax.core.Tracer) or isinstance(second, jax.core.Tracer):
+        return
+    with jax.ensure_compile_time_eval():
+        mean, deviation = map(np.asarray, imbalance([first, second]))
+    if not deviation <= np.finfo(deviation.dtype).eps ** 0.5:
+        raise ValueError(
+            f"weights: W_2^T W_2 - W_1 W_1^T deviates from {mean:.3g} I by {deviation:.1e} of the weights' squared "
+            "norm; start lambda-balanced (models.lambda_balanced), or integrate any other start by jaxdyn.flow"
+        )

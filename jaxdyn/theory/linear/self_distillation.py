@@ -1,0 +1,261 @@
+"""Linear networks that predict representations: deep self-distillation beside reconstruction, and
+when it collapses.
+
+`mode_velocity` to `escape_time` are of an encoder W = W_L ... W_1 with one more layer V, by
+gradient flow from a balanced start aligned with E x x^T = diag(s) and E y x^T = diag(c): V W x
+predicts W y, held constant ("jepa"), or y itself ("mae").  A mode is known by its covariance c and
+by its influence rho = c/s, the coefficient of the regression of y on x (Littwin et al., 2024).  Its
+encoder strength w obeys
+
+    jepa: dw/dt = L c w^(3 - 1/L) (1 - w^(1/L) / rho),    mae: dw/dt = L c w^(2 - 1/L) (1 - w^(1 +
+    1/L) / rho).
+
+What follows is of a linear encoder W and predictor P on views with E x x^T = E y y^T = (1 + a) I
+and E y x^T = I, a the variance of the augmentation: P W x predicts W_a y, held constant (Tian,
+Chen, Ganguli, 2021).  W_a = r W, where r is 1 but for a target that lags behind.  All times are
+flow times, every layer moving at unit rate.
+"""
+
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Real
+
+from jaxdyn._numbers import Numbers, check_positive, floats
+from jaxdyn.theory.linear._growth import reaches, strength_after, time_between
+
+
+def mode_velocity(
+    strength: Numbers, covariance: Numbers, influence: Numbers, depth: Numbers, objective: str
+) -> Float[Array, "..."]:
+    """Return dw/dt of a balanced mode of the encoder for the `objective` "jepa" or "mae"; see the
+    module.
+
+    `depth` counts the encoder's layers, 1 or more, whole or not.
+    """
+    w, c, rho, depth = floats(strength, covariance, influence, depth)
+    q, r = _powers(depth, objective)
+    return depth * c * w ** (1 + (q - 1) / depth) * (1 - w ** (r / depth) / rho)
+
+
+def fixed_strength(influence: Numbers, depth: Numbers, objective: str) -> Float[Array, "..."]:
+    """Return the strength that a mode of the encoder converges to: rho^L ("jepa") or rho^(L/(L +
+    1)) ("mae").
+
+    >>> round(float(fixed_strength(0.5, 2, "jepa")), 4), round(float(fixed_strength(0.5, 2, "mae")), 4)
+    (0.25, 0.63)
+    """
+    rho, depth = floats(influence, depth)
+    return rho ** (depth / _powers(depth, objective)[1])
+
+
+def time_of_strength(
+    strength: Numbers,
+    covariance: Numbers,
+    influence: Numbers,
+    start: Numbers,
+    depth: Numbers,
+    objective: str,
+) -> Float[Array, "..."]:
+    """Return the time at which a mode of the encoder that starts from the strength `start` reaches
+    `strength`.
+
+    The integral of da / (c a^q (1 - a^r / rho)), a = w^(1/L), with (q, r) = (2L, 1) for "jepa" and
+    (L, L + 1) for "mae".  For a whole L the first is the sum over m = 1 ... 2L - 1 of (a0^-m -
+    a^-m) / (m rho^(2L - 1 - m)) and a logarithm (Littwin et al., 2024); here both are 64
+    Gauss-Legendre nodes and a logarithm, for any L >= 1, exact to rounding in float64 for start >
+    e^(-200) of the fixed strength; float32 overflows where the time does.
+
+    Infinite for what is never reached: a strength behind the start, at the fixed strength or beyond
+    it.  Raises ValueError for numbers that are not positive, where concrete.
+    """
+    x, x0, rate, p, _ = _logistic(strength, covariance, influence, start, depth, objective)
+    reached = reaches(x, 1, x0)
+    x = jnp.where(reached, x, x0)
+    return jnp.where(
+        reached,
+        time_between(jnp.log(x0), jnp.log(x), jnp.log((1 - x0) / (1 - x)), 1.0, p) / rate,
+        jnp.inf,
+    )
+
+
+def mode_strength(
+    time: Numbers,
+    covariance: Numbers,
+    influence: Numbers,
+    start: Numbers,
+    depth: Numbers,
+    objective: str,
+) -> Float[Array, "..."]:
+    """Return the strength w(t) of a mode of the encoder from a start below its fixed strength.
+
+    The inverse of `time_of_strength`, as well conditioned as the escape from the start is: a
+    relative error eps of the time moves w by eps t dw/dt.  NaN for a start beyond the fixed
+    strength.  Raises ValueError for numbers that are not positive, where concrete.
+    """
+    (time,) = floats(time)
+    fixed = fixed_strength(influence, depth, objective)
+    _, x0, rate, p, root = _logistic(start, covariance, influence, start, depth, objective)
+    time, x0, rate, p, root, fixed = jnp.broadcast_arrays(time, x0, rate, p, root, fixed)
+    return fixed * strength_after(rate * time, jnp.ones_like(x0), x0, p) ** root
+
+
+def escape_time(
+    covariance: Numbers, influence: Numbers, start: Numbers, depth: Numbers, objective: str
+) -> Float[Array, "..."]:
+    """Return the time of learning to the leading orders in a small `start`, whatever share is to be
+    learned.
+
+    With a0 = start^(1/L) and I_m = (a0^-m - 1)/m, the logarithm for m = 0: (I_(2L-1) + I_(2L-2) /
+    rho) / c up to order a0^(3 - 2L) for "jepa", and I_(L-1) / c up to order one for "mae", which is
+    blind to the influence there (Littwin et al., 2024).
+    """
+    check_positive(covariance=covariance, influence=influence, start=start, depth=depth)
+    c, rho, start, depth = floats(covariance, influence, start, depth)
+    q, r = _powers(depth, objective)
+    delay = -jnp.log(start) / depth
+
+    def integral(m):
+        divisor = jnp.where(m == 0, 1.0, m)
+        return jnp.where(m == 0, delay, jnp.expm1(m * delay) / divisor)
+
+    second = integral(q - 1 - r) / rho if objective == "jepa" else 0.0
+    return (integral(q - 1) + second) / c
+
+
+def predictor_velocity(
+    predictor: Numbers,
+    encoder: Numbers,
+    target: Numbers,
+    *,
+    augmentation: Numbers,
+    decay: Numbers = 0.0,
+    predictor_rate: Numbers = 1.0,
+) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+    """Return (dp/dt, dw/dt) of a mode that predictor p, encoder w and target w_a share.
+
+    With the error e = w_a - (1 + a) p w: dp/dt = alpha e w - eta p and dw/dt = e p - eta w, where
+    alpha is the `predictor_rate` and eta the weight `decay` (Tian, Chen, Ganguli, 2021).  The
+    target is w itself without an average, else it moves by dw_a/dt = beta (w - w_a).
+    """
+    p, w, target, a, decay, alpha = floats(
+        predictor, encoder, target, augmentation, decay, predictor_rate
+    )
+    error = target - (1 + a) * p * w
+    return alpha * error * w - decay * p, error * p - decay * w
+
+
+def predictor_fixed_points(
+    augmentation: Numbers, decay: Numbers, target_ratio: Numbers = 1.0
+) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+    """Return (p-, p+) of a balanced mode, w^2 = p^2 / alpha: dp/dt = p^2 (r - (1 + a) p) - eta p.
+
+    p+- = (r +- sqrt(r^2 - 4 eta (1 + a))) / (2 (1 + a)): p+ is stable and p- the edge of its basin,
+    below which the mode collapses to 0 (Tian, Chen, Ganguli, 2021).  NaN beyond the
+    `critical_decay`, where only 0 is left.
+
+    >>> [round(float(p), 4) for p in predictor_fixed_points(0.2, 0.1)]
+    [0.1162, 0.7171]
+    """
+    a, decay, r = floats(augmentation, decay, target_ratio)
+    larger = (r + jnp.sqrt(r**2 - 4 * decay * (1 + a))) / (2 * (1 + a))
+    return decay / ((1 + a) * larger), larger
+
+
+def critical_decay(augmentation: Numbers, target_ratio: Numbers = 1.0) -> Float[Array, "..."]:
+    """Return the weight decay r^2 / (4 (1 + a)) beyond which every mode collapses (Tian, Chen,
+    Ganguli, 2021)."""
+    a, r = floats(augmentation, target_ratio)
+    return r**2 / (4 * (1 + a))
+
+
+def collapse_rate(
+    augmentation: Numbers, decay: Numbers = 0.0, *, predictor: bool, stop_gradient: bool
+) -> Float[Array, "..."]:
+    """Return the rate at which |W| decays without the predictor or without the stop-gradient.
+
+    The encoder alone collapses as e^(-(a + eta) t), and as e^(-(2a + eta) t) if gradients go
+    through its target.  With both a predictor and those gradients dW/dt = -[(1 + a)(P^T P + I) - P
+    - P^T + eta] W, so that |W| falls at the rate (1 + a) - 1/(1 + a) + eta at least, P = I/(1 + a)
+    at most (after Tian, Chen, Ganguli, 2021).
+
+    Raises ValueError for the two together, which need not collapse.
+    """
+    if predictor and stop_gradient:
+        raise ValueError(
+            "predictor, stop_gradient: together they prevent the collapse; leave out one of them"
+        )
+    a, decay = floats(augmentation, decay)
+    if predictor:
+        return (1 + a) - 1 / (1 + a) + decay
+    return (1 if stop_gradient else 2) * a + decay
+
+
+def direct_strength(
+    augmentation: Numbers, decay: Numbers, boost: Numbers, target_ratio: Numbers = 1.0
+) -> Float[Array, "..."]:
+    """Return the eigenvalue (p+ / (1 + boost))^2 that all surviving modes of W W^T share under
+    DirectPred.
+
+    Its predictor has p = sqrt(w^2) + boost * (the largest of them), so at p = p+ all are equal
+    (Tian, Chen, Ganguli, 2021).  NaN beyond the `critical_decay`.
+    """
+    augmentation, decay, boost, target_ratio = floats(augmentation, decay, boost, target_ratio)
+    return (predictor_fixed_points(augmentation, decay, target_ratio)[1] / (1 + boost)) ** 2
+
+
+def imbalance(
+    encoder: Float[Array, "features inputs"],
+    predictor: Float[Array, "features features"],
+    predictor_rate: Real[ArrayLike, ""] = 1.0,
+) -> Float[Array, "features features"]:
+    """Return W W^T - P^T P / alpha, which weight decay eta multiplies by e^(-2 eta t) and nothing
+    else moves.
+
+    For any moments of the views, any target and any predictor (Tian, Chen, Ganguli, 2021).
+    """
+    return encoder @ encoder.T - predictor.T @ predictor / predictor_rate
+
+
+def alignment_rate(
+    encoder: Float[Array, "features inputs"],
+    predictor: Float[Array, "features features"],
+    *,
+    augmentation: Real[ArrayLike, ""],
+    decay: Real[ArrayLike, ""] = 0.0,
+    predictor_rate: Real[ArrayLike, ""] = 1.0,
+    target_ratio: Real[ArrayLike, ""] = 1.0,
+) -> Float[Array, ""]:
+    """Return a bound on the rate at which a symmetric predictor comes to commute with the features'
+    correlation.
+
+    With F = W W^T and the predictor's gradient symmetrised, dC/dt = -(K C + C K) for C = F P - P F
+    and K = (1 + a) (P^2 + alpha F / 2) - r P + 3 eta / 2, so that -d ln|C|/dt is at least twice the
+    smallest eigenvalue of K, which is returned (after Tian, Chen, Ganguli, 2021).
+    """
+    correlation = encoder @ encoder.T
+    identity = jnp.eye(predictor.shape[0], dtype=predictor.dtype)
+    stretch = (1 + augmentation) * (predictor @ predictor + predictor_rate * correlation / 2)
+    return 2 * jnp.linalg.eigvalsh(stretch - target_ratio * predictor + 1.5 * decay * identity)[0]
+
+
+def _powers(depth, objective):
+    """The (q, r) of da/dt = c a^q (1 - a^r / rho), a = w^(1/L)."""
+    if objective == "jepa":
+        return 2 * depth, jnp.ones_like(depth)
+    if objective == "mae":
+        return depth, depth + 1
+    raise ValueError(f"objective: {objective!r} is unknown; pass 'jepa' or 'mae'")
+
+
+def _logistic(strength, covariance, influence, start, depth, objective):
+    """The variables of dx/dt = rate x^p (1 - x), x = a^r / rho: (x, x0, rate, p) and the root L/r
+    of w/w* = x^(L/r)."""
+    check_positive(
+        strength=strength, covariance=covariance, influence=influence, start=start, depth=depth
+    )
+    numbers = floats(strength, covariance, influence, start, depth)
+    w, c, rho, start, depth = jnp.broadcast_arrays(*numbers)
+    q, r = _powers(depth, objective)
+    x = w ** (r / depth) / rho
+    x0 = start ** (r / depth) / rho
+    return x, x0, r * c * rho ** ((q - 1) / r), 1 + (q - 1) / r, depth / r

@@ -1,0 +1,136 @@
+"""Fluctuations of order parameters at finite size, by the linear noise approximation (van Kampen,
+2007).
+
+A Markov chain y <- y + xi/d, d steps in a unit of time, whose changes have the mean F(y) + F_1(y)/d
+and the covariance D(y), follows dy/dt = F(y) as d -> infinity.  At finite d it scatters around that
+as a Gaussian process of covariance C/d, and its mean lies off by m/d.  Both come with the ODE at
+the cost of a few Jacobians.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, PyTree
+
+from jaxdyn.theory.online.gaussian_integrals import Rule, Unit, erf, root
+from jaxdyn.theory.online.order_parameters import Number, Student, Teacher, velocity
+
+Moments = Callable[[PyTree], tuple[Float[Array, "p p"], Float[Array, " p"]]]
+
+
+class Fluctuations(NamedTuple):
+    """The limit y of infinite size, the covariance C (p, p) and the shift m (p,) of the mean, d
+    times both.
+
+    The p entries are those of y in the order of its leaves, `jax.flatten_util.ravel_pytree`.
+    """
+
+    limit: PyTree
+    covariance: Float[Array, "p p"]
+    shift: Float[Array, " p"]
+
+
+def start(limit: PyTree, covariance: Float[Array, "p p"] | None = None) -> Fluctuations:
+    """Return where to integrate from: a start with a `covariance` over runs of that over d, by
+    default 0."""
+    flat, _ = ravel_pytree(limit)
+    zero = jnp.zeros((flat.size, flat.size), flat.dtype)
+    return Fluctuations(limit, zero if covariance is None else covariance, jnp.zeros_like(flat))
+
+
+def linear_noise(
+    drift: Callable[[Number, PyTree], PyTree], moments: Moments
+) -> Callable[[Number, Fluctuations], Fluctuations]:
+    """Return the velocity of `Fluctuations` for `integrate`, of any chain: `drift(t, y)` is F,
+    `moments(y)` (D, F_1).
+
+    With A = F' the Jacobian and F'' the second derivatives
+
+        dC/dt = A C + C A^T + D,    dm/dt = A m + F'' : C / 2 + F_1 - A F / 2,
+
+    the last of which is that a chain takes Euler's steps.  Valid while C/d is small: from an
+    unstable state C grows without bound.
+    """
+
+    drift = jax.jit(drift)  # traced and differentiated once, however often the solver asks
+
+    def move(time, state):
+        y, unravel = ravel_pytree(state.limit)
+
+        def flat(y):
+            return ravel_pytree(drift(time, unravel(y)))[0]
+
+        F = flat(y)
+        C = state.covariance
+        D, F_1 = moments(state.limit)
+
+        # One program of two nested derivatives has all: along the columns of C, A C and F'' : C;
+        # and A (m - F / 2).
+        def along(v, w):
+            return jax.jvp(lambda y: jax.jvp(flat, (y,), (v,))[1], (y,), (w,))
+
+        zero = jnp.zeros_like(y)[None]
+        identity = jnp.eye(len(y), dtype=y.dtype)
+        first, second = jax.vmap(along)(
+            jnp.concatenate([C, (state.shift - F / 2)[None]]), jnp.concatenate([identity, zero])
+        )
+        moved = first[:-1]
+        shift = first[-1] + jnp.sum(second, 0) / 2 + F_1
+        return Fluctuations(unravel(F), moved + moved.T + D, shift)
+
+    return move
+
+
+def online(
+    teacher: Teacher,
+    *,
+    rule: Rule,
+    learning_rate: Number,
+    readout_rate: Number = 0.0,
+    unit: Unit | None = None,
+) -> Callable[[Number, Fluctuations], Fluctuations]:
+    """Return the velocity of the fluctuations of a `Student` in online learning, in the time
+    examples/d.
+
+    The covariance D of the changes is an average over the K + M fields by `rule`, such as
+    `trapezoid(13)`; F_1 is eta^2 v_k v_l E g'_k g'_l delta^2 (|x|^2 - d), which moves Q because
+    fields correlate with the size of their input.
+    """
+    unit = unit or erf()
+
+    def moments(student):
+        Q, R, v = student
+        K, M = R.shape
+        points, weights = (jnp.asarray(a, Q.dtype) for a in rule(K + M))
+        h = points @ root(jnp.block([[Q, R], [R.T, teacher.overlaps]])).T
+        g = unit.apply(h)
+        slope = unit.slope(h[:, :K])
+
+        def times(a, b):
+            return a[:, :, None] * b[:, None]
+
+        def changes(noise):
+            error = g[:, K:] @ teacher.readout + teacher.noise * noise - g[:, :K] @ v
+            a = learning_rate * v[None] * slope * error[:, None]
+            cross = times(a, h[:, :K])
+            change = Student(
+                cross + cross.mT + times(a, a),
+                times(a, h[:, K:]),
+                readout_rate * g[:, :K] * error[:, None],
+            )
+            return a, jax.vmap(lambda one: ravel_pytree(one)[0])(change)
+
+        # The noise of the labels enters with four powers, of which three Gauss-Hermite points are
+        # exact.
+        a, xi = jax.vmap(changes)(3**0.5 * jnp.arange(-1.0, 2))
+        weights = jnp.array([1.0, 4.0, 1.0])[:, None] / 6 * weights[None]
+        off = xi - jnp.einsum("np,npi->i", weights, xi)[None, None]
+        size = jnp.einsum("np,npi,npj->ij", weights * jnp.sum(points**2 - 1, 1)[None], a, a)
+        F_1, _ = ravel_pytree(Student(size, jnp.zeros_like(R), jnp.zeros_like(v)))
+        return jnp.einsum("np,npi,npj->ij", weights, off, off), F_1
+
+    drift = velocity(teacher, learning_rate=learning_rate, readout_rate=readout_rate, unit=unit)
+    return linear_noise(drift, moments)

@@ -1,0 +1,228 @@
+"""Online learning of a student from a teacher, two committees of hidden units, by their order
+parameters.
+
+A student f(x) = sum_k v_k g(w_k . x) sees a new example at each step, x ~ N(0, I) of d inputs,
+labelled y = sum_m v*_m g(w*_m . x) + noise * z.  Descent on (y - f)^2 / 2 at the rates
+learning_rate/d for w_k and readout_rate/d for v_k moves the overlaps Q = w w^T, R = w w*^T and v
+(Saad and Solla, 1995; Goldt et al., 2019).  They are all that the error depends on: as d ->
+infinity they obey an ODE in the time alpha = examples/d (`velocity`), at finite d a Markov chain of
+their own (`chain`), whatever d is as cheap.  The units g are those of `gaussian_integrals`, by
+default `erf()`.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Real
+
+from jaxdyn._numbers import Number, normal
+from jaxdyn.theory.online.gaussian_integrals import Unit, erf, root
+from jaxdyn.types import Key, State
+
+
+class Teacher(NamedTuple):
+    """A teacher of M units: the overlaps T = w* w*^T of their weights, their readout v*, the noise
+    of the labels."""
+
+    overlaps: Float[Array, "M M"]
+    readout: Float[Array, " M"]
+    noise: Number = 0.0
+
+
+class Student(NamedTuple):
+    """The order parameters of a student of K units: the overlaps Q = w w^T among them, R = w w*^T
+    with the teacher's units, and the readout v.
+    """
+
+    overlaps: Float[Array, "K K"]
+    with_teacher: Float[Array, "K M"]
+    readout: Float[Array, " K"]
+
+
+def overlaps(
+    weights: Float[Array, "K d"], readout: Float[Array, " K"], teacher_weights: Float[Array, "M d"]
+) -> Student:
+    """Return the order parameters of weights, those of a network y = v g(w x): w of size 1, entries
+    of 1/sqrt(d)."""
+    return Student(weights @ weights.T, weights @ teacher_weights.T, readout)
+
+
+def generalisation_error(
+    student: Student, teacher: Teacher, unit: Unit | None = None
+) -> Float[Array, ""]:
+    """Return the mean of (f - teacher)^2 / 2 over inputs, without the noise of the labels.
+
+    s^T I2 s / 2 with the output s = (-v, v*) of all units, in the covariance of all fields (Saad
+    and Solla, 1995).
+    """
+    covariance, s = _fields(student, teacher)
+    return s @ (unit or erf()).overlap(covariance) @ s / 2
+
+
+def noise_floor(
+    student: Student, teacher: Teacher, learning_rate: Number, unit: Unit | None = None
+) -> Float[Array, ""]:
+    """Return the final generalisation error at small learning rates of a `student` that is a
+    perfect solution.
+
+    eta noise^2/4 sum_k v_k^2 E g'(h_k)^2, for any units and any number of them: near the solution
+    the weights have the covariance eta noise^2/2.  L units beyond those of the teacher, with Q = 0,
+    add eta noise^2 L/(2 pi) for the error function (Goldt et al., 2019).
+    """
+    slopes = jnp.diagonal((unit or erf()).slopes(student.overlaps, len(student.readout)))
+    return jnp.asarray(learning_rate * teacher.noise**2 / 4 * jnp.sum(student.readout**2 * slopes))
+
+
+def velocity(
+    teacher: Teacher, *, learning_rate: Number, readout_rate: Number = 0.0, unit: Unit | None = None
+) -> Callable[[Number, Student], Student]:
+    """Return the velocity of the order parameters for `integrate`, in the time alpha = examples/d
+    as d -> infinity.
+
+    With the error delta = sum_b s_b g(h_b) + noise * z of the fields h = (w x, w* x), the rates eta
+    and eta_v:
+
+        dR_km/dalpha = eta v_k E g'_k delta h_m,    dv_k/dalpha = eta_v E g_k delta,
+        dQ_kl/dalpha = eta v_k E g'_k delta h_l + (k <-> l) + eta^2 v_k v_l E g'_k g'_l delta^2
+
+    (Saad and Solla, 1995; with the readout and the noise Goldt et al., 2019).
+    """
+    unit = unit or erf()
+
+    def move(_, student):
+        (covariance, s) = _fields(student, teacher)
+        v = student.readout
+        K = len(v)
+        drift = learning_rate * v[:, None] * unit.drift(covariance, s, K)
+        squares = unit.diffusion(covariance, s, K) + teacher.noise**2 * unit.slopes(covariance, K)
+        spread = learning_rate**2 * jnp.outer(v, v) * squares
+        overlaps = drift[:, :K] + drift[:, :K].T + spread
+        readout = readout_rate * unit.overlap(covariance)[:K] @ s
+        return Student(overlaps, drift[:, K:], jnp.asarray(readout))
+
+    return move
+
+
+def chain(
+    teacher: Teacher,
+    inputs: Number,
+    *,
+    learning_rate: Number,
+    readout_rate: Number = 0.0,
+    unit: Unit | None = None,
+    examples: int = 1,
+) -> Callable[[Key, State], State]:
+    """Return the map `step(key, state) -> state` that learns online for `iterate`, exactly in law,
+    without weights.
+
+    Given the order parameters the fields of a new example are Gaussian, and its square beyond the K
+    + M directions of all weights is chi-squared with d - K - M degrees of freedom: so a step at any
+    d = `inputs` >= K + M + 2 costs what one at small d does.  A step takes so many `examples`,
+    drawn at once, which is faster; steps = alpha d / examples. `inputs` may be traced.  The changes
+    are of order 1/d: use float64.
+
+    Raises ValueError for fewer inputs than K + M + 2, where they are concrete, or less than one
+    example.
+    """
+    unit = unit or erf()
+    if examples < 1:
+        raise ValueError(f"examples: {examples}; pass at least 1")
+
+    def step(key, state):
+        Q, R, v = state.params
+        K, M = R.shape
+        if not isinstance(inputs, jax.core.Tracer) and inputs < K + M + 2:
+            raise ValueError(
+                f"inputs: {inputs}; pass at least {K + M + 2}, two more than there are units"
+            )
+        # Drawn in float32, so that float64 repeats the same run, and with the examples last, which
+        # is twice as fast.
+        k_normal, k_rest = jax.random.split(key)
+        z = normal(k_normal, (M + K + 1, examples), v.dtype).T
+        along = z[:, :M]
+        across = z[:, M:-1]
+        noise = z[:, -1]
+        beyond = _chi_squared(k_rest, inputs - K - M, (examples,)).astype(v.dtype)
+        L = root(teacher.overlaps)
+        labels = unit.apply(along @ L.T) @ teacher.readout + teacher.noise * noise
+        # Weights are split into U, in an orthonormal basis of the teacher's, and what is across, of
+        # overlaps S.
+        U = jax.scipy.linalg.solve_triangular(L, R.T, lower=True).T
+
+        def learn(parts, draw):
+            (U, S, v) = parts
+            (along, across, beyond, label) = draw
+            outside = root(S) @ across
+            h = U @ along + outside
+            g = unit.apply(h)
+            error = label - v @ g
+            a = learning_rate / inputs * error * v * unit.slope(h)
+            S = (
+                S
+                + jnp.outer(a, outside)
+                + jnp.outer(outside, a)
+                + (across @ across + beyond) * jnp.outer(a, a)
+            )
+            return (U + jnp.outer(a, along), S, v + readout_rate / inputs * error * g), None
+
+        (U, S, v), _ = lax.scan(learn, (U, Q - U @ U.T, v), (along, across, beyond, labels))
+        return state._replace(params=Student(S + U @ U.T, U @ L.T, v))
+
+    return step
+
+
+def random_start(
+    key: Key, teacher: Teacher, readout: Float[Array, " K"], inputs: Number, scale: Number
+) -> Student:
+    """Draw the order parameters of a student with weights w ~ N(0, scale^2 / d), exactly in law,
+    without weights.
+
+    R is Gaussian, and what is orthogonal to the teacher has a Wishart matrix of d - M degrees of
+    freedom (Bartlett, 1933).  `inputs` = d >= K + M + 2 may be traced.
+    """
+    K = len(readout)
+    M = len(teacher.readout)
+    k_normal, k_diagonal = jax.random.split(key)
+    z = normal(k_normal, (K, M + K), readout.dtype)
+    diagonal = jnp.sqrt(
+        _chi_squared(k_diagonal, inputs - M - jnp.arange(K), (K,)).astype(readout.dtype)
+    )
+    size = jnp.asarray(scale / jnp.sqrt(inputs))
+    U = size * z[:, :M]
+    L = size * (jnp.tril(z[:, M:], -1) + jnp.diag(diagonal))
+    return Student(U @ U.T + L @ L.T, U @ root(teacher.overlaps).T, readout)
+
+
+def _chi_squared(
+    key: Key, freedom: Real[ArrayLike, "..."], shape: tuple[int, ...]
+) -> Float[Array, "..."]:
+    """Draw float32 chi-squared numbers of `freedom` >= 2, all at once by the method of Marsaglia
+    and Tsang (2000).
+
+    On CPU `jax.random.chisquare` draws one after another.
+    """
+    c = jnp.broadcast_to(jnp.asarray(freedom, jnp.float32) / 2 - 1 / 3, shape)
+
+    def attempt(carry):
+        key, drawn, pending = carry
+        key, k_attempt = jax.random.split(key)
+        # One call for a normal number and for the logarithm of a uniform one.
+        u = jax.random.uniform(k_attempt, (2, *shape), jnp.float32, minval=-1 + 2**-24)
+        x = 2**0.5 * lax.erf_inv(u[0])
+        log = jnp.log((1 + u[1]) / 2)
+        v = (1 + x / jnp.sqrt(9 * c)) ** 3
+        good = (v > 0) & (log < x**2 / 2 + c * (1 - v + jnp.log(jnp.where(v > 0, v, 1))))
+        return key, jnp.where(pending & good, 2 * c * v, drawn), pending & ~good
+
+    start = key, jnp.zeros(shape, jnp.float32), jnp.ones(shape, bool)
+    return lax.while_loop(lambda carry: jnp.any(carry[2]), attempt, start)[1]
+
+
+def _fields(student, teacher):
+    """The covariance of the fields of all units, and what they contribute to the error."""
+    Q, R, v = student
+    return jnp.block([[Q, R], [R.T, teacher.overlaps]]), jnp.concatenate([-v, teacher.readout])

@@ -1,0 +1,267 @@
+"""Soft committee machines that learn their own kind online: plateaus, the escape from them, and
+where learning ends.
+
+K units g(h) = erf(h / sqrt(2)) learn K orthonormal ones, T = I, all readouts 1 (Saad and Solla,
+1995).  All units are alike for long, each the mean of the teacher's, until they specialise; then
+the error falls to a floor set by noise and learning rate.  Times are alpha = examples/d, rates are
+per alpha; readouts of c are units of 1 at c^2 times the rate.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Complex, Float
+
+from jaxdyn._numbers import floats
+from jaxdyn.theory.online.order_parameters import (
+    Number,
+    Student,
+    Teacher,
+    generalisation_error,
+    velocity,
+)
+
+
+class Plateau(NamedTuple):
+    """A saddle: its order parameters, its generalisation error, the rate of escape over the
+    learning rate (per alpha), and the index, the number of directions in which units specialise.
+    """
+
+    student: Student
+    error: Float[Array, ""]
+    rate: Float[Array, ""]
+    index: int  # pyright: ignore[reportIncompatibleMethodOverride]
+
+
+def teacher(units: int, noise: Number = 0.0) -> Teacher:
+    """Return the teacher of so many orthonormal units, read out with weights 1."""
+    return Teacher(jnp.eye(units), jnp.ones(units), noise)
+
+
+def plateau(blocks: Sequence[int]) -> Plateau:
+    """Return the saddle, for small learning rates, at which students in blocks each are the mean of
+    as many teachers.
+
+    A block of B alike units has Q_kl = 1/(2B - 1), R_km = 1/sqrt(B (2B - 1)) and the error (B/pi)
+    (pi/6 - B asin 1/(2B)); (K,) is the plateau of Saad and Solla (1995), (1, ..., 1) the perfect
+    solution.  As B g(h) = E[teacher | h] there, blocks do not see each other and their errors add
+    up.  Each specialises in (B - 1)^2 directions at the learning rate times (2/pi) B (2B -
+    1)^(-1/2) (2B + 1)^(-3/2); returned are the fastest and the sum of their numbers. B (B + 1)/2 -
+    1 directions, which split Q, are exactly neutral.  Two blocks of several units, as in (2, 2) and
+    (3, 2), also escape in one or two slower directions, which mix them and are not counted.
+
+    >>> saddle = plateau((2,))
+    >>> f"{saddle.error:.4f}, {saddle.rate:.4f}", saddle.index
+    ('0.0116, 0.0657', 1)
+    """
+    if not blocks or min(blocks) < 1:
+        raise ValueError(
+            f"blocks: {tuple(blocks)}; pass the sizes of one block or more, each at least 1"
+        )
+    B = np.array(blocks)
+    label = np.repeat(np.arange(len(blocks)), blocks)
+    together = label[:, None] == label[None]
+    Q = 1 / (2 * B - 1)
+    R = 1 / np.sqrt(B * (2 * B - 1))
+    errors = B / np.pi * (np.pi / 6 - B * np.arcsin(1 / (2 * B)))
+    rates = np.where(B > 1, 2 / np.pi * B * (2 * B - 1) ** -0.5 * (2 * B + 1) ** -1.5, 0)
+
+    def within(a):
+        return jnp.asarray(together * a[label][:, None], float)
+
+    student = Student(within(Q), within(R), jnp.ones(len(label)))
+    return Plateau(
+        student, jnp.asarray(errors.sum()), jnp.asarray(rates.max()), int(((B - 1) ** 2).sum())
+    )
+
+
+def moving_plateau(units: int, learning_rate: Number, noise: Number = 0.0) -> Plateau:
+    """Return the plateau of (`units`,) as it lies at a finite learning rate, with its own rate of
+    escape over that.
+
+    Students that are alike stay alike; Newton's method finds where (Q, R) of such rest, from the
+    plateau of small rates.  In the (K - 1)^2 modes of escape R_km deviates with sums of zero along
+    rows and columns, at fixed Q.
+    """
+    found = _moved(plateau((units,)).student, teacher(units, noise), *floats(learning_rate))
+    return Plateau(*found, index=(units - 1) ** 2)
+
+
+def asymmetry(with_teacher: Float[Array, "K K"]) -> Float[Array, ""]:
+    """Return the size of R in the modes in which units specialise: without the means of its rows
+    and columns."""
+    centred = with_teacher - jnp.mean(with_teacher, 0, keepdims=True)
+    return jnp.linalg.norm(centred - jnp.mean(centred, 1, keepdims=True))
+
+
+def escape_time(rate: Number, index: int = 1) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """Return how the time to escape from a plateau depends on d, from random starts: (slope,
+    standard deviation).
+
+    The unstable modes, `index` in number, grow as xi e^(rate alpha)/sqrt(d), xi standard normal:
+    the mean time is log(d)/(2 rate) up to a constant, and its standard deviation that of log|xi|
+    over the rate, whatever d is: sqrt(psi'(index/2))/(2 rate), pi/(sqrt(8) rate) for one mode.
+    `rate` is per alpha, at the learning rate used.
+    """
+    rate = jnp.asarray(rate, float)
+    return 1 / (2 * rate), jnp.sqrt(
+        jax.scipy.special.polygamma(1, jnp.asarray(index / 2, float))
+    ) / (2 * rate)
+
+
+def growth_rates(
+    student: Student, teacher: Teacher, learning_rate: Number
+) -> Complex[Array, " modes"]:
+    """Return the eigenvalues of the linearised dynamics of Q_kl, k <= l, and R at a fixed point, by
+    real part.
+
+    They are per alpha.  The readout stays as it is.
+    """
+    return _growth_rates(student, teacher, *floats(learning_rate))
+
+
+def max_learning_rate(units: int) -> Float[Array, ""]:
+    """Return the largest learning rate at which the perfect solution is stable.
+
+    There eta H - eta^2 N of `deviations` is singular; for one unit at sqrt(5/3) pi.
+
+    >>> [f"{max_learning_rate(K):.4f}" for K in (1, 2, 3)]
+    ['4.0558', '2.3068', '1.6207']
+    """
+    H, N, _ = deviations(units)
+    inverse = np.linalg.inv(np.linalg.cholesky(H))
+    return jnp.asarray(1 / np.linalg.eigvalsh(inverse @ N @ inverse.T)[-1])
+
+
+def decay_rate(units: int, learning_rate: Number) -> Float[Array, ""]:
+    """Return the rate at which the generalisation error decays to the perfect solution without
+    noise.
+
+    The slower of two: weights orthogonal to the teacher's, whose covariance decays with eta H -
+    eta^2 N of `deviations`; and those along it, which descend on the error, so that it decays at 2
+    eta times the smallest eigenvalue of its Hessian.  Negative beyond the `max_learning_rate`.
+    """
+    H, N, _ = deviations(units)
+    across = jnp.linalg.eigvalsh(learning_rate * H - jnp.asarray(learning_rate) ** 2 * N)[0]
+    # Along a unit of the teacher E g'_k g'_l h^2 has m_2/3 and m_1^2/2 for the student that matches
+    # it.
+    m = _slope_moments()
+    mixed = (units - 1) ** 0.5 * m[1] ** 2 / 2
+    rest = m[2] + (units - 2) * m[1] ** 2
+    hessian = np.array([[m[2] / 3, mixed], [mixed, rest]])[: min(units, 2), : min(units, 2)]
+    return jnp.minimum(across, 2 * learning_rate * np.linalg.eigvalsh(hessian)[0])
+
+
+def optimal_learning_rate(units: int) -> Float[Array, ""]:
+    """Return the learning rate of the largest `decay_rate`, found by ternary search to 1e-7 of the
+    largest stable one.
+
+    For one unit both kinds of weights then decay alike, at 2/3 of the largest; for more the
+    orthogonal ones decide.
+    """
+
+    def narrowed(_, ends):
+        low, high = ends
+        a = low + (high - low) / 3
+        b = high - (high - low) / 3
+        rising = decay_rate(units, a) < decay_rate(units, b)
+        return jnp.where(rising, a, low), jnp.where(rising, high, b)
+
+    largest = max_learning_rate(units)
+    low, high = lax.fori_loop(0, 40, narrowed, (jnp.zeros_like(largest), largest))
+    return (low + high) / 2
+
+
+def noise_floor(units: int, learning_rate: Number) -> Float[Array, ""]:
+    """Return the final generalisation error over noise^2, to lowest order in that, at any stable
+    learning rate.
+
+    (K/2) eta f^T (H - eta N)^-1 f of `deviations`.
+
+    >>> f"{noise_floor(1, 0.01) / 0.01:.3f}, {1 / (2 * np.pi * 3**0.5):.3f}"  # small rates: eta K/(2 pi sqrt(3))
+    '0.092, 0.092'
+    """
+    H, N, force = deviations(units)
+    return (
+        learning_rate
+        * units
+        / 2
+        * force
+        @ jnp.linalg.solve(H - learning_rate * N, jnp.asarray(force))
+    )
+
+
+def deviations(units: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the symmetric H and N, and f, of small deviations u from the perfect solution,
+    orthogonal to the teacher.
+
+    u = (q, sqrt(K - 1) c) has the variance q of the deviations of each student and the covariance c
+    of each pair, one number for one unit.  du/dalpha = -eta H u + eta^2 N u + eta^2 noise^2 f, and
+    the generalisation error is K f.u/2.
+    """
+    K = units
+    (_, m1, m2, m3, m4) = _slope_moments()
+    pair = (K - 1) ** 0.5
+    drift = pair * m1**2
+    noise = pair * (2 * m3 * m1 + (K - 2) * m1**2 * m2)
+    pairs = 2 * m2**2 + 4 * (K - 2) * m2 * m1**2 + (K - 2) * (K - 3) * m1**4
+    H = 2 * np.array([[m2, drift], [drift, m2 + (K - 2) * m1**2]])
+    N = np.array([[m4 + (K - 1) * m2**2, noise], [noise, pairs]])
+    used = min(K, 2)
+    return H[:used, :used], N[:used, :used], np.array([m2, drift])[:used]
+
+
+@jax.jit
+def _moved(start, teacher, learning_rate):
+    move = velocity(teacher, learning_rate=learning_rate)
+    (K, M) = start.with_teacher.shape
+
+    def alike(q, r):
+        return Student(jnp.full((K, K), q), jnp.full((K, M), r), start.readout)
+
+    def rest(point):
+        speed = move(0.0, alike(*point))
+        return jnp.array([speed.overlaps[0, 0], speed.with_teacher[0, 0]]) / learning_rate
+
+    def newton(_, point):
+        return point - jnp.linalg.solve(jax.jacfwd(rest)(point), rest(point))
+
+    student = alike(
+        *lax.fori_loop(0, 20, newton, jnp.array([start.overlaps[0, 0], start.with_teacher[0, 0]]))
+    )
+    pair = jnp.where(jnp.arange(K) < 2, 1.0 - 2.0 * jnp.arange(K), 0) * (K > 1)
+
+    def along(size):
+        return student._replace(with_teacher=student.with_teacher + size * jnp.outer(pair, pair))
+
+    rate = jax.jacfwd(lambda size: move(0.0, along(size)).with_teacher[0, 0])(0.0) / learning_rate
+    return student, generalisation_error(student, teacher), rate
+
+
+@jax.jit
+def _growth_rates(student, teacher, learning_rate):
+    K, M = student.with_teacher.shape
+    upper = np.triu_indices(K)
+
+    def speed(modes):
+        half = jnp.zeros((K, K), modes.dtype).at[upper].set(modes[: len(upper[0])])
+        Q = half + jnp.triu(half, 1).T
+        moved = velocity(teacher, learning_rate=learning_rate)(
+            0.0, Student(Q, modes[len(upper[0]) :].reshape(K, M), student.readout)
+        )
+        return jnp.concatenate([moved.overlaps[upper], moved.with_teacher.ravel()])
+
+    values = jnp.linalg.eigvals(
+        jax.jacfwd(speed)(jnp.concatenate([student.overlaps[upper], student.with_teacher.ravel()]))
+    )
+    return values[jnp.argsort(values.real)]
+
+
+def _slope_moments():
+    """The means of g'(z)^p, z standard normal, p = 0 ... 4."""
+    p = np.arange(5)
+    return (2 / np.pi) ** (p / 2) / np.sqrt(1 + p)

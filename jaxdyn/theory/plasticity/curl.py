@@ -1,0 +1,117 @@
+"""Curl descent: when sign-diverse plasticity keeps a solution stable, and what it conserves.
+
+A linear network y = W_2 W_1 x of N hidden units and one output, on white inputs, learns by
+gradients whose sign is turned for a fraction f of its M inputs (signs D_1) or of its hidden units
+(D_2).  At a solution the Jacobian's nonzero eigenvalues are minus those of |W_2|^2 D_1 + W_1^T D_2
+W_1, so that it is stable where their lower edge is positive. Edges are those of free sums in the
+limit of many units, W_1 of variance s^2 / M, c = M / N (Ninou, Kadmon, Cayco-Gajic, 2025); finite
+networks differ from them by their order -2/3.
+"""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from jaxdyn._numbers import Numbers, check, check_positive, floats
+from jaxdyn.types import nearest
+
+GRID = 64
+
+
+def lower_edge(
+    layer: str, flipped: Numbers, ratio: Numbers, readout: Numbers = 1.0, variance: Numbers = 1.0
+) -> Float[Array, ""]:
+    """Return the lower edge of the spectrum of |W_2|^2 D_1 + W_1^T D_2 W_1, in the limit of many
+    units.
+
+    `layer` is "inputs" or "hidden", whose fraction `flipped` has the sign -1; `ratio` is c,
+    `readout` is w = |W_2|^2 and `variance` s^2.  By R-transforms the edge is the largest value over
+    g < 0 of
+
+        (1 + sqrt(1 + 4 w g (w g + 1 - 2 f))) / (2 g) + (s^2 / c) / (1 - s^2 g)
+        for inputs, w + 1/g + (s^2 / c) [(1 - f) / (1 - s^2 g) - f / (1 + s^2 g)],  g > -1/s^2,
+        for hidden units.
+
+    The solution is stable where it is positive.  Without any turned signs it is w + s^2
+    max(1/sqrt(c) - 1, 0)^2, above the limit of few: these have an edge of their own.  Raises
+    ValueError for another layer, a fraction outside of [0, 1], or numbers that are not positive.
+    """
+    check("flipped", flipped, lambda f: (f >= 0) & (f <= 1), "a fraction in [0, 1]")
+    check_positive(ratio=ratio, readout=readout, variance=variance)
+    f, c, w, s = floats(flipped, ratio, readout, variance)
+    tiny = jnp.finfo(f.dtype).eps ** 0.5
+
+    def inputs(log_g):
+        g = -jnp.exp(log_g)
+        root = 1 + 4 * w * g * (w * g + 1 - 2 * f)
+        return jnp.where(
+            root >= 0,
+            (1 + jnp.sqrt(jnp.maximum(root, 0))) / (2 * g) + s / c / (1 - s * g),
+            -jnp.inf,
+        )
+
+    def hidden(log_odds):
+        x = jnp.exp(-jnp.logaddexp(0, -log_odds))  # -s g, in (0, 1)
+        return w - s / x + s / c * ((1 - f) / (1 + x) - f * (1 + jnp.exp(log_odds)))
+
+    spans = {
+        "inputs": (inputs, jnp.log(tiny / w), -jnp.log(tiny * w)),
+        "hidden": (hidden, jnp.log(tiny), -jnp.log(tiny)),
+    }
+    if layer not in spans:
+        raise ValueError(f"layer: {layer!r} is unknown; {nearest(layer, spans)}")
+    plain = w + s * jnp.maximum(c**-0.5 - 1, 0) ** 2
+    return jnp.where(f == 0, plain, _largest(*spans[layer]))
+
+
+def critical_fraction(
+    layer: str, ratio: Numbers, readout: Numbers = 1.0, variance: Numbers = 1.0
+) -> Float[Array, ""]:
+    """Return the fraction of turned signs beyond which solutions are unstable, NaN where all of
+    them may be turned.
+
+    The zero of `lower_edge`, by bisection; no derivatives.  With all inputs turned a solution is
+    stable where s^2 (1/sqrt(c) - 1)^2 > w.  It raises what `lower_edge` does.
+    """
+
+    def halve(_, bounds):
+        middle = sum(bounds) / 2
+        stable = lower_edge(layer, middle, ratio, readout, variance) > 0
+        return jnp.where(stable, middle, bounds[0]), jnp.where(stable, bounds[1], middle)
+
+    low, high = floats(0.0, 1.0, ratio)[:2]
+    always = lower_edge(layer, high, ratio, readout, variance) > 0
+    return jnp.where(always, jnp.nan, sum(lax.fori_loop(0, 40, halve, (low, high))) / 2)
+
+
+def turned_unit_limit(
+    first: Numbers, second: Numbers, target: Numbers
+) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+    """Return where a unit w_2 w_1 of target s ends whose outgoing weight has its sign turned; NaN
+    where it never does.
+
+    The flow w_1' = (s - w_1 w_2) w_2, w_2' = -(s - w_1 w_2) w_1 turns on the circle w_1^2 + w_2^2 =
+    r^2.  It ends where w_1 w_2 = s and |w_2| > |w_1| if r^2 > 2 |s|, else it goes round for ever,
+    with a loss of (|s| - r^2/2)^2 / 2 at least.  The one of the two opposite limits is meant whose
+    w_2 is positive.
+    """
+    first, second, target = jnp.broadcast_arrays(*floats(first, second, target))
+    square = first**2 + second**2
+    left = square**2 - 4 * target**2
+    root = jnp.sqrt(jnp.where(left > 0, left, jnp.nan))
+    return jnp.sign(target) * jnp.sqrt((square - root) / 2), jnp.sqrt((square + root) / 2)
+
+
+def _largest(function: Callable[[Array], Array], low: Array, high: Array) -> Array:
+    """The largest value of a function of one variable, by a grid that is refined around its best
+    point."""
+
+    def refined(_, bounds):
+        grid = bounds[0] + (bounds[1] - bounds[0]) * jnp.linspace(0, 1, GRID, dtype=bounds[0].dtype)
+        best = jnp.argmax(function(grid))
+        return grid[jnp.maximum(best - 1, 0)], grid[jnp.minimum(best + 1, GRID - 1)]
+
+    low, high = lax.fori_loop(0, 8, refined, (low, high))
+    return function((low + high) / 2)

@@ -1,0 +1,90 @@
+"""How fast zeroth-order rules learn: exact second moments of their estimates, for a linear map
+learned online.
+
+A student y = W x of M outputs and N inputs descends |W* x - W x|^2 / 2 on one fresh x ~ N(0, I) a
+step.  All of these rules follow the gradient on average; what tells them apart is the factor kappa
+of E |estimate|^2 = kappa |W* - W|^2:
+
+    E |W* - W|^2  <-  (1 - 2 eta + eta^2 kappa) E |W* - W|^2 + (what perturbations of a finite size
+    add),
+
+so that eta = 1/kappa is best and 2/kappa is the limit of stability.  The rules are "gradient",
+"node" (perturbed outputs), "weight" (perturbed weights; also the forward gradient) and "rademacher"
+(weights, by random signs).
+"""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxdyn._numbers import Numbers, floats
+from jaxdyn.types import nearest
+
+RULES = ("gradient", "node", "weight", "rademacher")
+
+
+def estimate_variance(rule: str, outputs: Numbers, inputs: Numbers) -> Float[Array, "..."]:
+    """Return kappa, the second moment of a rule's estimate over |W* - W|^2.
+
+    N + 2 for the gradient itself; (N + 2) (M + 2) with perturbed nodes, (N + 2) (M N + 2) with
+    perturbed weights, for Gaussian perturbations; (N + 2) M N for signs.  Perturbing weights is
+    slower than gradient descent by their number, perturbing nodes by the number of nodes (Werfel,
+    Xie, Seung, 2005).
+
+    Raises ValueError for an unknown rule.
+
+    >>> [int(estimate_variance(rule, 4, 6)) for rule in RULES]
+    [8, 48, 208, 192]
+    """
+    m, n = floats(outputs, inputs)
+    factors = {
+        "gradient": jnp.ones_like(m * n),
+        "node": m + 2,
+        "weight": m * n + 2,
+        "rademacher": m * n,
+    }
+    if rule not in factors:
+        raise ValueError(f"rule: {rule!r} is unknown; {nearest(rule, RULES)}")
+    return (n + 2) * factors[rule]
+
+
+def contraction(
+    rule: str, learning_rate: Numbers, outputs: Numbers, inputs: Numbers
+) -> Float[Array, "..."]:
+    """Return the factor a step of E |W* - W|^2, 1 - 2 eta + eta^2 kappa; it does not depend on the
+    perturbations' size.
+
+    Raises ValueError for an unknown rule.
+    """
+    kappa = estimate_variance(rule, outputs, inputs)
+    eta = jnp.asarray(learning_rate, kappa.dtype)
+    return 1 - 2 * eta + eta**2 * kappa
+
+
+def noise_floor(
+    rule: str, sigma: Numbers, learning_rate: Numbers, outputs: Numbers, inputs: Numbers
+) -> Float[Array, "..."]:
+    """Return E |W* - W|^2 in the end under one-sided perturbations of standard deviation `sigma`;
+    inf if unstable.
+
+    eta sigma^2 / (4 (2 - eta kappa)) times N M (M + 2) (M + 4) for nodes and N (N + 2) [M (M + 2)
+    (M + 4) + M^2 (M + 2) (N - 1)] for weights.  0 for the gradient; antithetic perturbations have
+    no floor either, as the loss is quadratic.
+
+    Raises ValueError for another rule.
+    """
+    m, n = floats(outputs, inputs)
+    # E |xi|^4 |xi|^2 of the perturbation's part along the outputs, and of all its parts.
+    along = m * (m + 2) * (m + 4)
+    sizes = {
+        "gradient": 0 * n,
+        "node": n * along,
+        "weight": n * (n + 2) * (along + m**2 * (m + 2) * (n - 1)),
+    }
+    if rule not in sizes:
+        raise ValueError(f"rule: the floor of {rule!r} is not known; {nearest(rule, sizes)}")
+    eta = jnp.asarray(learning_rate, m.dtype)
+    kappa = estimate_variance(rule, m, n)
+    stable = eta * kappa < 2
+    return jnp.where(
+        stable, eta * sigma**2 / 4 * sizes[rule] / jnp.where(stable, 2 - eta * kappa, 1), jnp.inf
+    )

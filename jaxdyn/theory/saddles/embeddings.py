@@ -1,0 +1,82 @@
+"""Narrow networks within wider ones: maps of the units' weights under which fixed points stay fixed
+points.
+
+A layer sum_i v_i phi(u_i; x) has the units' incoming weights in the rows of `u` and the outgoing
+ones in those of `v`. Each map makes it wider without changing what it computes, and the gradient of
+any loss that vanishes at the narrow one vanishes at the wide one: solutions of narrow networks
+become critical points, mostly saddles, of wide ones (Fukumizu & Amari, 2000; Zhang, Saxe, Latham,
+2025).  Descent keeps some of the sets that the maps span, on which a wide network moves like a
+narrow one: equal units, units of zero weights, units in proportion to each other, and a common row
+space.
+"""
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
+
+from jaxdyn._numbers import check
+
+Units = tuple[Float[Array, "wide *incoming"], Float[Array, "wide *outgoing"]]
+
+
+def split_unit(
+    u: Float[Array, "units *incoming"],
+    v: Float[Array, "units *outgoing"],
+    unit: int,
+    shares: Sequence[float] | Float[ArrayLike, " copies"],
+    scales: Sequence[float] | Float[ArrayLike, " copies"] | float = 1.0,
+    degree: int = 1,
+) -> Units:
+    """Replace a unit by copies b_k u of it with the outgoing weights w_k v / b^degree, the `shares`
+    w_k adding up to 1.
+
+    Any activation allows `scales` b = 1; others need one that is homogeneous of the `degree` (in u:
+    1 for rectifiers, 2 for squares), and b > 0 for rectifiers.  Under descent equal copies stay
+    equal, and for degree 1 those with shares proportional to b^2 stay in proportion.  The copies
+    come last.
+
+    >>> u, v = split_unit(jnp.array([[1.0, 2.0]]), jnp.array([3.0]), 0, (0.75, 0.25), (0.5, 2.0))
+    >>> u.tolist(), v.tolist()
+    ([[0.5, 1.0], [2.0, 4.0]], [4.5, 0.375])
+
+    Raises ValueError for concrete shares that do not add up to 1.
+    """
+    shares, scales = jnp.broadcast_arrays(
+        jnp.asarray(shares, u.dtype), jnp.asarray(scales, u.dtype)
+    )
+    check("shares", shares, lambda w: abs(w.sum() - 1) < 1e-5, "shares that add up to 1")
+
+    def replaced(a, factors):
+        return jnp.concatenate([jnp.delete(a, unit, axis=0), jnp.tensordot(factors, a[unit], 0)])
+
+    return replaced(u, scales), replaced(v, shares / scales**degree)
+
+
+def append_unit(
+    u: Float[Array, "units *incoming"],
+    v: Float[Array, "units *outgoing"],
+    outgoing: Float[ArrayLike, "*outgoing"] | float = 0.0,
+) -> Units:
+    """Append a unit without incoming weights, for activations with phi(0; x) = 0.
+
+    Its `outgoing` weights must be 0, except where the slope vanishes there as well (squares,
+    attention heads of zero keys and queries).
+    """
+    outgoing = jnp.broadcast_to(jnp.asarray(outgoing, v.dtype), v.shape[1:])
+    return jnp.concatenate([u, jnp.zeros_like(u[:1])]), jnp.concatenate([v, outgoing[None]])
+
+
+def mix_units(
+    u: Float[Array, "units incoming"],
+    v: Float[Array, "units outgoing"],
+    mixing: Float[Array, "wide units"],
+) -> Units:
+    """Return the linear units C u and (C^+)^T v: the narrow network in the column space of the
+    `mixing` C.
+
+    Of full column rank; the distance to this set is that of the hidden units' weights to their
+    rank.
+    """
+    return mixing @ u, jnp.linalg.pinv(mixing).T @ v

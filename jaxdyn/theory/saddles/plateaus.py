@@ -1,0 +1,264 @@
+"""Saddle-to-saddle dynamics: where a network from small weights pauses, for how long, and which
+ways lead on.
+
+A network of hidden units (neurons, kernels, attention heads) pauses near saddles at which it
+computes what a narrower one can at best (Zhang, Saxe, Latham, 2025).  All losses are E|y - y_hat|^2
+/ 2 and all times are flow times.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, PyTree
+
+from jaxdyn._numbers import Numbers, floats
+from jaxdyn.dynamics import RK4, integrate
+from jaxdyn.theory.linear.modes import time_of_strength
+
+
+def linear_plateaus(s: Float[ArrayLike, " modes"]) -> Float[Array, " modes+1"]:
+    """Return the losses of the best linear networks of 0, 1, ... hidden units, of any depth.
+
+    (1/2) sum_(j > r) s_j^2 for singular values s of the input-output covariance, largest first, and
+    whitened inputs. The same holds for kernels of a linear convolution whose stride is their
+    length, s the singular values of the target as a matrix (kernel, patches).
+
+    >>> linear_plateaus(jnp.array([4.0, 2.0, 1.0])).tolist()
+    [10.5, 2.5, 0.5, 0.0]
+    """
+    return _remaining(jnp.asarray(s) ** 2) / 2
+
+
+def quadratic_plateaus(
+    a: Float[ArrayLike, " modes"],
+) -> tuple[Float[Array, " modes+1"], Float[Array, " modes+1"]]:
+    """Return the losses of the best r quadratic units for y = x^T A x, x standard normal, and by
+    what they exceed A.
+
+    For r = 0, 1, ... units v_i (u_i . x)^2 that have learned the first r eigenvalues a of A, in the
+    order given (signs of units allowing): with T = sum_(j > r) a_j the loss is sum_(j > r) a_j^2 +
+    T^2 / (r + 2), and what is learned of a_j is a_j + T / (r + 2), as units also make up for the
+    trace of what is missing.
+
+    >>> [f"{loss:.3f}" for loss in quadratic_plateaus(jnp.array([2.0, 2.0, 2.0]))[0]]
+    ['30.000', '13.333', '5.000', '0.000']
+    """
+    a = jnp.asarray(a)
+    excess = _remaining(a) / (2 + jnp.arange(len(a) + 1))
+    return _remaining(a**2) + _remaining(a) * excess, excess
+
+
+def attention_plateaus(
+    variances: Float[ArrayLike, " inputs"], length: int, rank: int = 1
+) -> tuple[Float[Array, " _"], Float[Array, " inputs"]]:
+    """Return the losses of the best 0, 1, ... heads of linear attention at in-context regression,
+    and what U learns.
+
+    Heads of that rank predict sum_h v_h beta^T K_h^T Q_h x = beta^T U x from beta = (1/N) sum_n y_n
+    x_n, N = `length`, for inputs of the given variances, largest first, and tasks w ~ N(0, I).  In
+    the eigenbasis of the covariance U learns the amplitudes lambda / C, C = lambda^2 (1 + 1/N) +
+    lambda tr/N, each of which lowers the loss by lambda^3 / (2 C), `rank` of them a head.  A head
+    of merged keys and queries has all ranks: `rank = len(variances)`.
+
+    >>> [f"{loss:.3f}" for loss in attention_plateaus(jnp.array([0.4, 0.3, 0.2, 0.1]), 32)[0]]
+    ['0.500', '0.320', '0.188', '0.103', '0.066']
+    """
+    variances = jnp.asarray(variances)
+    second = variances**2 * (1 + 1 / length) + variances * jnp.sum(variances) / length
+    gained = jnp.cumsum(variances**3 / second)
+    heads = jnp.minimum(rank * jnp.arange(-(-len(variances) // rank) + 1), len(variances))
+    losses = jnp.sum(variances) - jnp.concatenate([jnp.zeros_like(gained[:1]), gained])[heads]
+    return losses / 2, variances / second
+
+
+def best_rectifier(
+    u: Float[ArrayLike, "units 2"],
+    v: Float[ArrayLike, " units"],
+    patches: Numbers = 1,
+    angles: int = 720,
+) -> tuple[Float[Array, ""], Float[Array, "2"]]:
+    """Return the loss of the best single rectifier for a teacher sum_i v_i relu(u_i . x), and its
+    strength as a vector.
+
+    Inputs are standard normal in the plane, or `patches` independent ones whose outputs are summed.
+    Of unit vectors e the best maximises |g|, g(e) = E relu(e . x) y, found on a grid of angles and
+    by Newton's method; its strength is g / k with k = E relu(e . x)^2 (arc-cosine kernel of Cho &
+    Saul, 2009), negative where g is: the vector is g e / k.
+
+    >>> loss, unit = best_rectifier(jnp.eye(2), jnp.array([3.0, -1.0]))
+    >>> f"{loss:.4f}", f"{jnp.linalg.norm(unit):.3f}"
+    ('0.1725', '2.720')
+    """
+    u = jnp.asarray(u)
+    v = jnp.asarray(v)
+    summed = patches * (patches - 1) / (2 * jnp.pi)
+    norms = jnp.linalg.norm(u, axis=1)
+
+    def product(angle):
+        # The angle between two directions in the plane, in [0, pi], without an arc cosine's
+        # infinite slope.
+        between = jnp.abs(
+            jnp.remainder(angle - jnp.arctan2(u[:, 1], u[:, 0]) + jnp.pi, 2 * jnp.pi) - jnp.pi
+        )
+        return norms * (patches * _arc_cosine(between) + summed)
+
+    def learned(angle):
+        return v @ product(angle)
+
+    scan = jnp.linspace(-jnp.pi, jnp.pi, angles)
+    angle = scan[jnp.argmax(jnp.abs(jax.vmap(learned)(scan)))]
+    slope = jax.grad(learned)
+    for _ in range(4):
+        angle = angle - slope(angle) / jax.grad(slope)(angle)
+    teacher = v @ jax.vmap(product)(jnp.arctan2(u[:, 1], u[:, 0])) @ (v * norms)
+    own = patches / 2 + summed
+    strength = learned(angle) / own
+    return (teacher - learned(angle) * strength) / 2, strength * jnp.stack(
+        [jnp.cos(angle), jnp.sin(angle)]
+    )
+
+
+def drop_times(s: Numbers, u0: Numbers, depth: Numbers = 2.0) -> Float[Array, "..."]:
+    """Return when the loss of a linear network passes midway between the plateaus before and after
+    mode s is learned.
+
+    There the mode's strength is (1 - 1/sqrt 2) s, see `linear.time_of_strength`.  For two layers
+    with the start u0 of `linear.seed_strengths` it holds for each mode of small random weights;
+    deeper ones must be aligned.
+
+    >>> f"{drop_times(2.0, 1e-8):.3f}"
+    '4.558'
+    """
+    return time_of_strength((1 - 0.5**0.5) * jnp.asarray(s), s, u0, depth)
+
+
+def unit_spread(
+    first: Float[Array, "hidden inputs"],
+    second: Float[Array, "outputs hidden"],
+    left: Float[Array, " outputs"],
+    right: Float[Array, " inputs"],
+) -> Float[Array, ""]:
+    """Return over how many hidden units a small random two-layer linear network spreads the first
+    mode that it learns.
+
+    The participation ratio (sum_i p_i^2)^2 / sum_i p_i^4 of what grows, p = (W_1 v + W_2^T u)/2 for
+    the strongest mode's singular vectors u and v (see `linear.seed_strengths`): about a third of
+    the units, as p is Gaussian.
+    """
+    squares = (first @ right + left @ second) ** 2
+    return jnp.sum(squares) ** 2 / jnp.sum(squares**2)
+
+
+def saddle_eigenvalues(
+    s: Float[ArrayLike, " modes"], rank: int, width: int
+) -> Float[Array, " index"]:
+    """Return the negative eigenvalues of the Hessian where `width` hidden linear units have learned
+    `rank` modes.
+
+    At this saddle of a two-layer network each mode that is missing has the eigenvalue -s_j (width -
+    rank) times: their number is the index of the saddle, (width - rank)(modes - rank).  Singular
+    values go from the largest on.
+
+    >>> saddle_eigenvalues(jnp.array([4.0, 2.0, 1.0]), 1, 3).tolist()
+    [-2.0, -2.0, -1.0, -1.0]
+    """
+    s = jnp.asarray(s)
+    if not 0 <= rank <= min(len(s), width):
+        raise ValueError(
+            f"rank: {rank} modes of {len(s)} in {width} units; pass 0 <= rank <= {min(len(s), width)}"
+        )
+    return -jnp.repeat(s[rank:], width - rank, total_repeat_length=(width - rank) * (len(s) - rank))
+
+
+def blow_up_time(
+    energy: Callable[[PyTree[Array]], Float[Array, ""]],
+    start: PyTree[Array],
+    degree: int = 3,
+    steps: int = 1500,
+) -> Float[Array, ""]:
+    """Return when a single unit w' = grad energy(w) becomes infinite: how long it takes to escape
+    from small weights.
+
+    While weights are small units do not feel each other, and their energy is homogeneous of a
+    `degree` > 2, so that times scale as (scale of the start)^(2 - degree): 3 for quadratic units,
+    energy v u^T S u with S = E y x x^T, and for attention heads, v k^T S q; D for D linear layers.
+    Whose time is shortest is learned first.  Integrated in the time that the Hessian sets, d time /
+    d sigma = 1 / |Hessian|_F; what is left of a unit that has grown along its final direction is
+    |w|^2 / (degree (degree - 2) energy).  Infinite for units that never escape.
+
+    >>> f"{blow_up_time(lambda w: w[0] * w[1] * w[2], jnp.array([0.01, 0.01, 0.01])):.2f}"
+    '100.00'
+    """
+    if degree <= 2:
+        raise ValueError(
+            f"degree: {degree}; only energies of a degree above 2 blow up, others grow exponentially"
+        )
+    start, unravel = ravel_pytree(start)
+
+    def of(w):
+        return energy(unravel(w))
+
+    slope = jax.grad(of)
+
+    def velocity(_, params):
+        clock = 1 / jnp.linalg.norm(jax.hessian(of)(params["w"]))
+        return {"w": slope(params["w"]) * clock, "time": clock}
+
+    initial = {"w": start, "time": jnp.zeros((), start.dtype)}
+    run = integrate(
+        velocity, initial, times=[0.1 * steps], observe=lambda state: {}, solver=RK4(0.1)
+    )
+    w = run.final.params["w"]
+    left = of(run.final.params["w"])
+    grown = (w @ w > 1e4 * (start @ start)) & (left > 0)
+    return jnp.where(
+        grown, run.final.params["time"] + w @ w / (degree * (degree - 2) * left), jnp.inf
+    )
+
+
+def blow_up_lead(u: Numbers, s: Numbers, depth: Numbers) -> Float[Array, "..."]:
+    """Return by how much a mode reaches the strength u before the time at which it would blow up,
+    without saturation.
+
+    A balanced mode du/dt = D u^(2 - 2/D) (s - u), D > 2, from a small u0 would be infinite at
+    u0^(2/D - 1) / ((D - 2) s) if s - u stayed s; it has reached u < s at that time minus [u^(2/D -
+    1) / (D - 2) - (integral of dy / (s - y^(D/2)) from 0 to u^(2/D)) / 2] / s, whatever u0 (64
+    Gauss-Legendre nodes).
+
+    >>> f"{1e-6 ** (-1 / 3) / 2 - blow_up_lead(0.5, 2.0, 3.0):.2f}", f"{time_of_strength(0.5, 2.0, 1e-6, 3.0):.2f}"
+    ('49.46', '49.46')
+    """
+    u, s, depth = jnp.broadcast_arrays(*floats(u, s, depth))
+    end = u ** (2 / depth)
+    nodes, weights = np.polynomial.legendre.leggauss(64)
+    y = end[..., None] * (nodes + 1).reshape((1,) * end.ndim + (64,)) / 2
+    saturating = (1 / (s[..., None] - y ** (depth[..., None] / 2))) @ weights * end / 2
+    return (u ** (2 / depth - 1) / (depth - 2) - saturating / 2) / s
+
+
+def quadratic_lead(strength: Numbers) -> Float[Array, "..."]:
+    """Return by how much the loss drops before the `blow_up_time` of the quadratic unit that is
+    learned first.
+
+    It is midway between its plateaus then.  On its way to the `strength` c* (an eigenvalue of A and
+    the excess of `quadratic_plateaus`) a balanced unit that is aligned with the eigenvector obeys
+    dc/dt = 9 2^(2/3) c^(4/3) (c* - c): a mode of depth 3 on a clock of its own (`blow_up_lead`).
+    Units from small weights are balanced, as |u|^2 - 2 v^2 is conserved, and aligned where A is a
+    multiple of the identity.
+    """
+    strength = floats(strength)[0]
+    return blow_up_lead((1 - 0.5**0.5) * strength, strength, 3.0) / (3 * 2 ** (2 / 3))
+
+
+def _remaining(values):
+    """Return sum_(j > r) values_j for r = 0, 1, ... len(values)."""
+    return jnp.append(jnp.cumsum(values[::-1])[::-1], 0)
+
+
+def _arc_cosine(angle):
+    """Return E relu(a . x) relu(b . x) of unit vectors at that angle, x standard normal."""
+    return (jnp.sin(angle) + (jnp.pi - angle) * jnp.cos(angle)) / (2 * jnp.pi)

@@ -1,0 +1,304 @@
+"""Deep CNNs of infinite width whose windows do not overlap: kernels on a tree of patches, and their
+spectra.
+
+Inputs are p patches, each on a circle or a sphere, uniform and independent (Cagnetta, Favero,
+Wyart, 2023), so that a kernel is a function of the p cosines between patches.  Convolutions join
+the patches level by level; singularities at equal and opposite patches set the decay of the
+spectrum, with constants that are known exactly.  Rectifiers; the tangent kernel ("ntk") has
+smoothness nu = 1/2, that of random features ("nngp", only the last layer learns) nu = 3/2.
+"""
+
+import functools
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Real
+
+Get = Literal["ntk", "nngp"]
+OnCosines = Callable[[Float[Array, "*grid p"]], Float[Array, "*grid"]]
+
+SMOOTHNESS = {"ntk": 0.5, "nngp": 1.5}
+
+
+def kernel(
+    cosines: Real[ArrayLike, "*pairs p"], children: Sequence[int] = (), *, get: Get = "ntk"
+) -> Array:
+    """Return the kernel of a CNN with 1 + len(children) hidden layers from the cosines between p
+    patches.
+
+    r = k1(t), n = k1(t) + t k0(t) at each patch; a level with s children averages s of each, u and
+    v, and goes on with r = k1(u), n = k1(u) + v k0(u); the read-out is the mean over what remains:
+    of n for the NTK, which is 2 + len(children) at equal inputs, of r for the NNGP kernel, which is
+    1 there.  k0(t) = 1 - acos(t) / pi and k1(t) = (sqrt(1 - t^2) + t (pi - acos t)) / pi (Cho,
+    Saul, 2009).  It is `kernels.gram` of convolutions with strides equal to their windows, weights
+    of w_std = sqrt(2), and a dense layer of w_std = 1 after `flatten`, for patches of squared norm
+    equal to their number of entries.  Overlapping windows of one layer: pass the cosines of the
+    windows.
+
+    >>> kernel(jnp.ones(4), (2, 2)).item(), kernel(jnp.ones(4), (2, 2), get="nngp").item()
+    (4.0, 1.0)
+
+    Raises ValueError where the children do not divide the patches of their level, and for an
+    unknown kernel.
+    """
+    _known(get)
+    t = jnp.asarray(cosines, jnp.result_type(float, cosines))
+    fitting = (
+        t.ndim
+        and t.shape[-1]
+        and all(s > 0 for s in children)
+        and t.shape[-1] % math.prod(children) == 0
+    )
+    if not fitting:
+        raise ValueError(
+            f"children: {tuple(children)} do not divide the patches of cosines of shape {t.shape}"
+        )
+    return _kernel(t, tuple(children), get)
+
+
+def torus_spectrum(
+    function: OnCosines, sizes: Sequence[int | None], *, average: int = 16
+) -> tuple[Float[Array, "*waves"], Float[Array, "*waves"]]:
+    """Return the eigenvalues of a kernel of cosines between patches on circles, and how often each
+    occurs.
+
+    They are Fourier coefficients at wave numbers 0 to M/2 for each patch, on a grid of M = `sizes`
+    angles (an even number); None averages over a patch (wave number 0) with `average`
+    Gauss-Legendre nodes.  Folding adds the eigenvalue at M - k to that at k; so all sum to the
+    kernel at equal patches.  Rounding is absolute, 1e-17 of the kernel in float64.
+
+    Raises ValueError for sizes that are odd or below 2.
+    """
+    if not all(size is None or (size >= 2 and size % 2 == 0) for size in sizes):
+        raise ValueError(
+            f"sizes: {tuple(sizes)}; pass an even number of angles for each patch, or None"
+        )
+    nodes = np.polynomial.legendre.leggauss(average)[0]
+    angles = [
+        np.pi / 2 * (nodes + 1) if m is None else 2 * np.pi / m * np.arange(m // 2 + 1)
+        for m in sizes
+    ]
+    values = _waves(function(_grid([np.cos(a) for a in angles])), tuple(sizes), average)
+    counts = [
+        np.where(np.arange(m // 2 + 1) % (m // 2) == 0, 1.0, 2.0) for m in sizes if m is not None
+    ]
+    return values, _outer(counts, values.dtype)
+
+
+def sector_spectrum(
+    function: OnCosines,
+    patches: int,
+    grids: dict[int, int],
+    *,
+    used: int | None = None,
+    average: int = 10,
+) -> dict[tuple[int, int], tuple[np.ndarray, np.ndarray]]:
+    """Return the eigenvalues and multiplicities by sector of a tree whose first level joins patches
+    two by two.
+
+    A sector is a set of active patches, those with wave numbers above 0; sectors are classed by
+    (active patches, pairs that hold them), which are equivalent in a tree of up to four patches.
+    One representative of each is computed, for a active patches on grids of `grids[a]` angles that
+    average over the other patches (three and four share the grid of four), and negative rounding is
+    set to zero.  `function` is of cosines between the first `used` patches alone, by default all:
+    its multiplicity is 0 in other classes.  Blocks of cosines are jit-compiled once; not for
+    tracing.
+    """
+    used = patches if used is None else used
+    compiled = jax.jit(function)
+    found = {}
+    classes = {}
+    sectors = {}
+
+    def blocks(cosines):
+        flat = np.asarray(cosines).reshape(-1, used)
+        padded = np.pad(flat, [(0, -len(flat) % 2**15), (0, 0)]).reshape(-1, 2**15, used)
+        values = np.concatenate([np.asarray(compiled(block)) for block in padded])
+        return jnp.asarray(values[: len(flat)].reshape(cosines.shape[:-1]))
+
+    for active in (
+        a for number in range(patches + 1) for a in itertools.combinations(range(patches), number)
+    ):
+        classes.setdefault((len(active), len({patch // 2 for patch in active})), []).append(active)
+    for name, members in classes.items():
+        active = members[0]
+        count = sum(max(member, default=0) < used for member in members)
+        if not count:
+            sectors[name] = np.zeros(1), np.zeros(1)
+            continue
+        source = tuple(range(used)) if len(active) > 2 else active or (0,)
+        if source not in found:
+            sizes = [grids[len(source)] if patch in source else None for patch in range(used)]
+            found[source] = torus_spectrum(blocks, sizes, average=average)
+        within = tuple(slice(1, None) if patch in active else slice(0, 1) for patch in source)
+        values, times = (np.asarray(a)[within].ravel() for a in found[source])
+        sectors[name] = np.maximum(values, 0), count * times
+    return sectors
+
+
+def sphere_spectrum(
+    function: OnCosines, degrees: int, patches: int, *, nodes: int = 32
+) -> tuple[Float[Array, "*degrees"], Float[Array, "*degrees"]]:
+    """Return the eigenvalues of a kernel of cosines between patches on spheres S^2, and how often
+    each occurs.
+
+    lambda(l_1 .. l_p) = 2^-p int K(t_1 .. t_p) prod_i P_l_i(t_i) dt_i for l up to `degrees`, each 2
+    l + 1 times; by Gauss-Legendre panels of `nodes` angles that shrink to 1e-3 towards equal and
+    opposite patches.
+    """
+    x, w = np.polynomial.legendre.leggauss(nodes)
+    edges = np.concatenate([[0], np.geomspace(1e-3, np.pi / 2, 10)])
+    edges = np.concatenate([edges, np.pi - edges[-2::-1]])
+    half = np.diff(edges)[:, None] / 2
+    angles = (half * (x + 1) + edges[:-1, None]).ravel()
+    weights = (half * w).ravel()
+    cosines = np.cos(angles)
+    basis = (
+        np.polynomial.legendre.legvander(cosines, degrees) * (weights * np.sin(angles) / 2)[:, None]
+    )
+    values = function(_grid([cosines] * patches))
+    for _ in range(patches):
+        values = jnp.tensordot(values, jnp.asarray(basis, values.dtype), (0, 0))
+    return values, _outer([2.0 * np.arange(degrees + 1) + 1] * patches, values.dtype)
+
+
+def joint_law(
+    waves: Real[ArrayLike, "*k p"],
+    layers: int,
+    dim: int = 1,
+    *,
+    get: Get = "ntk",
+    scale: float = 1.0,
+) -> Array:
+    """Return the eigenvalues C |k|^(-2 nu - p dim) at large wave numbers k of all p patches under
+    one unit.
+
+    At equal inputs a network of `layers` hidden layers that ends in that unit has the cone -A r
+    (NTK), A = layers / (pi sqrt(p)), or A r^3 (NNGP), A = 1 / (3 pi p^(3/2)), and C = `scale` A F /
+    volume^p with F the Fourier transform of r^(2 nu) in p dim dimensions.  Patches on circles, dim
+    1, or on spheres, dim 2, where k is l + 1/2.  The next homogeneous term is of relative order
+    1/k; near the axes, where one wave number stays small, see `axis_law`.
+    """
+    _known(get)
+    waves = jnp.asarray(waves, jnp.result_type(float, waves))
+    patches = waves.shape[-1]
+    power = 2 * SMOOTHNESS[get]
+    size = layers / (math.pi * patches**0.5) if get == "ntk" else 1 / (3 * math.pi * patches**1.5)
+    constant = size * _transform(patches * dim, power) / _volume(dim) ** patches
+    return scale * constant * jnp.linalg.norm(waves, axis=-1) ** (-power - patches * dim)
+
+
+def axis_law(
+    wave: Real[ArrayLike, "*k"], other: int = 0, dim: int = 1, *, get: Get = "ntk"
+) -> tuple[Float[Array, "*k"], Float[Array, "*k"]]:
+    """Return the eigenvalues of two patches under two hidden layers near an axis: the leading term,
+    and the next.
+
+    For a wave number (degree) k -> infinity of one patch and `other` fixed of the other patch the
+    leading term is a [A_0 + (-1)^k A_pi] F |k|^(-2 nu - dim) / volume, a = 1/(2 pi) (NTK) or 1/(6
+    pi) (NNGP): A_0 and A_pi are the coefficients at `other` of k0((1 + k1(t)) / 2) and of k0(k1(t)
+    / 2), what the other patch makes of the singularities at equal and at opposite patches, so that
+    even and odd k differ.  The next, of the cone where both patches are equal, is that of
+    `joint_law`, smaller by k^-dim.  It is therefore the law of a single patch, with a smaller
+    constant, that holds at fixed `other` > 0 too.
+    """
+    _known(get)
+    power = 2 * SMOOTHNESS[get]
+
+    def spectrum(f):
+        return (
+            torus_spectrum(f, (2048,))[0]
+            if dim == 1
+            else sphere_spectrum(f, max(other, 1), 1, nodes=48)[0]
+        )[other]
+
+    def random(t):
+        return _arccosine(t[..., 0])[0]
+
+    equal = spectrum(lambda t: _arccosine((1 + random(t)) / 2)[1])
+    opposite = spectrum(lambda t: _arccosine(random(t) / 2)[1])
+    shift = (dim - 1) / 2
+    k = jnp.asarray(wave, equal.dtype)
+    slope = (1 if get == "ntk" else 1 / 3) / (2 * math.pi) * _transform(dim, power) / _volume(dim)
+    leading = slope * (equal + (-1) ** k * opposite) * (k + shift) ** (-power - dim)
+    both = jnp.stack([k + shift, jnp.full_like(k, other + shift * (other > 0))], -1)
+    return leading, joint_law(both, 2, dim, get=get)
+
+
+def learning_exponent(target: float, student: float, local: int, total: int) -> float:
+    """Return beta, test error ~ n^-beta, of ridgeless regression on a target local to part of the
+    input.
+
+    beta = min(2 nu_T / (2 nu_S + d), 2) (2 nu_S + D) / D: source times capacity, for smoothnesses
+    `target` nu_T and `student` nu_S, a meta-patch of d = `local` dimensions out of D = `total`.  2
+    nu_T / D where d = D; for D -> infinity it stays above 2 nu_T / (2 nu_S + d), so local targets
+    are not cursed by the dimension of the input.
+
+    >>> learning_exponent(0.5, 0.5, 1, 2), learning_exponent(0.5, 0.5, 2, 2)
+    (0.75, 0.5)
+    """
+    return min(2 * target / (2 * student + local), 2.0) * (2 * student + total) / total
+
+
+@functools.partial(jax.jit, static_argnames=("children", "get"))
+def _kernel(t, children, get):
+    step, slope = _arccosine(t)
+    random = step
+    tangent = step + t * slope
+    for s in children:
+        u, v = (jnp.mean(a.reshape(*a.shape[:-1], -1, s), -1) for a in (random, tangent))
+        step, slope = _arccosine(u)
+        random = step
+        tangent = step + v * slope
+    return jnp.mean(tangent if get == "ntk" else random, -1)
+
+
+@functools.partial(jax.jit, static_argnames=("sizes", "average"))
+def _waves(values, sizes, average):
+    for axis, size in reversed(list(enumerate(sizes))):
+        if size is None:
+            weights = np.polynomial.legendre.leggauss(average)[1] / 2
+            values = jnp.tensordot(values, jnp.asarray(weights, values.dtype), (axis, 0))
+        else:
+            waves = jnp.fft.hfft(values, size, axis) / size
+            values = jax.lax.slice_in_dim(waves, 0, size // 2 + 1, axis=axis)
+    return values
+
+
+@jax.jit
+def _arccosine(t):
+    """The kernels of a rectifier and of its derivative, for unit variances."""
+    t = jnp.clip(t, -1, 1)
+    angle = jnp.arccos(t)
+    return (jnp.sqrt(1 - t * t) + t * (jnp.pi - angle)) / jnp.pi, 1 - angle / jnp.pi
+
+
+def _grid(axes):
+    return jnp.asarray(np.stack(np.meshgrid(*axes, indexing="ij"), -1), float)
+
+
+def _outer(counts, dtype):
+    return jnp.asarray(math.prod(np.ix_(*counts)) if counts else 1.0, dtype)
+
+
+def _transform(dim, power):
+    """The size of the Fourier transform of |x|^power at |k| = 1."""
+    gamma = math.gamma((dim + power) / 2) / abs(math.gamma(-power / 2))
+    return 2 ** (dim + power) * math.pi ** (dim / 2) * gamma
+
+
+def _volume(dim):
+    if dim not in (1, 2):
+        raise ValueError(f"dim: {dim}; pass 1 for patches on circles or 2 for patches on spheres")
+    return 2 * math.pi * dim
+
+
+def _known(get):
+    if get not in SMOOTHNESS:
+        raise ValueError(f"get: {get!r} is not known; pass 'ntk' or 'nngp'")

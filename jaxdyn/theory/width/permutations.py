@@ -1,0 +1,241 @@
+"""Wide two-layer ReLU networks that learn a permutation of k bits from the k unit vectors, and how
+many must vote.
+
+Kernels of unit vectors are (a I + b 11')/k for the tangent kernel and ((1/2 - b) I + b 11')/k for
+the initial outputs, b = 1/(2 pi), a = 1 - b, in the parametrisation f = n^(-1/2) sum_j a_j relu(w_j
+. x / sqrt(k)).  Trained on them, the output on a normalised sum of m unit vectors is Gaussian: one
+mean where the permuted input is one, another where it is zero, and one variance.  An ensemble of N
+networks answers by the sign of its average output.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.scipy.special import gammaln, log_ndtr, logsumexp, ndtri
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Real
+
+from jaxdyn._numbers import Values, floats, normal
+from jaxdyn.types import Key
+
+B = 1 / (2 * np.pi)
+A = 1 - B
+
+
+class Votes(NamedTuple):
+    """The mean output where it should be one, the mean where it should be zero, and the variance of
+    each."""
+
+    on: Float[Array, "..."]
+    off: Float[Array, "..."]
+    variance: Float[Array, "..."]
+
+
+def votes(
+    bits: Values, weight: Values, steps: Values = np.inf, learning_rate: Values = 0.0
+) -> Votes:
+    """Return the outputs on an input with `weight` ones after steps of descent on the mean squared
+    error over k inputs.
+
+    The kernel has two eigenvalues, a/k and (a + k b)/k; none of the differences cancels for large
+    k.  After training (`steps` infinite) networks interpolate: an input of weight one has no
+    variance.
+
+    >>> [f"{x:.6f}" for x in votes(10, 5)]
+    ['0.283730', '-0.040712', '0.012505']
+    """
+    k, m, steps, rate = jnp.broadcast_arrays(*floats(bits, weight, steps, learning_rate))
+    last = jnp.isinf(steps)
+
+    def left(value):
+        return jnp.where(last, 0, jnp.power(1 - rate * value / k**2, jnp.where(last, 0, steps)))
+
+    full = A + k * B
+    each = (1 - left(A)) / A
+    all_ones = (1 - left(full)) / full
+    cosine = 1 / jnp.sqrt(m)
+    rise = _tangent(cosine) - B
+    prior_rise = _prior(cosine) - B
+    off = all_ones * B - m * rise / k * (each - all_ones)
+    on = off + each * rise
+    total = m * on + (k - m) * off
+    squares = m * on**2 + (k - m) * off**2
+    variance = (
+        0.5 + (0.5 - B) * squares + B * total**2 - 2 * (prior_rise * m * on + B * total)
+    ) / k
+    return Votes(on, off, jnp.maximum(variance, 0))
+
+
+def log_failure(bits: Values, weight: Values, members: Values) -> Float[Array, "..."]:
+    """Return the log of the probability that an ensemble of trained networks gets one input wrong;
+    exact.
+
+    Outputs are independent: 1 - Phi(on r)^m Phi(-off r)^(k - m), r^2 = members / variance.
+    """
+    k, m, members = floats(bits, weight, members)
+    on, off, variance = votes(k, m)
+    r = jnp.sqrt(members / variance)
+    right = m * log_ndtr(on * r) + (k - m) * log_ndtr(-off * r)
+    return jnp.log(-jnp.expm1(right))
+
+
+def log_failures(
+    bits: Real[ArrayLike, ""], members: Real[ArrayLike, ""], largest: int
+) -> tuple[Float[Array, ""], Float[Array, "weights"]]:
+    """Return the log of the expected number of wrong outputs over all inputs of weight 2 to k, in
+    all and by weight.
+
+    log sum_m C(k, m) [m Q(on r) + (k - m) Q(-off r)], r^2 = members / variance: an upper bound on
+    the probability that any of the 2^k inputs is wrong, sharp where that is small.  `largest` >= k
+    is the static number of weights + 1.
+    """
+    k, members = floats(bits, members)
+    return _log_failures(_terms(k, largest), members)
+
+
+def ensemble_size(bits: Values, weight: Values, risk: Values = 0.05) -> Float[Array, "..."]:
+    """Return how many networks get one input of a weight >= 2 right with probability 1 - risk."""
+    k, m, risk = jnp.broadcast_arrays(*floats(bits, weight, risk))
+    return _smallest(lambda members: log_failure(k, m, members), risk)
+
+
+def ensemble_size_all(
+    bits: Real[ArrayLike, " sizes"], risk: Real[ArrayLike, ""] = 0.05, *, largest: int
+) -> Float[Array, " sizes"]:
+    """Return how many networks get all 2^k inputs right with probability 1 - risk, by
+    `log_failures`."""
+    bits, risk = floats(bits, risk)
+
+    def one(k):
+        terms = _terms(k, largest)
+        return _smallest(lambda members: _log_failures(terms, members)[0], risk)
+
+    return lax.map(one, bits)
+
+
+def weight_two_size(bits: Values, tail: Values) -> Float[Array, "..."]:
+    """Return how many networks make one output that should be zero wrong, at weight two, with the
+    chance `tail`.
+
+    At risk / (k (k - 1) (k - 2) / 2), over all such outputs, this is `ensemble_size_all` until k of
+    10^4.
+    """
+    _, off, variance = votes(bits, 2.0)
+    return variance / off**2 * ndtri(jnp.asarray(tail)) ** 2
+
+
+def crude_size(bits: Values, risk: Values = 0.05) -> Float[Array, "..."]:
+    """Return the ensemble of order k^2 that gives all k 2^k outputs the risk of the worst, with a
+    Gaussian's bound."""
+    k, risk = floats(bits, risk)
+    _, off, variance = votes(k, 2.0)
+    return 2 * variance / off**2 * (k * np.log(2) + jnp.log(k / risk))
+
+
+def all_right(
+    key: Key,
+    mean: Float[Array, "inputs bits"],
+    covariance: Float[Array, "inputs inputs"],
+    truth: Real[Array, "inputs bits"],
+    members: Float[Array, " sizes"],
+    draws: int = 4000,
+) -> Float[Array, " sizes"]:
+    """Return the probability that an ensemble has the sign of every output right, by `draws` of the
+    Gaussian process.
+
+    Bits are independent, with one covariance between inputs: the product of their probabilities,
+    whose standard error is at most that of `draws` trials.
+    """
+    spread = jnp.linalg.cholesky(covariance + 1e-12 * jnp.eye(len(mean), dtype=mean.dtype))
+
+    def of_bit(bit):
+        key, mean, truth = bit
+        noise = normal(key, (draws, len(mean)), mean.dtype) @ spread.T
+
+        def right(size):
+            return ((mean[None] + noise / jnp.sqrt(size)) > 0) == (truth > 0)[None]
+
+        return lax.map(lambda size: jnp.mean(jnp.all(right(size), 1)), members)
+
+    return jnp.prod(lax.map(of_bit, (jax.random.split(key, mean.shape[1]), mean.T, truth.T)), 0)
+
+
+def noise_ratio(weight: Values) -> Float[Array, "..."]:
+    """Return c_m, the limit of variance / (k off^2) at large k: one input needs 2 c_m k ln k
+    networks.
+
+    All inputs of weight two need 6 c_2 k ln k.
+    """
+    (m,) = floats(weight)
+    rise = _tangent(1 / jnp.sqrt(m)) - B
+    # k off and the sums of on and off over the bits, at infinite k.
+    off = (A - m * rise) / A
+    on = rise / A
+    total = m * on + off
+    variance = (
+        0.5
+        + (0.5 - B) * m * on**2
+        + B * total**2
+        - 2 * ((_prior(1 / jnp.sqrt(m)) - B) * m * on + B * total)
+    )
+    return variance / off**2
+
+
+def near_full_coefficient() -> float:
+    """Return C of C k^(3/2) ln k, the networks that inputs with few zeros need, more than others
+    for k > 10^4."""
+    return (0.5 - B) * A / 2
+
+
+def _terms(k, largest):
+    """For each weight, the log of how many outputs should be one and zero, and their means over
+    their deviation."""
+    m = jnp.arange(2, largest + 1, dtype=k.dtype)
+    there = m <= k
+    m = jnp.where(there, m, k)
+    zeros = k - m
+    # Not minus infinity, whose derivative Newton's method would meet.
+    none = jnp.finfo(k.dtype).min / 8
+    inputs = jnp.where(there, gammaln(k + 1) - gammaln(m + 1) - gammaln(zeros + 1), none)
+    on, off, variance = votes(k, m)
+    scale = jnp.sqrt(variance)
+    log_zeros = jnp.where(zeros > 0, jnp.log(jnp.maximum(zeros, 1)), none)
+    return inputs + jnp.log(m), on / scale, inputs + log_zeros, -off / scale
+
+
+def _log_failures(terms, members):
+    ones, on, zeros, off = terms
+    r = jnp.sqrt(members)
+    by_weight = jnp.logaddexp(ones + log_ndtr(-on * r), zeros + log_ndtr(-off * r))
+    return logsumexp(by_weight), by_weight
+
+
+def _smallest(log_risk, risk):
+    def excess(log_members):
+        return log_risk(jnp.exp(log_members)) - jnp.log(risk)
+
+    def halve(_, bracket):
+        low, high = bracket
+        middle = (low + high) / 2
+        enough = excess(middle) <= 0
+        return jnp.where(enough, low, middle), jnp.where(enough, middle, high)
+
+    def newton(_, x):
+        value, slope = jax.jvp(excess, (x,), (jnp.ones_like(x),))
+        return x - value / slope
+
+    low, high = lax.fori_loop(0, 14, halve, (jnp.zeros_like(risk), jnp.full_like(risk, 30.0)))
+    return jnp.exp(lax.fori_loop(0, 4, newton, (low + high) / 2))
+
+
+def _prior(cosine):
+    """E relu(u) relu(v) of unit Gaussians (Cho, Saul, 2009)."""
+    angle = jnp.arccos(jnp.minimum(cosine, 1))
+    return (jnp.sqrt(jnp.maximum(1 - cosine**2, 0)) + cosine * (np.pi - angle)) * B
+
+
+def _tangent(cosine):
+    return _prior(cosine) + cosine * (np.pi - jnp.arccos(jnp.minimum(cosine, 1))) * B

@@ -1,0 +1,231 @@
+"""What holds for every model, rule, observable and stream; one joins by existing."""
+
+import importlib
+import inspect
+import pkgutil
+import subprocess
+import sys
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from examples import EXAMPLES, AsField, AsFunction, AsLoss, AsModel, AsObserve, AsStream
+
+import jaxdyn as jd
+
+with jax.enable_x64(False):
+    KINDS = {name: type(make()) for name, make in EXAMPLES.items()}
+
+
+def every(*kinds):
+    return pytest.mark.parametrize("name", [name for name, kind in KINDS.items() if kind in kinds])
+
+
+def public_functions():
+    for folder in ("models", "rules", "observables", "tasks"):
+        package = importlib.import_module(f"jaxdyn.{folder}")
+        for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            module = importlib.import_module(info.name)
+            for name, value in inspect.getmembers(module, inspect.isfunction):
+                if value.__module__ == info.name and not name.startswith("_"):
+                    yield folder, name
+
+
+def close(a, b, slack=100):
+    """Equal to `slack` roundings of the values' size."""
+    chex.assert_trees_all_equal_shapes_and_dtypes(a, b)
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        if jnp.issubdtype(jnp.result_type(x), jnp.inexact):
+            tolerance = slack * jnp.finfo(x.dtype).eps * max(1.0, float(jnp.max(jnp.abs(x))))
+            np.testing.assert_allclose(x, y, rtol=0, atol=tolerance)
+        else:
+            np.testing.assert_array_equal(x, y)
+
+
+def two(tree):
+    """Two of everything along a new first axis, the second one different."""
+
+    def other(a):
+        return (
+            jax.random.split(a)[0] if jnp.issubdtype(a.dtype, jax.dtypes.prng_key) else a * 3 // 2
+        )
+
+    def stretch(a):
+        return a * 1.25 if jnp.issubdtype(a.dtype, jnp.inexact) else other(a)
+
+    return jax.tree.map(lambda a: jnp.stack([a, stretch(a)]), tree)
+
+
+def one(tree, index):
+    return jax.tree.map(lambda a: a[index], tree)
+
+
+def mapped_is_single(function, args):
+    """Check jit against plain, and vmap against one by one."""
+    compiled = jax.jit(function)
+    close(compiled(*args), function(*args))
+    if args:
+        both = two(args)
+        together = jax.jit(jax.vmap(function))(*both)
+        for index in range(2):
+            close(one(together, index), compiled(*one(both, index)))
+
+
+def test_every_public_function_has_an_example_and_is_exported():
+    found = {f"{folder}.{name}" for folder, name in public_functions()}
+    assert found == set(EXAMPLES), "add to (or remove from) tests/examples.py what differs"
+    for folder, name in public_functions():
+        assert name in importlib.import_module(f"jaxdyn.{folder}").__all__
+
+
+def test_imports_are_cheap():
+    code = "import sys, jaxdyn.models, jaxdyn.rules, jaxdyn.observables, jaxdyn.tasks; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert not {"flax", "matfree", "diffrax", "scipy.linalg", "xarray"} & set(loaded)
+
+
+@every(AsModel, AsFunction, AsLoss, AsField, AsObserve, AsStream)
+def test_the_precision_is_the_callers(name, precision):
+    example = EXAMPLES[name]()
+    calls = {
+        AsModel: lambda: (
+            params := example.model.init(jax.random.key(0)),
+            example.model.apply(params, example.x),
+        ),
+        AsFunction: lambda: example.function(*example.args),
+        AsLoss: lambda: jax.value_and_grad(example.loss)(example.params, example.batch),
+        AsField: lambda: example.field(example.params, example.batch),
+        AsObserve: lambda: example.observe(jd.State(jnp.asarray(0), example.params)),
+        AsStream: lambda: example.stream(jax.random.key(0), jnp.asarray(5)),
+    }
+    leaves = jax.tree.leaves(jax.eval_shape(calls[type(example)]))
+    assert {a.dtype for a in leaves if jnp.issubdtype(a.dtype, jnp.inexact)} <= {precision}
+
+
+@every(AsModel)
+def test_models_are_pure_and_differentiable(name):
+    model, x = EXAMPLES[name]()
+    keys = jax.random.split(jax.random.key(0))
+    seeds = jax.jit(jax.vmap(model.init))(keys)
+    params = jax.jit(model.init)(keys[0])
+    close(one(seeds, 0), params)
+    close(model.init(keys[0]), params)
+    assert any(jnp.any(a[0] != a[1]) for a in jax.tree.leaves(seeds))
+    mapped_is_single(lambda p: model.apply(p, x), (params,))
+    gradient = jax.jit(jax.grad(lambda p: jnp.sum(model.apply(p, x) ** 2)))(params)
+    chex.assert_tree_all_finite(gradient)
+    assert max(float(jnp.max(jnp.abs(a))) for a in jax.tree.leaves(gradient)) > 0
+
+
+@every(AsFunction)
+def test_functions_are_pure(name):
+    mapped_is_single(*EXAMPLES[name]())
+
+
+@every(AsLoss)
+def test_losses_are_scalars_lower_at_better_parameters(name):
+    loss, params, batch, best = EXAMPLES[name]()
+    mapped_is_single(lambda p: loss(p, batch), (params,))
+    assert loss(params, batch).shape == ()
+    assert loss(best, batch) < loss(params, batch)
+
+
+@pytest.mark.usefixtures("x64")
+@every(AsLoss, AsField)
+def test_fields_point_up_the_finite_difference_gradient(name):
+    example = EXAMPLES[name]()
+    if isinstance(example, AsLoss):
+        field = jax.grad(example.loss)
+
+        def loss(p):
+            return example.loss(p, example.batch)
+    else:
+        field = example.field
+        loss = example.loss
+    updates = jax.jit(field)(example.params, example.batch)
+    chex.assert_trees_all_equal_shapes_and_dtypes(updates, example.params)
+    close(updates, field(example.params, example.batch))
+    if loss is None:
+        return
+    flat, unravel = jax.flatten_util.ravel_pytree(example.params)
+    shifts = 1e-5 * jnp.eye(flat.size)
+    value = jax.jit(jax.vmap(lambda shift: loss(unravel(flat + shift))))
+    slope = (value(shifts) - value(-shifts)) / 2e-5
+    along = jnp.where(slope == 0, 0, jax.flatten_util.ravel_pytree(updates)[0])
+    cosine = jnp.vdot(slope, along) / jnp.linalg.norm(slope) / jnp.linalg.norm(along)
+    # A gradient is parallel to it to the differences' own error h^2; another rule need only
+    # descend.
+    assert cosine > (1 - 1e-8 if isinstance(example, AsLoss) else 0)
+
+
+@every(AsObserve)
+def test_observables_return_arrays_that_jit_and_vmap_and_leave_the_run_alone(name):
+    observe, params = EXAMPLES[name]()
+
+    def see(p):
+        return observe(jd.State(jnp.asarray(0), p))
+
+    seen = see(params)
+    assert all(isinstance(key, str) and isinstance(value, jax.Array) for key, value in seen.items())
+    assert seen
+    chex.assert_tree_all_finite(seen)
+    # Eigenvalues and singular vectors amplify rounding by the inverse of their gaps, tens here.
+    close(jax.jit(see)(params), seen, slack=1000)
+    together = jax.jit(jax.vmap(see))(two(params))
+    close(one(together, 0), seen, slack=1000)
+
+    def decay(observe):
+        return jd.train(
+            lambda p, _: p,
+            optax.sgd(0.1),
+            lambda key, step: None,
+            params,
+            times=np.array([0, 3]),
+            observe=observe,
+        )
+
+    run = decay(jd.at([0], observe))
+    plain = decay(lambda state: {})
+    chex.assert_trees_all_equal(run.final, plain.final)
+    close(one(run.observed, 0), seen, slack=1000)
+
+
+@every(AsStream)
+def test_streams_are_pure_and_feed_a_sweep(name):
+    stream = EXAMPLES[name]().stream
+    key = jax.random.key(0)
+    step = jnp.asarray(5)
+    close(stream(key, step), stream(key, step), slack=0)
+    close(jax.jit(stream)(key, step), stream(key, step))
+
+    def mean(batch):
+        return sum(jnp.mean(a) for a in jax.tree.leaves(batch))
+
+    def simulate(key):
+        def field(p, batch):
+            return p - mean(batch)
+
+        start = jnp.asarray(0.0)
+        times = np.array([0, 4])
+        return jd.train(
+            field,
+            optax.sgd(0.1),
+            stream,
+            start,
+            times=times,
+            observe=lambda s: {"p": s.params},
+            key=key,
+        )
+
+    runs = jax.jit(jax.vmap(simulate))(jax.random.split(key, 3)).observed["p"]
+    by_hand = jnp.asarray(0.0)
+    for t in range(4):
+        by_hand -= 0.1 * (
+            by_hand - mean(stream(jd.step_key(jax.random.split(key, 3)[1], t), jnp.asarray(t)))
+        )
+    close(runs[1, 1], by_hand)

@@ -1,0 +1,436 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen, nnx
+
+import jaxdyn as jd
+from jaxdyn import losses, models, observables, rules, tasks
+
+
+@pytest.mark.usefixtures("x64")
+def test_saxe_modes_follow_the_sigmoid():
+    # Saxe, McClelland, Ganguli 2013: two layers, aligned and balanced: u(t) = s / (1 + (s/u0 - 1)
+    # e^{-2 s t}).
+    s = np.array([4.0, 2.0, 1.0])
+    u0 = 0.05
+    frames = tasks.frames(jax.random.key(0), (5, 4, 6), 3)
+    moments = tasks.linear_teacher(tasks.from_svd(frames[-1], s, frames[0]))
+    observe = observables.combine(
+        observables.mode_strengths(models.product, frames[-1], frames[0]),
+        observables.leakage(models.product, frames[-1], frames[0]),
+    )
+    times = np.linspace(0.0, 3.0, 7)
+    field = jax.grad(losses.covariance_loss(models.product))
+    run = jd.flow(
+        field, moments, models.aligned(frames, jnp.full(3, u0)), times=times, observe=observe
+    )
+    theory = s / (1 + (s / u0 - 1) * np.exp(-2 * s * times[:, None]))
+    assert (
+        jnp.max(jnp.abs(run.observed["mode_strengths"] - theory)) < 1e-7
+    )  # rtol 1e-8 of the solver
+    assert jnp.max(run.observed["leakage"]) < 1e-13
+
+
+def test_saxe_in_steps_approaches_flow_at_first_order():
+    frames = tasks.frames(jax.random.key(0), (4, 4, 4), 2)
+    s = np.array([2.0, 1.0])
+    moments = tasks.linear_teacher(tasks.from_svd(frames[-1], s, frames[0]))
+    field = jax.grad(losses.covariance_loss(models.product))
+
+    def gap(rate):
+        run = jd.train(
+            field,
+            optax.sgd(rate),
+            lambda key, step: moments,
+            models.aligned(frames, jnp.full(2, 0.1)),
+            times=np.round(np.linspace(0, 2, 11) / rate),
+            observe=observables.mode_strengths(models.product, frames[-1], frames[0]),
+        )
+        t = np.linspace(0, 2, 11)[:, None]
+        return jnp.max(
+            jnp.abs(run.observed["mode_strengths"] - s / (1 + (s / 0.1 - 1) * np.exp(-2 * s * t)))
+        )
+
+    assert 1.9 < gap(0.02) / gap(0.01) < 2.1
+
+
+def test_orthogonal_has_orthonormal_columns_or_rows_and_haar_moments(precision):
+    tall = models.orthogonal(jax.random.key(0), 5, 3, 2.0)
+    wide = models.orthogonal(jax.random.key(0), 3, 5)
+    eps = float(jnp.finfo(precision).eps)
+    np.testing.assert_allclose(tall.T @ tall, 4 * np.eye(3), atol=50 * eps)
+    np.testing.assert_allclose(wide @ wide.T, np.eye(3), atol=50 * eps)
+    # Haar: E q_ij^2 = 1/n with variance 2(n-1)/(n^2 (n+2)), and E trace = 0 with variance 1 (QR's
+    # own signs bias it).
+    n = 4
+    draws = 2000
+    q = jax.vmap(lambda key: models.orthogonal(key, n, n))(
+        jax.random.split(jax.random.key(1), draws)
+    )
+    assert jnp.all(
+        jnp.abs(jnp.mean(q**2, 0) - 1 / n) < 4.5 * (2 * (n - 1) / (n**2 * (n + 2)) / draws) ** 0.5
+    )
+    assert abs(jnp.mean(jnp.trace(q, axis1=1, axis2=2))) < 4 / draws**0.5
+
+
+@pytest.mark.parametrize(
+    ("sizes", "imbalance"), [((4, 3, 5), 1.5), ((4, 3, 5), -0.5), ((2, 6, 3), 0.0), ((5, 4, 2), -3)]
+)
+def test_lambda_balanced_weights_are_and_have_half_normal_singular_values(
+    sizes, imbalance, precision
+):
+    def draw(key):
+        return models.lambda_balanced(key, sizes, imbalance, scale=0.5)
+
+    first, second = jax.jit(draw)(jax.random.key(0))
+    assert (first.shape, second.shape) == ((sizes[1], sizes[0]), (sizes[2], sizes[1]))
+    difference = second.T @ second - first @ first.T
+    np.testing.assert_allclose(
+        difference, imbalance * np.eye(sizes[1]), atol=100 * jnp.finfo(precision).eps
+    )
+    smaller = first if imbalance >= 0 else second
+    drawn = jax.jit(jax.vmap(lambda key: draw(key)[0 if imbalance >= 0 else 1]))
+    squares = np.sum(drawn(jax.random.split(jax.random.key(1), 500)) ** 2, (1, 2)) / 0.25
+    # Each of the rank's x^2 / scale^2 is chi-squared with one degree of freedom: mean 1, variance
+    # 2.
+    rank = min(sizes)
+    assert abs(np.mean(squares) / rank - 1) < 4.5 * (2 / rank / 500) ** 0.5
+    assert smaller.dtype == precision
+
+
+def test_lambda_balanced_weights_that_do_not_exist_are_refused_or_nan():
+    for sizes, imbalance in [((4, 3, 2), 1.0), ((2, 3, 4), -1.0)]:
+        with pytest.raises(ValueError, match="imbalance"):
+            models.lambda_balanced(jax.random.key(0), sizes, imbalance)
+        traced = jax.jit(lambda a, sizes=sizes: models.lambda_balanced(jax.random.key(0), sizes, a))
+        assert jnp.all(jnp.isnan(traced(imbalance)[0]))
+        assert jnp.all(jnp.isfinite(traced(-imbalance)[0]))
+
+
+def test_initial_scales_are_as_documented_and_float64_repeats_float32():
+    net = models.mlp((400, 300, 200), scale=1.5, bias_scale=0.5)
+    params = net.init(jax.random.key(0))
+    for w, b in zip(params["weights"], params["biases"], strict=True):
+        # The variance of n Gaussian draws is known to sqrt(2/n).
+        assert abs(jnp.var(w) * w.shape[1] / 1.5**2 - 1) < 4 * (2 / w.size) ** 0.5
+        assert abs(jnp.var(b) / 0.5**2 - 1) < 4 * (2 / b.size) ** 0.5
+    assert "biases" not in models.mlp((2, 2), bias_scale=None).init(jax.random.key(0))
+    for make in (
+        lambda: models.mlp((3, 4, 2)),
+        lambda: models.deep_linear((3, 4, 2), init="orthogonal"),
+    ):
+        low = make().init(jax.random.key(3))
+        with jax.enable_x64(True):
+            high = make().init(jax.random.key(3))
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), low, high)
+        assert {a.dtype for a in jax.tree.leaves(high)} == {np.dtype("float64")}
+
+
+def test_an_mlp_with_identity_activation_is_the_deep_linear_network():
+    params = models.mlp((3, 5, 4, 2), bias_scale=None).init(jax.random.key(0))
+    x = jax.random.normal(jax.random.key(1), (7, 3))
+    out = models.mlp((3, 5, 4, 2), activation=lambda h: h).apply(params, x)
+    np.testing.assert_allclose(out, x @ models.product(params["weights"]).T, atol=1e-5)
+    np.testing.assert_allclose(
+        models.deep_linear((3, 5, 4, 2)).apply(params["weights"], x), out, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("call", "named"),
+    [
+        (lambda: models.mlp((3,)), "sizes"),
+        (lambda: models.deep_linear((3, 0, 2)), "sizes"),
+        (lambda: models.deep_linear((3, 2), init="normal"), "'normal'"),
+        (lambda: models.aligned([jnp.eye(2)], jnp.ones(2)), "frames"),
+        (lambda: models.lambda_balanced(jax.random.key(0), (3, 2), 1.0), "sizes"),
+    ],
+)
+def test_bad_arguments_are_named(call, named):
+    with pytest.raises(ValueError, match=named):
+        call()
+
+
+# Flax
+# -----------------------------------------------------------------------------------------------------------------
+
+
+class LinenNet(linen.Module):
+    rate: float = 0.0
+
+    @linen.compact
+    def __call__(self, x, train):
+        x = linen.Dense(8)(x)
+        x = linen.BatchNorm(use_running_average=not train, momentum=0.9)(x)
+        x = linen.Dropout(self.rate, deterministic=not train)(jnp.tanh(x))
+        return linen.Dense(2)(x)
+
+
+class NNXNet(nnx.Module):
+    def __init__(self, rngs, rate=0.0):
+        self.first = nnx.Linear(3, 8, rngs=rngs)
+        self.norm = nnx.BatchNorm(8, momentum=0.9, rngs=rngs)
+        self.dropout = nnx.Dropout(rate, rngs=rngs)
+        self.last = nnx.Linear(8, 2, rngs=rngs)
+
+    def __call__(self, x):
+        return self.last(self.dropout(jnp.tanh(self.norm(self.first(x)))))
+
+
+def linen_model(rate=0.0):
+    return models.from_linen(
+        LinenNet(rate), jnp.ones((1, 3)), training={"train": True}, evaluating={"train": False}
+    )
+
+
+def nnx_model(rate=0.0):
+    return models.from_nnx(lambda rngs: NNXNet(rngs, rate))
+
+
+both = pytest.mark.parametrize("make", [linen_model, nnx_model])
+
+
+def sample(key, n=16):
+    """A batch and the key of its dropout."""
+    x_key, dropout_key = jax.random.split(key)
+    x = jax.random.normal(x_key, (n, 3)) + 1.0
+    return x, jnp.sin(x[:, :2]), dropout_key
+
+
+def field_of(model):
+    def loss(params, batch):
+        x, y, key = batch
+        out, state = model.apply(params, x, train=True, key=key)
+        return 0.5 * jnp.mean(jnp.sum((out - y) ** 2, -1)), state
+
+    return rules.with_state(loss)
+
+
+def optimizer(rate=0.1):
+    blocks = {"params": optax.sgd(rate), "state": optax.sgd(1.0)}
+    return optax.partition(blocks, {"params": "params", "state": "state"})
+
+
+def train_net(model, key, steps=20):
+    times = np.array([0, 1, steps])
+
+    def observe(s):
+        return {"out": model.apply(s.params, jnp.ones((1, 3)))}
+
+    stream = tasks.online(sample)
+    return jd.train(
+        field_of(model),
+        optimizer(),
+        stream,
+        model.init(key),
+        times=times,
+        observe=observe,
+        key=jax.random.key(7),
+    )
+
+
+def by_hand_linen(params, state, batches):
+    module = LinenNet()
+
+    @jax.jit
+    def step(params, state, x, y):
+        def loss(p):
+            out, new = module.apply({"params": p, **state}, x, True, mutable=["batch_stats"])
+            return 0.5 * jnp.mean(jnp.sum((out - y) ** 2, -1)), new
+
+        gradient, state_now = jax.grad(loss, has_aux=True)(params)
+        return jax.tree.map(lambda p, g: p - 0.1 * g, params, gradient), state_now
+
+    for x, y, _ in batches:
+        params, state = step(params, state, x, y)
+    return {"params": params, "state": state}
+
+
+def by_hand_nnx(params, state, batches):
+    module = NNXNet(nnx.Rngs(0))
+    nnx.update(module, nnx.State(jax.tree.map(lambda a: a, params)), nnx.State(state))
+    module.train()
+    tx = nnx.Optimizer(module, optax.sgd(0.1), wrt=nnx.Param)
+
+    @nnx.jit
+    def step(module, tx, x, y):
+        tx.update(module, nnx.grad(lambda m: 0.5 * jnp.mean(jnp.sum((m(x) - y) ** 2, -1)))(module))
+
+    for x, y, _ in batches:
+        step(module, tx, x, y)
+    _, weights, _, moved = nnx.split(module, nnx.Param, nnx.RngState, ...)
+    return {"params": nnx.to_pure_dict(weights), "state": nnx.to_pure_dict(moved)}
+
+
+@pytest.mark.parametrize(
+    ("make", "by_hand"), [(linen_model, by_hand_linen), (nnx_model, by_hand_nnx)]
+)
+def test_weights_and_running_statistics_equal_a_flax_loop(make, by_hand):
+    model = make()
+    start = model.init(jax.random.key(0))
+    final = train_net(model, jax.random.key(0)).final.params
+    batches = [sample(jd.step_key(jax.random.key(7), step)) for step in range(20)]
+    # Both are float32; 20 steps of different compilation leave a few tens of eps.
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=3e-6),
+        final,
+        by_hand(start["params"], start["state"], batches),
+    )
+    moved = jax.tree.map(
+        lambda a, b: float(jnp.max(jnp.abs(a - b))), start["state"], final["state"]
+    )
+    assert min(jax.tree.leaves(moved)) > 0.1
+
+
+@both
+def test_dropout_is_drawn_from_the_key_only_in_training(make):
+    model = make(0.5)
+    params = model.init(jax.random.key(0))
+    x, _, key = sample(jax.random.key(1))
+
+    def draw(key):
+        return model.apply(params, x, train=True, key=key)[0]
+
+    assert jnp.array_equal(draw(key), draw(key))
+    assert not jnp.allclose(draw(key), draw(jax.random.key(2)))
+    assert jnp.array_equal(model.apply(params, x), model.apply(params, x))
+    # Half the units of each example are dropped: the variance between draws is real in every row.
+    assert jnp.all(jnp.std(jnp.stack([draw(k) for k in jax.random.split(key, 8)]), 0) > 0)
+    with pytest.raises(Exception, match=r"PRNG|key:"):
+        model.apply(params, x, train=True)
+
+
+@both
+def test_no_tracer_stays_behind(make):
+    model = make(0.5)
+    params = model.init(jax.random.key(0))
+    (x, _, key) = sample(jax.random.key(1))
+    with jax.checking_leaks():
+        jax.jit(lambda p: model.apply(p, x, train=True, key=key))(params)
+        jax.jit(model.apply)(params, x)
+
+
+@both
+def test_three_seeds_at_once_equal_three_runs(make):
+    model = make(0.3)
+    keys = jax.random.split(jax.random.key(0), 3)
+    together = jax.jit(jax.vmap(lambda key: train_net(model, key, 5)))(keys)
+    alone = train_net(model, keys[1], 5)
+    np.testing.assert_allclose(together.observed["out"][1], alone.observed["out"], atol=1e-5)
+    assert jnp.std(together.observed["out"][:, 0]) > 0
+
+
+def test_linen_and_nnx_agree_on_equal_weights():
+    x = jax.random.normal(jax.random.key(1), (5, 3))
+    old = models.from_linen(linen.Sequential([linen.Dense(4), jnp.tanh, linen.Dense(2)]), x)
+    new = models.from_nnx(
+        lambda rngs: nnx.Sequential(
+            nnx.Linear(3, 4, rngs=rngs), jnp.tanh, nnx.Linear(4, 2, rngs=rngs)
+        )
+    )
+    params = old.init(jax.random.key(0))
+    shape = new.init(jax.random.key(0))
+    assert params["state"] == shape["state"] == {}
+    # Both hold {kernel, bias} for each layer.
+    first = params["params"]["layers_0"]
+    last = params["params"]["layers_2"]
+    moved = {"params": {"layers": {0: first, 2: last}}, "state": {}}
+    assert jax.tree.structure(moved) == jax.tree.structure(shape)
+    np.testing.assert_allclose(old.apply(params, x), new.apply(moved, x), atol=1e-6)
+    for model, p in ((old, params), (new, moved)):
+        assert model.apply(p, x, train=True)[1] == {}
+    fields = [jax.grad(losses.squared_error(model.apply)) for model in (old, new)]
+    grads = [field(p, (x, x[:, :2])) for field, p in zip(fields, (params, moved), strict=True)]
+    np.testing.assert_allclose(
+        grads[0]["params"]["layers_0"]["kernel"],
+        grads[1]["params"]["layers"][0]["kernel"],
+        atol=1e-6,
+    )
+
+
+@pytest.mark.parametrize("kind", ["linen", "nnx"])
+def test_flax_models_are_swept(kind):
+    class Normed(linen.Module):
+        @linen.compact
+        def __call__(self, x, *, train):
+            return linen.Dense(1)(linen.BatchNorm(use_running_average=not train)(linen.Dense(4)(x)))
+
+    x = jax.random.normal(jax.random.key(0), (16, 3))
+    y = x[:, :1]
+    if kind == "linen":
+        model = models.from_linen(
+            Normed(), x, training={"train": True}, evaluating={"train": False}
+        )
+    else:
+
+        def layers(rngs):
+            return (
+                nnx.Linear(3, 4, rngs=rngs),
+                nnx.BatchNorm(4, rngs=rngs),
+                nnx.Linear(4, 1, rngs=rngs),
+            )
+
+        model = models.from_nnx(lambda rngs: nnx.Sequential(*layers(rngs)))
+
+    def loss(params, batch):
+        outputs, state = model.apply(params, batch[0], train=True)
+        return jnp.mean((outputs - batch[1]) ** 2), state
+
+    def experiment(key, *, rate):
+        blocks = {"params": "params", "state": "state"}
+        optimizer = optax.partition({"params": optax.sgd(rate), "state": optax.sgd(1.0)}, blocks)
+
+        def error(s):
+            return {"loss": jnp.mean((model.apply(s.params, x) - y) ** 2)}
+
+        def stream(key, step):
+            return (x, y)
+
+        times = np.array([0, 60])
+        return jd.train(
+            rules.with_state(loss), optimizer, stream, model.init(key), times=times, observe=error
+        )
+
+    swept = jd.sweep(experiment, {"rate": [0.02, 0.1]}, seeds=3)
+    assert swept.ok.all()
+    assert (swept.loss[..., 1] < swept.loss[..., 0]).all()
+    np.testing.assert_array_equal(swept.loss.isel(rate=0, time=0), swept.loss.isel(rate=1, time=0))
+
+
+def test_the_jacobian_of_a_propagated_signal_is_its_derivative(x64):
+    def draw(key):
+        return models.deep_linear((6, 6), scale=1.2).init(key)[0]
+
+    def last(h):
+        return models.propagate(jax.random.key(1), draw, h, depth=5)[0]
+
+    start = jnp.linspace(-1, 1, 6)
+    np.testing.assert_allclose(
+        models.propagate(jax.random.key(1), draw, start, depth=5)[1], jax.jacfwd(last)(start)
+    )
+
+
+def test_exponents_add_up_to_the_determinants_of_the_layers(x64):
+    def draw(key):
+        return models.deep_linear((5, 5)).init(key)[0]
+
+    exponents = models.product_exponents(jax.random.key(2), draw, width=5, depth=7)
+    layers = [draw(jd.step_key(jax.random.key(2), step)) for step in range(7)]
+    # det(W_D ... W_1) is the product of the determinants.
+    np.testing.assert_allclose(
+        exponents.sum(), np.mean([np.linalg.slogdet(w)[1] for w in layers]), rtol=1e-12
+    )
+    rotations = models.product_exponents(
+        jax.random.key(2), lambda k: models.orthogonal(k, 5, 5), width=5, depth=7
+    )
+    np.testing.assert_allclose(rotations, 0, atol=1e-14)
+
+
+def test_one_program_multiplies_to_any_depth():
+    weights = models.deep_linear((3,) * 6).init(jax.random.key(0))
+    cut = jax.jit(models.product_to_depth)
+    for depth in (0, 2, 5):
+        expected = models.product([jnp.eye(3), *weights[:depth]])
+        np.testing.assert_allclose(cut(weights, depth), expected, rtol=1e-6)

@@ -1,0 +1,104 @@
+"""Mixtures with wrong labels, and early-learning regularisation against its gradient written
+out."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jaxdyn as jd
+from jaxdyn import losses, rules, tasks
+
+
+def test_clusters_have_their_moments(precision):
+    mixture = tasks.two_clusters(jax.random.key(0), 20_000, 3, sigma=0.5, flipped=0.3)
+    assert mixture.x.dtype == precision
+    np.testing.assert_array_equal(
+        mixture.labels, np.where(mixture.wrong, -mixture.truth, mixture.truth)
+    )
+    assert mixture.wrong.sum() == 6000
+    # Five standard errors of means of n variables of deviation 1/2, or 1 for the truth.
+    centred = mixture.x - mixture.truth[:, None] * np.eye(3)[:1]
+    np.testing.assert_allclose(centred.mean(0), 0, atol=5 * 0.5 / 20_000**0.5)
+    np.testing.assert_allclose(
+        centred.T @ centred / 20_000, 0.25 * np.eye(3), atol=5 * 0.25 * (2 / 20_000) ** 0.5
+    )
+    np.testing.assert_allclose(mixture.truth.mean(), 0, atol=5 / 20_000**0.5)
+    np.testing.assert_allclose((mixture.wrong * mixture.truth).mean(), 0, atol=5 / 20_000**0.5)
+
+
+def test_both_precisions_draw_the_same():
+    draws = []
+    for enabled in (False, True):
+        with jax.enable_x64(enabled):
+            draws.append(tasks.two_clusters(jax.random.key(1), 50, 4, sigma=1.0, flipped=0.2))
+    np.testing.assert_array_equal(draws[0].labels, draws[1].labels)
+    np.testing.assert_allclose(draws[0].x, draws[1].x, rtol=1e-6)
+    with pytest.raises(ValueError, match="at least 1"):
+        tasks.two_clusters(jax.random.key(0), 0, 3, sigma=1.0)
+
+
+@pytest.fixture
+def problem(x64):
+    mixture = tasks.two_clusters(jax.random.key(0), 30, 5, sigma=0.7, flipped=0.2)
+    labels = ((1 + mixture.labels) / 2).astype(int)
+    weights = jax.random.normal(jax.random.key(1), (2, 5))
+    memory = jax.nn.softmax(jax.random.normal(jax.random.key(2), (30, 2)))
+    return mixture.x, labels, weights, memory
+
+
+def test_the_gradient_is_that_of_the_lemma(problem):
+    # X^T (p - Y + strength g)/n with g_c = p_c/(1 - <p, t>) sum_k (t_k - t_c) p_k (Liu et al.,
+    # 2020, lemma 2).
+    x, labels, weights, memory = problem
+    field = rules.early_learning(lambda w, x: x @ w.T, 3.0, 0.7)
+    updates = field({"params": weights, "state": memory}, (x, labels, jnp.arange(30)))
+    p = jax.nn.softmax(x @ weights.T)
+    t = 0.7 * memory + 0.3 * p
+    g = p / (1 - jnp.sum(p * t, 1, keepdims=True)) * (jnp.sum(t * p, 1, keepdims=True) - t)
+    np.testing.assert_allclose(
+        updates["params"], (p - jax.nn.one_hot(labels, 2) + 3 * g).T @ x / 30, atol=1e-15
+    )
+    np.testing.assert_allclose(memory - updates["state"], t, atol=1e-15)
+
+
+def test_only_visited_examples_remember(problem):
+    x, labels, weights, memory = problem
+    index = jnp.array([3, 17])
+    field = rules.early_learning(lambda w, x: x @ w.T, 1.0, 0.5)
+    updates = field({"params": weights, "state": memory}, (x[index], labels[index], index))
+    np.testing.assert_array_equal(np.flatnonzero(np.any(updates["state"] != 0, axis=1)), [3, 17])
+
+
+def test_without_strength_it_is_cross_entropy(problem):
+    x, labels, weights, memory = problem
+
+    def apply(w, x):
+        return x @ w.T
+
+    plain = jax.grad(losses.cross_entropy(apply))(weights, (x, labels))
+    field = rules.early_learning(apply, 0.0, 0.9)
+    chex.assert_trees_all_close(
+        field({"params": weights, "state": memory}, (x, labels, jnp.arange(30)))["params"],
+        plain,
+        atol=1e-15,
+    )
+
+
+def test_it_trains_on_minibatches(problem):
+    x, labels, weights, memory = problem
+    blocks = {"params": "params", "state": "state"}
+    optimizer = optax.partition({"params": optax.sgd(0.5), "state": optax.sgd(1.0)}, blocks)
+    stream = tasks.epochs(jax.random.key(0), (x, labels, jnp.arange(30)), 10)
+    run = jd.train(
+        rules.early_learning(lambda w, x: x @ w.T, 3.0, 0.7),
+        optimizer,
+        stream,
+        {"params": weights, "state": jnp.zeros_like(memory)},
+        times=[3],
+        observe=lambda state: {},
+    )
+    # After one epoch each example was met once: 0.3 of a distribution.
+    np.testing.assert_allclose(run.final.params["state"].sum(1), 0.3, rtol=1e-12)

@@ -1,0 +1,87 @@
+"""Teacher-student regression: exact norms, the chosen spectrum, and the ratios that theory
+names."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxdyn import tasks
+
+
+def test_norms_are_exact_in_every_group(precision):
+    data = tasks.regression(
+        jax.random.key(0),
+        50,
+        [1.0, 0.01],
+        (30, 40),
+        [2.0, 300.0],
+        noise=0.3,
+        start=jnp.array([0.5, 0.0]),
+    )
+    eps = jnp.finfo(precision).eps
+
+    def squares(w):
+        return [np.sum(np.asarray(w[:30]) ** 2), np.sum(np.asarray(w[30:]) ** 2)]
+
+    np.testing.assert_allclose(squares(data.teacher), [2, 300], rtol=100 * eps)
+    np.testing.assert_allclose(squares(data.start), [0.5, 0], rtol=100 * eps)
+    # The noise is a difference of labels of the size of |teacher| = 17 times 0.1.
+    np.testing.assert_allclose(
+        jnp.mean((data.y - data.x @ data.teacher) ** 2), 0.09, rtol=1e4 * eps
+    )
+    np.testing.assert_array_equal(
+        data.eigenvalues, np.repeat(np.array([1.0, 0.01], precision), [30, 40])
+    )
+
+
+def test_inputs_have_the_chosen_spectrum_and_float64_repeats_the_run():
+    def draw():
+        return tasks.regression(jax.random.key(1), 20_000, [4.0, 0.25], (2, 3), 1.0)
+
+    data = draw()
+    covariance = data.x.T @ data.x / 20_000
+    # The relative standard error of a covariance of two Gaussians is at most sqrt(2/n), here at 5
+    # of them.
+    scale = jnp.sqrt(data.eigenvalues[:, None] * data.eigenvalues[None])
+    np.testing.assert_allclose(covariance / scale, np.eye(5), rtol=0, atol=5 * np.sqrt(2 / 20_000))
+    with jax.enable_x64(True):
+        repeated = draw()
+    np.testing.assert_allclose(repeated.x, data.x, rtol=1e-6)
+    np.testing.assert_allclose(repeated.y, data.y, rtol=0, atol=1e-5)
+
+
+def test_teacher_student_has_its_ratios_to_noise():
+    data = tasks.teacher_student(jax.random.key(2), 400, 200, snr=5.0, inr=0.5)
+    assert data.x.shape == (200, 400)
+    np.testing.assert_allclose(jnp.mean(data.teacher**2), 5, rtol=1e-5)
+    np.testing.assert_allclose(jnp.mean(data.start**2), 0.5, rtol=1e-5)
+    np.testing.assert_allclose(jnp.mean((data.y - data.x @ data.teacher) ** 2), 1, rtol=1e-4)
+    np.testing.assert_allclose(jnp.mean(jnp.sum(data.x**2, 1)), 1, atol=5 * np.sqrt(2 / 80_000))
+
+
+def test_directions_of_a_group_are_uniform():
+    def draw(key):
+        return tasks.regression(key, 1, 1.0, (3, 2), [1.0, 5.0]).teacher[:3]
+
+    directions = jax.vmap(draw)(jax.random.split(jax.random.key(3), 4000))
+    # Each coordinate of a direction in three dimensions is uniform between -1 and 1 (Archimedes).
+    uniform = (np.arange(4000) + 0.5) / 4000
+    for coordinate in np.asarray(directions).T:
+        distance = np.abs((np.sort(coordinate) + 1) / 2 - uniform).max()
+        assert distance < 1.95 / np.sqrt(4000)  # Kolmogorov's 99.9 %
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"multiplicities": ()}, "multiplicities: \\(\\)"),
+        ({"multiplicities": (3, 0)}, "at least one input"),
+        ({"power": [1.0, 2.0, 3.0]}, "power: shape \\(3,\\)"),
+        ({"start": np.ones((2, 1))}, "start: shape \\(2, 1\\)"),
+    ],
+)
+def test_what_does_not_fit_is_named(change, message):
+    options = {"eigenvalues": [1.0, 0.1], "multiplicities": (3, 2), "power": 1.0} | change
+    with pytest.raises(ValueError, match=message):
+        tasks.regression(jax.random.key(0), 4, **options)

@@ -1,0 +1,311 @@
+"""Theory of deep linear networks: the closed forms solve their equations and agree with independent
+methods."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.integrate import quad
+from scipy.special import digamma, hyp2f1
+
+import jaxdyn as jd
+from jaxdyn.theory import linear
+
+mode_strength = jax.jit(linear.mode_strength)
+time_of_strength = jax.jit(linear.time_of_strength)
+
+
+@jax.jit
+@functools.partial(jax.vmap, in_axes=(0, None, None))
+def moving_strength(time, *mode):
+    return jax.jvp(lambda t: linear.mode_strength(t, *mode), (time,), (jnp.ones_like(time),))
+
+
+@jax.jit
+@functools.partial(jax.vmap, in_axes=(0, None, None, None))
+def moving_modes(time, *mode):
+    return jax.jvp(lambda t: linear.unbalanced_modes(t, *mode), (time,), (jnp.ones_like(time),))
+
+
+MODES = [(4.0, 1e-3), (1.0, 1e-8), (0.5, 0.4), (0.0, 0.3), (1e-4, 0.3), (-1.0, 0.2), (1.0, 3.0)]
+
+
+@pytest.mark.parametrize(("s", "u0"), MODES)
+def test_mode_strength_solves_its_equation_from_its_start(s, u0, precision):
+    times = jnp.linspace(0, 6, 25)
+    u, speed = map(np.asarray, moving_strength(times, s, u0))
+    eps = jnp.finfo(precision).eps
+    assert u.dtype == precision
+    np.testing.assert_allclose(u[0], u0, rtol=4 * eps)
+    # The exponent 2 s t carries a rounding error of eps * 2 s t.
+    np.testing.assert_allclose(
+        speed, 2 * u * (s - u), rtol=0, atol=100 * eps * (1 + max(s, u0)) ** 2
+    )
+
+
+def test_mode_strength_at_the_far_ends():
+    assert mode_strength(1e6, 2.0, 1e-3) == 2.0
+    assert mode_strength(1e6, -2.0, 1e-3) == 0.0
+    assert mode_strength(1e6, 2.0, 0.0) == 0.0
+    assert jnp.isfinite(jax.grad(linear.mode_strength, argnums=(0, 1, 2))(1.0, 0.0, 0.5)[1])
+
+
+@pytest.mark.parametrize("depth", [1.5, 3, 5.0, 50, 1000])
+def test_time_of_strength_is_the_hypergeometric_integral(depth, x64):
+    u = np.array([0.9, 0.999, 0.5, 2.7])
+    s = np.array([1.0, 1.0, 1.0, 3.0])
+    u0 = np.array([0.05, 1e-6, 1e-8, 3e-3])
+    p = 2 - 2 / depth
+
+    def integral(x):
+        return x ** (1 - p) / ((1 - p) * s) * hyp2f1(1, 1 - p, 2 - p, x / s)
+
+    expected = (integral(u) - integral(u0)) / depth
+    np.testing.assert_allclose(time_of_strength(u, s, u0, depth), expected, rtol=1e-13)
+
+
+def test_time_of_strength_at_two_layers_is_the_inverse_of_the_sigmoid(precision):
+    u = mode_strength(jnp.linspace(0.1, 3, 10), 2.0, 1e-3)
+    # An error of eps in u moves the time by eps * u / (2 u (s - u)).
+    np.testing.assert_allclose(
+        time_of_strength(u, 2.0, 1e-3) - jnp.linspace(0.1, 3, 10),
+        0,
+        atol=30 * jnp.finfo(precision).eps / 0.05,
+    )
+
+
+def test_time_of_strength_decays_and_never_crosses_the_target():
+    assert time_of_strength(1.5, 1.0, 3.0) == pytest.approx(
+        0.5 * np.log(3.0 * 0.5 / (1.5 * 2.0)) * -1, rel=1e-5
+    )
+    assert time_of_strength(1.0, 1.0, 0.1) == jnp.inf
+    # Beyond the target, behind the start of a growing and of a falling mode; at the start no time
+    # has passed.
+    never = jnp.array([2.0, 0.05, 4.0]), 1.0, jnp.array([0.1, 0.1, 3.0])
+    np.testing.assert_array_equal(time_of_strength(*never), jnp.inf)
+    np.testing.assert_array_equal(linear.time_of_strength_limit(*never), jnp.inf)
+    assert time_of_strength(0.1, 1.0, 0.1) == 0
+    assert jnp.isfinite(jax.grad(linear.time_of_strength)(0.05, 1.0, 0.1))
+
+
+def test_scaled_times_approach_the_limit_of_infinite_depth_as_one_over_depth(x64):
+    u = 0.9
+    s = 1.5
+    u0 = 0.05
+    limit = quad(lambda x: 1 / (x**2 * (s - x)), u0, u, epsabs=0, epsrel=1e-12)[0]
+    assert linear.time_of_strength_limit(u, s, u0) == pytest.approx(limit, rel=1e-11)
+    depths = np.array([1e3, 1e4])
+    gap = limit - depths * time_of_strength(u, s, u0, depths)
+    # The next order is (2 log u)^2 / (2 D) of the first, 2 log u / D.
+    assert gap[0] / gap[1] == pytest.approx(10, rel=2 * abs(np.log(u0)) / 1e3)
+
+
+@pytest.mark.parametrize("depth", [2.0, 2.5, 50.0])
+def test_deep_mode_strength_solves_its_equation_from_its_start(depth, precision):
+    s = 1.7
+    u0 = 0.05
+    eps = jnp.finfo(precision).eps
+    times = jnp.linspace(0, 2, 20) * time_of_strength(0.9 * s, s, u0, depth)
+    u, speed = jax.jit(
+        jax.vmap(jax.value_and_grad(lambda t: linear.deep_mode_strength(t, s, u0, depth)))
+    )(times)
+    u = np.asarray(u)
+    speed = np.asarray(speed)
+    times = np.asarray(times)
+    np.testing.assert_allclose(u[0], u0, rtol=30 * eps)
+    np.testing.assert_allclose(
+        speed, depth * u ** (2 - 2 / depth) * (s - u), rtol=0, atol=30 * depth * s**3 * eps
+    )
+    if depth == 2:
+        # A time known to eps leaves u unknown by eps * t * du/dt.
+        assert np.all(np.abs(mode_strength(times, s, u0) - u) <= 30 * eps * (1 + times * speed))
+
+
+def test_deep_mode_strength_is_the_integrated_equation_and_differentiates(x64):
+    times = np.linspace(0.5, 3, 6)
+
+    def velocity(t, u):
+        return 3 * u ** (4 / 3) * (1.0 - u)
+
+    def integrated(u0):
+        return jd.integrate(
+            velocity,
+            u0,
+            times=times,
+            observe=lambda state: {"u": state.params},
+            solver=jd.RK4(0.01),
+        ).observed["u"]
+
+    def closed(u0):
+        return linear.deep_mode_strength(times, 1.0, u0, 3)
+
+    # A fourth-order step of 0.01 at rates of order one leaves 1e-8 at most.
+    both = jax.jit(lambda u0: [(f(u0), jax.jacfwd(f)(u0)) for f in (closed, integrated)])
+    (u, slope), (u_integrated, slope_integrated) = both(0.05)
+    np.testing.assert_allclose(u, u_integrated, atol=1e-8)
+    np.testing.assert_allclose(slope, slope_integrated, atol=1e-6)
+
+
+@pytest.mark.parametrize("depth", [2.0, 3.5])
+def test_descent_lag_is_the_first_order_of_eulers_method(depth, x64):
+    s = 1.5
+    u0 = 0.05
+    rates = jnp.array([2e-3, 1e-3])
+    times = np.linspace(0, 4, 9)
+
+    def step(a, rate):
+        return a + rate * a ** (depth - 1) * (s - a**depth)
+
+    def error(rate):
+        def steps(time):
+            return jax.lax.fori_loop(
+                0, jnp.round(time / rate).astype(int), lambda _, a: step(a, rate), u0 ** (1 / depth)
+            )
+
+        lag = jax.vmap(steps)(times) ** depth - linear.deep_mode_strength(times, s, u0, depth)
+        return lag / rate - linear.descent_lag(times, s, u0, depth, 1.0)
+
+    coarse, fine = jnp.abs(jax.jit(jax.vmap(error))(rates)).max(1)
+    assert float(coarse / fine) == pytest.approx(2, rel=0.02)
+    assert linear.descent_lag(1e4, s, u0, depth, 1.0) == 0
+
+
+@pytest.mark.parametrize(
+    ("s", "a0", "b0"),
+    [
+        (2.0, 1.3, 0.02),
+        (2.0, 1.3, -0.9),
+        (2.0, 0.1, 0.1),
+        (-1.0, 0.3, 0.2),
+        (0.0, 0.5, 0.5),
+        (0.0, -0.7, 0.2),
+        (3.0, 0, 1),
+    ],
+)
+def test_unbalanced_modes_solve_their_equations_and_conserve(s, a0, b0, precision):
+    times = jnp.linspace(0, 5, 21)
+    (a, b), (da, db) = moving_modes(times, s, a0, b0)
+    a = np.asarray(a)
+    b = np.asarray(b)
+    bound = 100 * jnp.finfo(precision).eps * (1 + abs(s)) ** 2
+    np.testing.assert_allclose([a[0], b[0]], [a0, b0], atol=bound)
+    np.testing.assert_allclose(da, b * (s - a * b), rtol=0, atol=bound)
+    np.testing.assert_allclose(db, a * (s - a * b), rtol=0, atol=bound)
+    np.testing.assert_allclose(a**2 - b**2, a0**2 - b0**2, rtol=0, atol=bound)
+
+
+def test_balanced_start_of_unbalanced_modes_is_the_sigmoid_and_its_saddle_stays(x64):
+    times = np.linspace(0, 10, 11)
+    a, b = linear.unbalanced_modes(times, 1.5, 1e-3**0.5, 1e-3**0.5)
+    np.testing.assert_allclose(a * b, mode_strength(times, 1.5, 1e-3), rtol=1e-13)
+    assert linear.unbalanced_modes(1e4, 2.0, 1.0, -1.0) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize(("depth", "s"), [(1, 3.0), (5, 0.7)])
+def test_max_learning_rate_is_two_over_the_sharpness_of_the_balanced_solution(depth, s, x64):
+    def loss(chain):
+        return (s - jnp.prod(chain)) ** 2 / 2
+
+    sharpness = np.linalg.eigvalsh(jax.jit(jax.hessian(loss))(jnp.full(depth, s ** (1 / depth))))[
+        -1
+    ]
+    assert linear.max_learning_rate(s, depth) == pytest.approx(2 / float(sharpness), rel=1e-12)
+
+
+def test_seed_strengths_have_their_mean_over_gaussian_starts(x64):
+    hidden = 5
+    inputs = 4
+    outputs = 3
+    modes = 3
+    draws = 2000
+    scale = 0.1
+    left = jnp.eye(outputs)[:, :modes]
+    right = jnp.eye(inputs)[:, :modes]
+
+    def draw(key):
+        first, second = jax.random.split(key)
+        sigma = scale / hidden**0.5
+        return linear.seed_strengths(
+            sigma * jax.random.normal(first, (hidden, inputs)),
+            sigma * jax.random.normal(second, (outputs, hidden)),
+            left,
+            right,
+        )
+
+    seeds = jax.jit(jax.vmap(draw))(jax.random.split(jax.random.key(0), draws))
+    # R_aa^2 is chi-squared with hidden - a + 1 degrees of freedom: its spread is sqrt(2/(hidden - a
+    # + 1)) of its mean.
+    freedom = hidden - np.arange(modes)
+    z = (seeds.mean(0) / (scale**2 / 2 * freedom / hidden) - 1) / np.sqrt(2 / freedom / draws)
+    assert np.all(np.abs(z) < 4)
+
+
+def test_seed_strengths_of_an_aligned_start_are_its_strengths(precision):
+    left = jnp.eye(3)[:, :2]
+    right = jnp.eye(4)[:, :2]
+    a = jnp.asarray([0.3, 0.1])
+    hidden = jnp.linalg.qr(jax.random.normal(jax.random.key(1), (5, 2)))[0]
+    seeds = linear.seed_strengths(
+        hidden @ jnp.diag(a) @ right.T, left @ jnp.diag(a) @ hidden.T, left, right
+    )
+    np.testing.assert_allclose(seeds, a**2, rtol=30 * jnp.finfo(precision).eps)
+    with pytest.raises(ValueError, match="left: 3 modes"):
+        linear.seed_strengths(jnp.ones((2, 4)), jnp.ones((3, 2)), jnp.eye(3), jnp.eye(4)[:, :3])
+
+
+def test_lyapunov_exponents_add_up_to_the_mean_log_determinant(x64):
+    n = 7
+    exponents = linear.lyapunov_exponents(n)
+    assert np.all(np.diff(exponents) < 0)
+    # log |det W| = sum of log chi_k / 2 over k = 1 ... n degrees of freedom, with E log chi^2_k =
+    # psi(k/2) + log 2.
+    expected = sum((digamma(k / 2) + np.log(2 / n)) / 2 for k in range(1, n + 1))
+    assert exponents.sum() == pytest.approx(expected, rel=1e-12)
+    matrices = jax.random.normal(jax.random.key(0), (4000, n, n)) / n**0.5
+    volume = jnp.linalg.slogdet(matrices)[1]
+    assert abs(volume.mean() - exponents.sum()) < 4 * volume.std() / 4000**0.5
+    # One layer stretches a fixed vector, and the volume of all but one direction, by the outer
+    # exponents.
+    stretch = jnp.log(jnp.linalg.norm(matrices[:, :, 0], axis=1))
+    assert abs(stretch.mean() - exponents[0]) < 4 * stretch.std() / 4000**0.5
+
+
+@pytest.mark.parametrize("v", [0.1, 1.0, 16.0])
+def test_tanh_mean_field_averages_are_the_adaptive_integrals(v, x64):
+    def density(z):
+        return np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
+
+    def average(f):
+        return quad(
+            lambda z: 2 * density(z) * f(np.sqrt(v) * z), 0, 12, epsabs=0, epsrel=1e-12, limit=200
+        )[0]
+
+    variance, susceptibility = linear.tanh_mean_field(2.0, 1, v / 4)
+    assert variance[0] == pytest.approx(average(lambda x: np.tanh(x) ** 2), rel=1e-11)
+    assert susceptibility[0] == pytest.approx(4 * average(lambda x: np.cosh(x) ** -4.0), rel=1e-11)
+
+
+def test_tanh_mean_field_at_the_critical_gain_decays_as_half_the_inverse_depth(precision):
+    variance, susceptibility = jax.jit(lambda g: linear.tanh_mean_field(g, 1000))(1.0)
+    assert variance.dtype == precision
+    # E tanh^2 = v - 2 v^2 + 17 v^3/3 - ..., so 1/q grows by 2 - 5 q/3 + O(q^2) a layer; tanh,
+    # square and sum round.
+    growth = 1 / variance[999] - 1 / variance[499]
+    rounding = 3 * jnp.finfo(precision).eps * (1 / variance).sum()
+    assert float(growth) == pytest.approx(2 * 500 - 5 / 6 * np.log(2), abs=0.01 + float(rounding))
+    # chi = 1 - 2 q + ..., with q near 1/(2 l): a factor 1/2 where the depth doubles.
+    assert float(jnp.prod(susceptibility[500:])) == pytest.approx(0.5, rel=0.01)
+
+
+@pytest.mark.parametrize("levels", [0, 1, 3])
+def test_tree_singular_values_are_those_of_its_covariance(levels, precision):
+    n = 2**levels
+    ancestors = np.concatenate(
+        [np.kron(np.eye(2**k), np.ones((1, n // 2**k))) for k in range(levels + 1)]
+    )
+    expected = np.linalg.svd(ancestors / n, compute_uv=False)
+    np.testing.assert_allclose(
+        linear.tree_singular_values(levels), expected, rtol=10 * jnp.finfo(precision).eps
+    )

@@ -1,0 +1,392 @@
+"""The Riccati solution: against integration, multi-precision, its own equation, and where cruder
+forms fail."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxdyn as jd
+from jaxdyn import losses, models, observables, tasks
+from jaxdyn.theory import linear
+from jaxdyn.theory.linear import riccati
+
+# Inputs, hidden units, outputs, imbalance, scale of the start.
+STARTS = [
+    (5, 5, 5, 0.0, 1.0),
+    (5, 5, 5, 0.0, 0.01),
+    (5, 5, 5, 1.5, 0.7),
+    (6, 4, 5, 0.0, 0.5),
+    (6, 4, 5, 1.5, 0.7),
+    (6, 4, 5, -2.0, 0.7),
+    (6, 4, 5, 8.0, 0.3),
+    (6, 9, 5, 0.0, 0.5),
+]
+
+
+balanced = jax.jit(
+    lambda sizes, imbalance, scale: models.lambda_balanced(
+        jax.random.key(1), sizes, imbalance, scale=scale
+    ),
+    static_argnums=0,
+)
+
+
+def problem(inputs, hidden, outputs, imbalance, scale):
+    yx = jax.random.normal(jax.random.key(2), (outputs, inputs), jnp.float32).astype(float)
+    return balanced((inputs, hidden, outputs), imbalance, scale), yx
+
+
+@jax.jit
+def gram(weights):
+    q = jnp.concatenate([weights[0].T, weights[1]])
+    return q @ q.T
+
+
+@jax.jit
+def at_times(times, weights, yx, variance):
+    return jax.vmap(lambda t: gram(riccati.solution(t, weights, yx, variance)))(times)
+
+
+@jax.jit
+def along_path(times, weights, yx, variance):
+    return jax.vmap(lambda *w: gram(w))(*riccati.trajectory(times, weights, yx, variance))
+
+
+@jax.jit
+def integrated(times, weights, yx, variance, step):
+    outputs, inputs = yx.shape
+    moments = tasks.Covariances(variance * jnp.eye(inputs), yx, jnp.eye(outputs))
+    field = jax.grad(losses.covariance_loss(models.product))
+
+    def observe(state):
+        return {"gram": gram(state.params)}
+
+    run = jd.flow(field, moments, weights, times=times, observe=observe, solver=jd.RK4(step))
+    return run.observed["gram"]
+
+
+def generator(weights, yx, variance=1.0):
+    outputs, inputs = yx.shape
+    half = variance * float(riccati.imbalance(weights)[0]) / 2
+    return np.block([[-half * np.eye(inputs), yx.T], [yx, half * np.eye(outputs)]])
+
+
+def textbook(time, weights, yx):
+    """S = e^(Ft) Q [I + Q^T (e^(Ft) F^-1 e^(Ft) - F^-1) Q / 2]^-1 Q^T e^(Ft), as printed (Fukumizu,
+    1998)."""
+    f = generator(weights, np.asarray(yx))
+    q = np.concatenate([weights[0].T, weights[1]])
+    with np.errstate(all="ignore"):
+        w, v = np.linalg.eigh(f)
+        moving = (v * np.exp(w * time)) @ v.T
+        inverse = (v / w) @ v.T
+        metric = np.eye(q.shape[1]) + q.T @ (moving @ inverse @ moving - inverse) @ q / 2
+        end = moving @ q
+        return end @ np.linalg.inv(metric) @ end.T
+
+
+@pytest.mark.parametrize("start", STARTS)
+def test_solution_is_the_integrated_flow(start, x64):
+    weights, yx = problem(*start)
+    times = np.linspace(0, 6, 13)
+    variance = 0.8
+    # Of fourth order in the step times the rate, 0.01 at most.
+    step = 0.005 / np.linalg.norm(generator(weights, yx, variance), 2)
+    flow = integrated(times, weights, yx, variance, step)
+    np.testing.assert_allclose(at_times(times, weights, yx, variance), flow, rtol=0, atol=1e-9)
+
+
+@functools.cache
+def exact(start, time, digits):
+    """S(t) in multi-precision, from the numbers that float64 holds."""
+    import mpmath
+
+    with jax.enable_x64(True), mpmath.workdps(digits):
+        weights, yx = problem(*start)
+        # Eigenvectors of the very matrix; only the imbalance of the rounded weights differs, by
+        # 1e-16.
+        w, v = mpmath.eigsy(mpmath.matrix(generator(weights, np.asarray(yx)).tolist()))
+        q = v.T * mpmath.matrix(np.concatenate([weights[0].T, weights[1]]).tolist())
+        spent = mpmath.diag(
+            [mpmath.expm1(2 * x * time) / (2 * x) if x else mpmath.mpf(time) for x in w]
+        )
+        end = mpmath.diag([mpmath.exp(x * time) for x in w]) * q
+        s = v * (end * (mpmath.eye(q.cols) + q.T * spent * q) ** -1 * end.T) * v.T
+        return np.array(s.tolist(), float)
+
+
+@pytest.mark.parametrize(
+    ("start", "time", "digits"),
+    [
+        ((3, 2, 3, 0.0, 0.01), 1.0, 60),
+        ((3, 2, 3, 0.0, 0.01), 30.0, 400),
+        ((3, 2, 3, 0.0, 0.5), 300.0, 1600),
+        ((3, 2, 3, 1.5, 0.7), 300.0, 1600),
+    ],
+)
+def test_solution_is_exact_to_rounding_at_any_time(start, time, digits, x64):
+    expected = exact(start, time, digits)
+
+    def error(s):
+        return np.max(np.abs(s - expected))
+
+    weights, yx = problem(*start)
+    assert error(at_times(jnp.array([time]), weights, yx, 1.0)[0]) < 1e-13
+    with jax.enable_x64(False):
+        low = [np.asarray(w, np.float32) for w in weights]
+        low_yx = np.asarray(yx, np.float32)
+        s = at_times(np.array([time], np.float32), low, low_yx, np.float32(1))[0]
+        assert s.dtype == jnp.float32
+        assert error(np.asarray(s, float)) < 5e-6
+    # The printed formula has lost all digits by then.
+    if time == 300:
+        assert not error(textbook(time, weights, yx)) < 1e-3
+
+
+def test_where_the_printed_formula_fails(x64):
+    # An eigenvalue of F is zero where inputs and outputs differ in number and lambda = 0.
+    weights, yx = problem(3, 2, 2, 0.0, 0.5)
+    s = at_times(jnp.array([1.0]), weights, yx, 1.0)[0]
+    assert not np.max(np.abs(textbook(1.0, weights, yx) - s)) < 1e-6
+    # Else it is right for a short while.
+    weights, yx = problem(3, 2, 3, 1.5, 0.5)
+    s = at_times(jnp.array([1.0]), weights, yx, 1.0)[0]
+    np.testing.assert_allclose(textbook(1.0, weights, yx), s, atol=1e-12)
+
+
+@pytest.mark.parametrize("start", [(4, 3, 2, 0.0, 0.5), (2, 2, 2, -50.0, 0.1)])
+def test_solution_solves_its_equation_from_its_start(start, precision):
+    weights, yx = problem(*start)
+    variance = 0.7
+    yx = jnp.asarray(yx, precision)
+    times = jnp.linspace(0, 3, 7)
+    f = jnp.asarray(generator(weights, yx, variance), precision)
+
+    def trajectory(t):
+        return gram(riccati.solution(t, weights, yx, variance))
+
+    s, speed = jax.jit(jax.vmap(lambda t: jax.jvp(trajectory, (t,), (jnp.ones_like(t),))))(times)
+    bound = 200 * jnp.finfo(precision).eps * float(jnp.max(jnp.abs(s)) + jnp.max(jnp.abs(f))) ** 2
+    np.testing.assert_allclose(s[0], gram(weights), rtol=0, atol=bound)
+    np.testing.assert_allclose(speed, f @ s + s @ f - variance * s @ s, rtol=0, atol=bound)
+    end = riccati.solution(3.0, weights, yx, variance)
+    before = riccati.imbalance(weights)[0]
+    after = riccati.imbalance(end)
+    np.testing.assert_allclose(after, [before, 0], atol=bound)
+
+
+def test_solution_composes_and_goes_on_to_a_second_task(x64):
+    weights, yx = problem(3, 3, 4, 0.5, 0.3)
+    whole = riccati.solution(3.0, weights, yx)
+    half = riccati.solution(1.2, weights, yx)
+    np.testing.assert_allclose(gram(riccati.solution(1.8, half, yx)), gram(whole), atol=1e-13)
+    # Reversed: the target changes sign in the middle.
+    back = riccati.solution(200.0, whole, -yx)
+    np.testing.assert_allclose(back[1] @ back[0], -yx, atol=1e-13)
+
+
+def test_a_balanced_square_start_keeps_the_sign_of_its_determinant(x64):
+    # Rank never changes in finite time, so neither does the sign: the weakest mode is not learned.
+    s = jnp.array([2.0, 1.0])
+    frames = tasks.frames(jax.random.key(5), (2, 2), 2)
+    yx = tasks.from_svd(frames[1], s, frames[0])
+    weights = balanced((2, 2, 2), 0.0, 0.5)
+    same = jnp.sign(jnp.linalg.det(weights[1] @ weights[0])) == jnp.sign(jnp.linalg.det(yx))
+    for target, learned in [(yx, same), (yx * jnp.array([[-1.0], [1.0]]), not same)]:
+        end = riccati.solution(12.0, weights, target)
+        assert jnp.linalg.norm(end[1] @ end[0] - target) == pytest.approx(
+            0.0 if learned else 1.0, abs=1e-4
+        )
+
+
+def test_a_saddle_is_left_only_by_rounding(x64):
+    # From W_2 W_1 = -yx, learned exactly: tr S decays as 1/t until eps e^(2 w t) has grown to order
+    # one.
+    s = np.array([2.0, 1.0])
+    weights = models.aligned([jnp.eye(2)] * 3, s)
+    yx = jnp.diag(-s)
+    end = riccati.solution(5.0, weights, yx)
+    trace = float(jnp.trace(gram(end)))
+    assert trace == pytest.approx(
+        sum(2 * x * np.exp(-2 * x * 5) / (2 - np.exp(-2 * x * 5)) for x in s), rel=1e-8
+    )
+
+
+def test_a_single_hidden_unit_is_the_unbalanced_mode(precision):
+    times = jnp.linspace(0, 4, 9)
+    for a0, b0, s in [(1.3, 0.02, 2.0), (1.3, -0.9, 2.0), (0.1, 0.1, -1.0), (0.5, 0.5, 0.0)]:
+        weights = [jnp.full((1, 1), a0), jnp.full((1, 1), b0)]
+        a, b = linear.unbalanced_modes(times, s, a0, b0)
+        s_matrix = at_times(times, weights, jnp.full((1, 1), s), 1.0)
+        expected = jnp.stack([a * a, a * b, a * b, b * b], -1).reshape(-1, 2, 2)
+        np.testing.assert_allclose(s_matrix, expected, rtol=0, atol=200 * jnp.finfo(precision).eps)
+
+
+def test_an_aligned_start_is_the_sigmoid(x64):
+    frames = tasks.frames(jax.random.key(3), (4, 3, 5), 2)
+    s = jnp.array([2.0, 1.0])
+    u0 = 0.01
+    yx = tasks.from_svd(frames[-1], s, frames[0])
+    end = riccati.solution(2.5, models.aligned(frames, jnp.full(2, u0)), yx)
+    observe = observables.mode_strengths(models.product, frames[-1], frames[0])
+    u = observe(jd.State(2.5, end))["mode_strengths"]
+    np.testing.assert_allclose(u, linear.mode_strength(2.5, s, u0), atol=1e-14)
+
+
+# Singular and degenerate F: equal singular values, several inputs without a target, a target of
+# rank one.
+TARGETS = {
+    "generic": (4, 3, 3, 1.0, lambda y: y),
+    "equal": (5, 3, 2, 0.0, lambda y: jnp.linalg.qr(y.T)[0].T),
+    "rank one": (2, 2, 5, 0.5, lambda y: jnp.outer(y[:, 0], y[0])),
+}
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_derivatives_are_the_finite_differences(name, x64):
+    inputs, hidden, outputs, imbalance, shape = TARGETS[name]
+    _, yx = problem(inputs, hidden, outputs, imbalance, 0.5)
+    yx = shape(yx)
+    probe = jnp.cos(jnp.arange((inputs + outputs) ** 2.0)).reshape(inputs + outputs, -1)
+
+    weights = balanced((inputs, hidden, outputs), imbalance, 0.5)
+
+    def value(time, variance, yx):
+        return jnp.sum(probe * gram(riccati.solution(time, weights, yx, variance)))
+
+    check_derivatives(value, jnp.asarray(1.3), jnp.asarray(0.8), yx)
+
+
+def test_the_derivative_in_the_imbalance_is_the_finite_difference(x64):
+    yx = problem(4, 3, 3, 1.0, 0.5)[1]
+
+    def value(imbalance):
+        weights = balanced((4, 3, 3), imbalance, 0.5)
+        return jnp.sum(
+            jnp.cos(jnp.arange(49.0)).reshape(7, 7) * gram(riccati.solution(1.3, weights, yx))
+        )
+
+    check_derivatives(value, jnp.asarray(1.0))
+
+
+def check_derivatives(value, *point):
+    value, gradient = jax.jit(value), jax.jit(jax.grad(value, range(len(point))))(*point)
+    for i, slope in enumerate(gradient):
+        step = 1e-5 * jnp.sin(1 + jnp.arange(1.0 * slope.size)).reshape(slope.shape)
+        moved = [value(*point[:i], point[i] + sign * step, *point[i + 1 :]) for sign in (1, -1)]
+        # Central differences: the step squared times third derivatives, and rounding over the step.
+        assert float(jnp.sum(slope * step)) == pytest.approx(
+            float(moved[0] - moved[1]) / 2, rel=1e-6
+        )
+
+
+def test_solution_maps_over_starts_imbalances_and_targets():
+    keys = jax.random.split(jax.random.key(0), 3)
+    lambdas = jnp.array([-1.0, 0.0, 2.0])
+
+    def start(key, difference):
+        return models.lambda_balanced(key, (4, 2, 3), difference)
+
+    weights = jax.jit(jax.vmap(start))(keys, lambdas)
+    yx = jax.random.normal(jax.random.key(1), (3, 3, 4))
+
+    def solved(w, y):
+        return gram(riccati.solution(2.0, w, y))
+
+    together = jax.jit(jax.vmap(solved))(weights, yx)
+    for i in range(3):
+        alone = solved([w[i] for w in weights], yx[i])
+        np.testing.assert_allclose(together[i], alone, rtol=0, atol=1e-5)
+
+
+def test_ntk_is_the_jacobians(x64):
+    weights, _ = problem(3, 2, 4, 1.0, 0.5)
+    x = jax.random.normal(jax.random.key(4), (5, 3))
+
+    def outputs(w):
+        return (x @ w[0].T @ w[1].T).reshape(-1)
+
+    rows = [j.reshape(20, -1) for j in jax.jacrev(outputs)(weights)]
+    np.testing.assert_allclose(riccati.ntk(weights, x), sum(j @ j.T for j in rows), atol=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "imbalance", "rate"),
+    [
+        ((3, 3, 3), 2.0, lambda s: np.hypot(2.0, 2 * s[2])),
+        ((3, 3, 3), -2.0, lambda s: np.hypot(2.0, 2 * s[2])),
+        ((5, 3, 3), 0.0, lambda s: s[2]),
+        ((3, 3, 5), 1.0, lambda s: np.hypot(0.5, s[2]) - 0.5),
+        ((3, 2, 3), 0.0, lambda s: s[1] - s[2]),
+        ((3, 5, 5), 1.0, lambda s: np.hypot(0.5, s[2]) + 0.5),
+    ],
+)
+def test_late_rate_is_that_of_the_solution(sizes, imbalance, rate, x64):
+    s = np.array([2.0, 1.5, 1.0])
+    variance = 0.8
+    frames = tasks.frames(jax.random.key(5), (sizes[0], sizes[2]), 3)
+    yx = tasks.from_svd(frames[1], s, frames[0])
+    expected = float(riccati.late_rate(yx, sizes[1], imbalance, variance))
+    assert expected == pytest.approx(rate(s) if imbalance == 0 else expected)
+    assert float(riccati.late_rate(yx, sizes[1], imbalance)) == pytest.approx(rate(s))
+    weights = balanced(sizes, imbalance, 0.5)
+    limit = tasks.from_svd(
+        frames[1][:, : sizes[1]], s[: sizes[1]] / variance, frames[0][:, : sizes[1]]
+    )
+
+    def gap(t):
+        return jnp.linalg.norm(
+            (lambda w: w[1] @ w[0])(riccati.solution(t, weights, yx, variance)) - limit
+        )
+
+    times = 1 + np.array([9.0, 11.0]) / expected
+    measured = -np.diff(np.log(jax.jit(jax.vmap(gap))(times)))[0] / np.diff(times)[0]
+    # The next slower decay is e^(-9 ...) of this one, times the ratio of rates.
+    assert measured == pytest.approx(expected, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("call", "named"),
+    [
+        (lambda w, y: riccati.solution(-1.0, w, y), "time: -1"),
+        (lambda w, y: riccati.solution(np.inf, w, y), "time: inf"),
+        (lambda w, y: riccati.solution(1.0, w, y.T), "do not fit"),
+        (
+            lambda w, y: riccati.solution(1.0, [w[0], 2 * w[1]], y),
+            r"by 1.4e-01.*lambda_balanced.*flow",
+        ),
+    ],
+)
+def test_bad_arguments_are_named(call, named):
+    weights = models.aligned(
+        [jnp.eye(4)[:, :3], jnp.eye(3), jnp.eye(3)], jnp.array([1.0, 2.0, 3.0])
+    )
+    with pytest.raises(ValueError, match=named):
+        call(weights, jnp.ones((3, 4)))
+
+
+@pytest.mark.parametrize("start", STARTS)
+def test_the_trajectory_is_the_solution_at_each_time(start, precision):
+    weights, yx = problem(*start)
+    times = np.array([0.0, 0.1, 0.5, 3.0, 40.0])
+    found = along_path(times, weights, yx, 0.8)
+    assert found.dtype == precision
+    # The flow itself amplifies rounding, by e^(2 w t) until what is small has grown to its target.
+    growth = max(1.0, (np.linalg.norm(generator(weights, yx), 2) / start[-1]) ** 2)
+    bound = 500 * growth * float(jnp.finfo(precision).eps)
+    np.testing.assert_allclose(found, at_times(times, weights, yx, 0.8), rtol=0, atol=bound)
+
+
+def test_trajectories_differentiate_forwards_and_refuse_times_out_of_order(x64):
+    weights, yx = problem(*STARTS[4])
+    final = jax.jit(
+        lambda a: gram([w[-1] for w in riccati.trajectory(np.array([1.0, 2.0]), weights, a * yx)])
+    )
+    slope = jax.jit(jax.jacfwd(final))(1.0)
+    step = 1e-5
+    np.testing.assert_allclose(slope, (final(1 + step) - final(1 - step)) / (2 * step), atol=1e-8)
+    with pytest.raises(ValueError, match="do not increase"):
+        riccati.trajectory(np.array([1.0, 1.0]), weights, yx)

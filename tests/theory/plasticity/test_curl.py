@@ -1,0 +1,149 @@
+"""Curl descent: edges against spectra, stability against runs, and what is conserved."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jaxdyn as jd
+from jaxdyn import losses, models, rules, tasks
+from jaxdyn.theory.plasticity import curl
+
+pytestmark = pytest.mark.usefixtures("x64")
+
+
+def spectrum(layer, flipped, inputs, hidden, readout, variance, seed=0):
+    w = np.random.default_rng(seed).standard_normal((hidden, inputs)) * (variance / inputs) ** 0.5
+
+    def signs(n, here):
+        return np.where(np.arange(n) < round(flipped * n) * here, -1.0, 1.0)
+
+    first = signs(inputs, layer == "inputs")
+    second = signs(hidden, layer == "hidden")
+    return np.linalg.eigvalsh(readout * np.diag(first) + w.T @ (second[:, None] * w))
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        ("inputs", 0.3, 200, 800, 1.0, 1.0),
+        ("inputs", 0.5, 200, 400, 1.5, 0.7),
+        ("hidden", 0.2, 200, 800, 1.0, 1.0),
+        ("hidden", 0.4, 300, 100, 0.8, 1.3),
+    ],
+)
+def test_edges_are_those_of_large_networks(case):
+    layer, flipped, inputs, hidden, readout, variance = case
+    edge = float(curl.lower_edge(layer, flipped, inputs / hidden, readout, variance))
+    found = spectrum(*case)
+    # Edges fluctuate, and are approached, as the order -2/3 of the number of units.
+    assert found[0] == pytest.approx(edge, abs=4 * np.ptp(found) * min(inputs, hidden) ** (-2 / 3))
+    assert found[0] > edge - 0.1
+
+
+def test_edges_without_flips_are_marchenko_and_pasturs_and_one_case_is_closed():
+    for c in (0.2, 0.5):
+        bottom = (c**-0.5 - 1) ** 2
+        assert float(curl.lower_edge("inputs", 0.0, c)) == pytest.approx(1 + bottom, rel=1e-9)
+        assert float(curl.lower_edge("hidden", 0.0, c)) == pytest.approx(1 + bottom, rel=1e-9)
+        assert float(curl.lower_edge("inputs", 1.0, c)) == pytest.approx(
+            bottom - 1, rel=1e-6, abs=1e-9
+        )
+    assert np.isnan(curl.critical_fraction("inputs", 0.2))
+    critical = curl.critical_fraction("hidden", 0.2)
+    assert float(curl.lower_edge("hidden", critical, 0.2)) == pytest.approx(0, abs=1e-9)
+
+
+def test_edges_map_and_differentiate():
+    fractions = jnp.array([0.1, 0.3, 0.6])
+    edges = jax.jit(jax.vmap(lambda f: curl.lower_edge("inputs", f, 0.4)))(fractions)
+    np.testing.assert_allclose(
+        edges, [curl.lower_edge("inputs", f, 0.4) for f in fractions], rtol=1e-12
+    )
+    slope = jax.grad(lambda f: curl.lower_edge("inputs", f, 0.4))(0.3)
+    differences = [curl.lower_edge("inputs", 0.3 + h, 0.4) for h in (1e-4, -1e-4)]
+    assert float(slope) == pytest.approx(float(differences[0] - differences[1]) / 2e-4, rel=1e-4)
+
+
+def turned(signs, start, target, times):
+    field = rules.sign_diverse(jax.grad(losses.covariance_loss(models.product)), signs)
+
+    def observe(state):
+        return {"first": state.params[0], "second": state.params[1]}
+
+    return jd.flow(
+        field, tasks.linear_teacher(target), start, times=times, observe=observe
+    ).observed
+
+
+def test_signs_change_what_balances():
+    key = jax.random.split(jax.random.key(0), 3)
+
+    def draw(k, *shape):
+        return jax.random.normal(k, shape, jnp.float32).astype(float)
+
+    start = [draw(key[0], 4, 5) / 2, draw(key[1], 1, 4) / 2]
+    target = draw(key[2], 1, 5)
+    inputs = jnp.array([[-1.0, -1, 1, 1, 1]])
+    seen = turned([inputs, jnp.ones((1, 4))], start, target, np.linspace(0, 2, 5))
+
+    def charge(first, second):
+        return (first * inputs) @ first.T - second.T @ second
+
+    charges = jax.vmap(charge)(seen["first"], seen["second"])
+    np.testing.assert_allclose(charges, np.broadcast_to(charge(*start), charges.shape), atol=1e-6)
+    hidden = jnp.array([[-1.0, 1, -1, 1]])
+    seen = turned([inputs, hidden], start, target, np.linspace(0, 0.3, 4))
+
+    def own(first, second):
+        return jnp.diagonal((first * inputs) @ first.T) - (hidden * second**2)[0]
+
+    charges = jax.vmap(own)(seen["first"], seen["second"])
+    np.testing.assert_allclose(charges, np.broadcast_to(own(*start), charges.shape), atol=1e-6)
+
+
+@pytest.mark.parametrize("start", [(0.6, 1.4), (1.6, 0.4), (0.3, 1.0)])
+def test_a_turned_unit_ends_on_its_circle_or_goes_round(start):
+    weights = [jnp.full((1, 1), w) for w in start]
+    seen = turned([1.0, -1.0], weights, jnp.ones((1, 1)), np.linspace(0, 60, 61))
+    first = seen["first"].ravel()
+    second = seen["second"].ravel()
+    np.testing.assert_allclose(first**2 + second**2, start[0] ** 2 + start[1] ** 2, rtol=1e-6)
+    limit = curl.turned_unit_limit(*start, 1.0)
+    if np.isnan(limit[0]):
+        assert first @ first + second @ second < 2 * 61
+        assert (
+            np.min((1 - first * second) ** 2 / 2)
+            > (1 - (start[0] ** 2 + start[1] ** 2) / 2) ** 2 / 2 - 1e-6
+        )
+    else:
+        np.testing.assert_allclose(np.abs([first[-1], second[-1]]), limit, atol=1e-6)
+
+
+def test_norms_are_kept_and_need_the_parameters():
+    optimizer = optax.chain(optax.adam(0.1), rules.keep_norms())
+    start = {"w": jnp.arange(1.0, 7).reshape(2, 3), "b": jnp.array([3.0, 4.0])}
+    run = jd.train(
+        lambda p, _: p, optimizer, lambda key, t: None, start, times=[7], observe=lambda s: s.params
+    )
+    for name, w in run.observed.items():
+        assert float(jnp.linalg.norm(w)) == pytest.approx(
+            float(jnp.linalg.norm(start[name].ravel())), rel=1e-12
+        )
+        assert not np.allclose(w[0], start[name])
+    with pytest.raises(ValueError, match="needs the parameters"):
+        optimizer.update(start, optimizer.init(start))
+
+
+@pytest.mark.parametrize(
+    ("call", "named"),
+    [
+        (lambda: curl.lower_edge("outputs", 0.1, 0.5), "layer: 'outputs' is unknown"),
+        (lambda: curl.lower_edge("inputs", 1.1, 0.5), "flipped: 1.1"),
+        (lambda: curl.lower_edge("inputs", 0.1, 0.0), "ratio: 0.0"),
+    ],
+)
+def test_bad_arguments_are_named(call, named):
+    with pytest.raises(ValueError, match=named):
+        call()
