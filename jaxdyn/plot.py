@@ -290,17 +290,38 @@ def points_and_line(
         axes.plot(x, np.asarray(predicted), color=colour)
 
 
+def beside(
+    axes: "matplotlib.axes.Axes",
+    runs: "xarray.Dataset",
+    name: str,
+    *,
+    x: str = "time",
+    over: str = "seed",
+    **options: Any,
+) -> None:
+    """Draw the variable `name` of a Dataset as points and `<name>_theory` as a line beside it.
+
+    Simulation and theory are averaged over the dimension `over` where they have it; the bars are
+    standard errors of the simulation's mean.  The options are those of `points_and_line`.
+    """
+    place, mean, bars = _statistics(runs[name], x, over, "sem")
+    theory = _statistics(runs[f"{name}_theory"], x, over, "sem")[1]
+    errors = bars if np.isfinite(bars).any() else None
+    points_and_line(axes, place, mean, theory, errors=errors, **options)
+
+
 def legend(
     axes: "matplotlib.axes.Axes",
     *,
     simulated: str = "simulation",
     predicted: str = "theory",
+    below: bool = False,
     **options: Any,
 ) -> None:
     """Add a legend that tells simulation (points) from theory (lines), after the labels drawn.
 
-    `simulated` and `predicted` name them; an empty name leaves its entry out.  The options are
-    those of matplotlib's `Axes.legend`.
+    `simulated` and `predicted` name them; an empty name leaves its entry out.  A legend that would
+    hide data stands `below` the axes.  The options are those of matplotlib's `Axes.legend`.
     """
     from matplotlib.lines import Line2D
 
@@ -312,6 +333,8 @@ def legend(
     if predicted:
         handles.append(Line2D([], [], **grey))
         labels.append(predicted)
+    if below:
+        options = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.24)} | options
     axes.legend(handles, labels, **options)
 
 

@@ -10,8 +10,8 @@ import importlib
 import inspect
 import pkgutil
 import re
-from collections.abc import Callable
-from types import ModuleType
+from collections.abc import Callable, Mapping
+from types import MappingProxyType, ModuleType
 from typing import Any, NamedTuple
 
 from jaxdyn.claims import Claim, Results
@@ -72,8 +72,8 @@ class Experiment(NamedTuple):
     run: Callable[..., Results]
     claims: tuple[Claim, ...]
     plot: Callable[[Results, Any], None]
-    paper: dict[str, Any] = {}
-    others: tuple[dict[str, Any], ...] = ()
+    paper: Mapping[str, Any] = MappingProxyType({})
+    others: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def name(self) -> str:
@@ -90,7 +90,7 @@ class Experiment(NamedTuple):
         if size not in ("quick", "paper"):
             raise ValueError(f"size: {size!r}; pass 'quick' or 'paper'")
         quick = {name: option.default for name, option in options(self).items()}
-        return quick | (self.paper if size == "paper" else {})
+        return quick | dict(self.paper if size == "paper" else {})
 
 
 class Option(NamedTuple):

@@ -316,7 +316,10 @@ def _of_trajectory(out):
 
 def _own_dims(name, rank, dims):
     if name not in dims:
-        return tuple(f"{name}_{i}" for i in range(rank))
+        # What theory predicts has the dimensions of what it is a theory of.
+        simulated = dims.get(name.removesuffix("_theory"), ())
+        shared = (simulated,) if isinstance(simulated, str) else tuple(simulated)
+        return shared if len(shared) == rank else tuple(f"{name}_{i}" for i in range(rank))
     if not isinstance(dims[name], str | tuple | list):
         raise TypeError(f"dims: {name!r} has {dims[name]!r}; pass a name, or a tuple of names")
     given = (dims[name],) if isinstance(dims[name], str) else tuple(dims[name])

@@ -61,7 +61,8 @@ def sweep(
       shape it began with.  Also a function from the fingerprint, a str, to such a folder.
     - `on`: None (threads), a jax Mesh, or any executor: of `concurrent.futures`, of Dask
       (`client.get_executor()`), of submitit.  The bits do not depend on it.
-    - `dims`: {output: names of its own dimensions}, behind "time" for what a Trajectory observed.
+    - `dims`: {output: names of its own dimensions}, behind "time" for what a Trajectory observed;
+      `<output>_theory` has the same.
     - `progress`: whether to show a bar, also while it compiles; by default on terminals and in
       notebooks.
 
