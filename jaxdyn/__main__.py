@@ -1,8 +1,8 @@
 """The command line: list | run | verify | plot | report | explore | animate.
 
-`run` writes into `<out>/<name>/`: `results` (zarr), `figure.png` and `.svg`, `verdicts.json`,
-`provenance.json`, and `runs`, the stores from which a second run with the same options takes what
-it needs.
+`run` writes into `<out>/<paper>/<experiment>/`: `results` (zarr), `figure.png` and `.svg`,
+`verdicts.json`, `provenance.json`, and `runs`, the stores from which a second run with the same
+options takes what it needs.
 """
 
 import functools
@@ -10,6 +10,7 @@ import inspect
 import json
 import os
 import sys
+import textwrap
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,6 +21,12 @@ from cyclopts import App, Parameter
 
 from jaxdyn import animations, papers, plot, results, sweep, verify
 from jaxdyn.sweep import _store
+from jaxdyn.types import nearest
+
+__all__ = ["app", "main"]
+
+COLUMNS = 80
+USAGE = "Usage: jaxdyn run PAPER [EXPERIMENT] [--size quick|paper] [--OPTION value]... [--out DIR]"
 
 app = App(
     name="jaxdyn", help="Reproduce the papers of learning dynamics, theory beside simulation."
@@ -27,33 +34,57 @@ app = App(
 
 
 @app.command(name="list")
-def list_papers() -> int:
-    """List the papers of the catalogue."""
-    rows = [(name, papers.load(name).REFERENCE) for name in papers.names()]
-    for name, ref in rows:
-        print(f"{name:16}  {ref.chapter:10}  {ref.title} ({ref.authors}, {ref.year})")
+def list_papers(name: str = "", *, out: Path = Path("results")) -> int:
+    """List the papers, or the experiments of one, with what was run and how it came out.
+
+    Parameters
+    ----------
+    name
+        The paper whose experiments are listed.
+    out
+        Where `run` has saved.
+    """
+    if name:
+        experiments = papers.load(name).EXPERIMENTS
+        print("\n\n".join(_described(name, experiment, out) for experiment in experiments))
+        return 0
+    for paper in papers.names():
+        experiments = papers.load(paper).EXPERIMENTS
+        number = f"{len(experiments)} experiment{'s' if len(experiments) > 1 else ''}"
+        said = _said(out, paper, experiments)
+        print(f"{papers.subject(paper):10}  {paper:15}  {number:13}  {said}"[:COLUMNS].rstrip())
     return 0
 
 
 @app.command(name="run", help_flags=[])
 def run_paper(*tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)]) -> int:
-    """Reproduce a paper: simulate, judge its claims, draw its figure.  `jaxdyn run NAME --help`
-    lists its options."""
+    """Reproduce a paper or one of its experiments: simulate, judge the claims, draw the figures.
+
+    `jaxdyn run PAPER --help` lists its experiments, `jaxdyn run PAPER EXPERIMENT --help` the options
+    of one.
+    """
     if not tokens or tokens[0].startswith("-"):
-        print(
-            "Usage: jaxdyn run NAME [--size quick|paper] [--OPTION value]... [--out DIR] [--json]"
-        )
-        print("Papers:", *papers.names())
+        print(USAGE)
+        print(textwrap.fill(f"Papers: {' '.join(papers.names())}", COLUMNS))
         return 0 if tokens else 2
-    paper = papers.load(tokens[0])
+    name, *words = tokens
+    paper = papers.load(name)
+    if words and not words[0].startswith("-"):
+        experiment = _experiment(name, words[0])
+        command = _command_of_one(name, experiment)
+        title = f"jaxdyn run {name} {experiment.name}"
+        description = _unwrapped(inspect.getdoc(experiment.run).partition("\nArgs:\n")[0])
+        words = words[1:]
+    else:
+        _check_no_options(name, words)
+        command = functools.partial(_run_all, name)
+        title = f"jaxdyn run {name}"
+        description = _help_of_all(name, paper)
     single = App(
-        name=f"jaxdyn run {tokens[0]}",
-        help=paper.__doc__,
-        help_format="plaintext",
-        result_action="return_value",
+        name=title, help=description, help_format="plaintext", result_action="return_value"
     )
-    single.default(_command(tokens[0], paper))
-    return single(tokens[1:]) or 0
+    single.default(command)
+    return single(words) or 0
 
 
 @app.command(name="report")
@@ -61,7 +92,6 @@ def report_papers(
     *names: str,
     results: Path = Path("results"),
     out: Path = Path("site"),
-    table: bool = False,
     record: bool = False,
     records: Path = Path("docs/gallery"),
 ) -> int:
@@ -73,28 +103,23 @@ def report_papers(
         Where `run` has saved.
     out
         The folder of the site; open its index.html.
-    table
-        Print the table of papers from their records instead.
     record
         Keep the verdicts and the cost of saved runs in the records instead.
     records
         The folder of the records.
     """
-    from jaxdyn import report
+    from jaxdyn import explore, report
 
     chosen = names or tuple(papers.names())
     if record:
-        print(*(report.record(report.read(name, results), records) for name in chosen), sep="\n")
-    elif table:
-        print(report.table(chosen, records))
-    else:
-        from jaxdyn import explore
-
-        _keep_programs()
-        explored = [name for name in chosen if name in explore.names()]
-        print(f"computing the sliders of {len(explored)} papers", file=sys.stderr, flush=True)
-        tables = {name: explore.table(name) for name in explored}
-        print(report.site(out, results=results, names=chosen, tables=tables)[0])
+        for name in chosen:
+            print(report.record(report.read(name, results), records))
+        return 0
+    _keep_programs()
+    explored = [name for name in chosen if name in explore.names()]
+    _say(f"computing the sliders of {len(explored)} papers")
+    tables = {name: explore.table(name) for name in explored}
+    print(report.site(out, results=results, names=chosen, tables=tables)[0])
     return 0
 
 
@@ -111,30 +136,49 @@ def explore_paper(name: str, *, out: Path = Path("explore")) -> int:
 
 
 @app.command(name="verify")
-def verify_papers(*names: str, out: Path = Path("results"), json: bool = False) -> int:
-    """Judge the claims of papers again on their saved results, by default of all that have some."""
-    saved = [path.parent.name for path in sorted(out.glob("*/verdicts.json"))]
-    if not names and not saved:
+def verify_papers(
+    name: str = "", experiment: str = "", *, out: Path = Path("results"), json: bool = False
+) -> int:
+    """Judge the claims again on saved results: of one experiment, of a paper, or of all.
+
+    Parameters
+    ----------
+    name
+        The paper; by default all that have results.
+    experiment
+        The experiment; by default all of the paper that have results.
+    out
+        Where `run` has saved.
+    json
+        Print the verdicts as JSON.
+    """
+    chosen = [name] if name else [paper for paper in papers.names() if _ran(out, paper)]
+    if not chosen:
         raise ValueError(
             f"out: no results in {str(out)!r}; run a paper first: jaxdyn run {papers.names()[0]}"
         )
-    codes = [_judge(name, out, json) for name in names or saved]
+    codes = [
+        _judge(paper, one, out, json) for paper in chosen for one in _saved(paper, experiment, out)
+    ]
     return max(codes)
 
 
 @app.command(name="plot")
-def plot_paper(name: str, *, out: Path = Path("results")) -> int:
-    """Draw a paper's figure again from its saved results."""
-    paper = papers.load(name)
-    for path in _draw(paper, _saved(name, out), out / name):
-        print(path)
+def plot_paper(name: str, experiment: str = "", *, out: Path = Path("results")) -> int:
+    """Draw the figures of a paper, or of one of its experiments, again from saved results."""
+    for chosen in _saved(name, experiment, out):
+        folder = out / name / chosen.name
+        for path in _draw(chosen, results.open(folder / "results"), folder):
+            print(path)
     return 0
 
 
 @app.command(name="animate")
 def animate_paper(name: str = "", *, out: Path | None = None) -> int:
-    """Write a GIF of a paper's dynamics, by default NAME.gif, from a small simulation of its own
-    (about a minute)."""
+    """Write a GIF of a paper's dynamics, by default NAME.gif, from a small simulation of its own.
+
+    It takes about a minute.
+    """
     if not name:
         print("Usage: jaxdyn animate NAME [--out FILE]\nAnimations:", *animations.names())
         return 2
@@ -142,7 +186,7 @@ def animate_paper(name: str = "", *, out: Path | None = None) -> int:
     path = out or Path(f"{name}.gif")
     if path.suffix != ".gif":
         raise ValueError(f"out: {str(path)!r} is no GIF; pass a name that ends in .gif")
-    print(f"{name}: simulating", file=sys.stderr)
+    _say(f"{name}: simulating")
     animations.save(module.animation(), path)
     print(path)
     return 0
@@ -156,71 +200,158 @@ def main() -> None:
     """
     try:
         code = app(sys.argv[1:], result_action="return_value", exit_on_error=False)
+    except BrokenPipeError:
+        # The reader of a pipe, such as head, has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
     except (cyclopts.CycloptsError, ImportError, OSError, TypeError, ValueError) as error:
         if os.environ.get("JAXDYN_TRACEBACK"):
             raise
         if not isinstance(error, cyclopts.CycloptsError):
-            print(f"error: {error}", file=sys.stderr)
+            _say(f"error: {error}")
         code = 2
     except KeyboardInterrupt:
-        print(
-            "interrupted; the same command goes on from the blocks that are finished",
-            file=sys.stderr,
-        )
+        _say("interrupted; the same command goes on from the blocks that are finished")
         code = 130
     sys.exit(code)
 
 
-def _command(name, paper):
-    """Return the command of one paper, with the options of its `run`, typed by its sizes."""
-
-    def command(
-        *, size: str = "quick", out: Path = Path("results"), json: bool = False, **given: Any
-    ) -> int:
-        if size not in paper.SIZES:
-            raise ValueError(f"size: {size!r} is none of {list(paper.SIZES)}")
-        given = {option: value for option, value in given.items() if value is not None}
-        return _reproduce(name, paper, size, given, out, json)
-
-    common = list(inspect.signature(command).parameters.values())[:3]
-    sizes = paper.SIZES["quick"]
-    keyword = functools.partial(inspect.Parameter, kind=inspect.Parameter.KEYWORD_ONLY)
-    options = [
-        keyword(o, default=None, annotation=_annotation(o, value)) for o, value in sizes.items()
+def _run_all(
+    name: str,
+    *,
+    size: Annotated[str, Parameter(help="quick or paper.")] = "quick",
+    out: Annotated[Path, Parameter(help="The folder of all results.")] = Path("results"),
+    json: Annotated[bool, Parameter(help="Print the verdicts as JSON.")] = False,
+) -> int:
+    """Run all experiments of a paper; 1 where a claim is not as expected."""
+    codes = [
+        _reproduce(name, experiment, size, {}, out, json)
+        for experiment in papers.load(name).EXPERIMENTS
     ]
-    command.__signature__ = inspect.Signature([*common, *options])
-    command.__doc__ = paper.__doc__
+    return max(codes)
+
+
+def _command_of_one(name, experiment):
+    """Return the command of one experiment, with its options, typed by their defaults."""
+
+    def command(*, size: str = "quick", out: Path = Path("results"), json: bool = False, **given):
+        changed = {option: value for option, value in given.items() if value is not None}
+        return _reproduce(name, experiment, size, changed, out, json)
+
+    keyword = functools.partial(inspect.Parameter, kind=inspect.Parameter.KEYWORD_ONLY)
+    common = list(inspect.signature(_run_all).parameters.values())[1:]
+    own = [
+        keyword(option, default=None, annotation=_annotation(option, declared))
+        for option, declared in papers.options(experiment).items()
+    ]
+    command.__signature__ = inspect.Signature([*common, *own])
     return command
 
 
-def _annotation(option, value):
-    kind = type(value)
-    many = kind is tuple
-    kind = type(value[0]) if many else kind
+def _annotation(option, declared):
+    """Return the type of an option of the command line, with its help: that of its default."""
+    many = isinstance(declared.default, tuple)
+    kind = type(declared.default[0]) if many else type(declared.default)
+    shown = " ".join(map(str, declared.default)) if many else declared.default
+    described = declared.description[:1].upper() + declared.description[1:]
+    text = f"{described} Default at quick: {shown}".strip()
+    if kind is bool and not many:
+        return Annotated[bool | None, Parameter(help=text)]
     strict = Parameter(
         converter=functools.partial(_converted, option, kind, many),
         consume_multiple=many,
         negative=(),
         n_tokens=-1 if many else 1,
-        help=f"default at quick: {' '.join(map(str, value)) if many else value}",
+        help=text,
     )
-    if kind is bool and not many:
-        return Annotated[bool | None, Parameter(help=f"default at quick: {value}")]
     return Annotated[(tuple[kind, ...] if many else kind) | None, strict]
 
 
 def _converted(option, kind, many, _, tokens):
-    def one(token):
+    def convert(token):
         try:
             return kind(token.value)
         except ValueError:
             raise ValueError(f"{option}: {token.value!r} is no {kind.__name__}") from None
 
-    values = tuple(map(one, tokens))
+    values = tuple(map(convert, tokens))
     return values if many else values[0]
 
 
-def _reproduce(name, paper, size, given, out, as_json):
+def _experiment(name, wanted):
+    """Return an experiment of a paper by its name."""
+    experiments = {experiment.name: experiment for experiment in papers.load(name).EXPERIMENTS}
+    wanted = wanted.replace("-", "_")
+    if wanted not in experiments:
+        raise ValueError(
+            f"experiment: {name} has no experiment {wanted!r}; {nearest(wanted, experiments)}"
+        )
+    return experiments[wanted]
+
+
+def _check_no_options(name, words):
+    """Refuse an option of an experiment where none is named."""
+    given = {
+        word.partition("=")[0][2:].replace("-", "_") for word in words if word.startswith("--")
+    }
+    for experiment in papers.load(name).EXPERIMENTS:
+        if clash := sorted(given & set(papers.options(experiment))):
+            raise ValueError(
+                f"--{clash[0].replace('_', '-')}: is an option of an experiment; name it: "
+                f"jaxdyn run {name} {experiment.name} --{clash[0].replace('_', '-')} ..."
+            )
+
+
+def _help_of_all(name, paper):
+    lines = [_unwrapped(inspect.getdoc(paper)), "", "Experiments:", ""]
+    for experiment in paper.EXPERIMENTS:
+        lines.append(_indented(f"{experiment.name}: {experiment.sentence}"))
+    lines += ["", f"jaxdyn run {name} EXPERIMENT --help lists the options of one."]
+    return "\n".join(lines)
+
+
+def _described(name, experiment, out):
+    said = _said(out, name, [experiment])
+    return "\n".join([experiment.name, _indented(experiment.sentence), f"  {said}"])
+
+
+def _unwrapped(docstring):
+    """Join the lines of each paragraph: the terminal breaks them where it ends."""
+    return "\n\n".join(" ".join(part.split()) for part in docstring.strip().split("\n\n"))
+
+
+def _indented(text):
+    return textwrap.fill(text, COLUMNS, initial_indent="  ", subsequent_indent="  ")
+
+
+def _said(out, name, experiments):
+    """Say what was run of some experiments of a paper, and how the claims came out."""
+    from jaxdyn.report import counts
+
+    ran = _ran(out, name)
+    folders = [out / name / experiment.name for experiment in experiments if experiment.name in ran]
+    if not folders:
+        return "not run yet"
+    made = [json.loads((folder / "provenance.json").read_text()) for folder in folders]
+    sizes = dict.fromkeys(one["size"] if one["default"] else "own options" for one in made)
+    words = [
+        _word(verdict)
+        for folder in folders
+        for verdict in json.loads((folder / "verdicts.json").read_text())
+    ]
+    part = f"{len(folders)} of {len(experiments)}, " if len(folders) < len(experiments) else ""
+    return f"{part}{', '.join(sizes)}: {counts(words)}"
+
+
+def _word(verdict):
+    from jaxdyn import Verdict
+
+    return Verdict(**verdict).word
+
+
+def _reproduce(name, experiment, size, given, out, as_json):
+    """Run an experiment, judge it, draw it; 1 where a claim is not as expected."""
+    options = experiment.sized(size) | given
     if size == "quick":
         # Compiling is most of a quick run: 13.1 -> 4.0 s at this level, for 10% slower runs.
         flags = os.environ.get("XLA_FLAGS", "")
@@ -228,9 +359,9 @@ def _reproduce(name, paper, size, given, out, as_json):
             os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=1 {flags}".strip()
     _keep_programs()
     plot.style()  # raises without matplotlib: better now than after the run
-    folder = out / name
-    print(f"{name}: running at size {size}, into {folder}", file=sys.stderr, flush=True)
-    options = paper.SIZES[size] | given
+    _ran(out, name)  # raises where an earlier version has saved
+    folder = out / name / experiment.name
+    _say(f"{name} {experiment.name}: running at size {size}, into {folder}")
     reused = []
 
     def store(fingerprint):
@@ -240,25 +371,95 @@ def _reproduce(name, paper, size, given, out, as_json):
 
     wall = time.perf_counter()
     cpu = _cpu_seconds()
-    found = paper.run(sweep=functools.partial(sweep, store=store), **options)
+    found = experiment.run(sweep=functools.partial(sweep, store=store), **options)
     results.save(found, folder / "results")
-    default = all(paper.SIZES[size][option] == value for option, value in given.items())
-    cost = {"wall_seconds": time.perf_counter() - wall, "cpu_seconds": _cpu_seconds() - cpu}
-    made = _store.provenance(paper.__file__) | {
-        unit: round(seconds, 2) for unit, seconds in cost.items()
-    }
+    made = _store.provenance(inspect.getsourcefile(inspect.unwrap(experiment.run)))
     made |= {
+        "wall_seconds": round(time.perf_counter() - wall, 2),
+        "cpu_seconds": round(_cpu_seconds() - cpu, 2),
         "paper": name,
+        "experiment": experiment.name,
         "size": size,
         "options": options,
-        "default": default,
+        "default": options == experiment.sized(size),
         "reused": any(reused),
     }
     _write(folder / "provenance.json", made)
-    code = _judge(name, out, as_json)
-    for path in _draw(paper, found, folder):
+    code = _judge(name, experiment, out, as_json)
+    for path in _draw(experiment, found, folder):
         print(path, file=sys.stderr if as_json else sys.stdout)
     return code
+
+
+def _judge(name, experiment, out, as_json):
+    """Write and print the verdicts on saved results; 1 where one is not as expected."""
+    folder = out / name / experiment.name
+    verdicts = verify(experiment.claims, results.open(folder / "results"))
+    judged = [verdict._asdict() for verdict in verdicts]
+    _write(folder / "verdicts.json", judged)
+    if as_json:
+        print(json.dumps({name: {experiment.name: judged}}))
+    else:
+        print(f"\n{_indented(experiment.sentence).strip()}\n")
+        print("\n".join(map(_line, verdicts)))
+        expected = sum(verdict.expected for verdict in verdicts)
+        print(f"\n{expected} of {len(verdicts)} claims as expected; numbers in {folder}")
+    # Other options than a size's own may leave a claim undecided; the sizes must decide all.
+    default = json.loads((folder / "provenance.json").read_text())["default"]
+    return int(not all(v.expected or (v.holds is None and not default) for v in verdicts))
+
+
+def _line(verdict):
+    """Say a verdict: the word, the statement, and the quantity with its value and bound."""
+    word = f"  {verdict.word:10}"
+    rest = " " * len(word)
+    wrap = functools.partial(textwrap.fill, width=COLUMNS + 20, subsequent_indent=rest)
+    number = verdict.reason or f"= {verdict.value:.3g} ({verdict.bound})"
+    measured = f"{verdict.quantity}{': ' if verdict.reason else ' '}{number}"
+    return "\n".join(
+        [
+            wrap(verdict.statement, initial_indent=word),
+            wrap(measured, initial_indent=rest),
+        ]
+    )
+
+
+def _draw(experiment, found, folder):
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    paths = [folder / f"figure.{kind}" for kind in ("png", "svg")]
+    with plot.style():
+        figure = plt.figure(layout="constrained")
+        experiment.plot(found, figure)
+        for path in paths:
+            figure.savefig(path, dpi=190)
+        plt.close(figure)
+    return paths
+
+
+def _ran(out, name):
+    """Return the names of the experiments of a paper that have results; refuse those of 0.1."""
+    folder = out / name
+    if (folder / "provenance.json").exists():
+        raise ValueError(
+            f"out: {str(folder)!r} holds results of jaxdyn 0.1, which knew no experiments; remove "
+            "it, or pass another --out"
+        )
+    return [path.parent.name for path in sorted(folder.glob("*/verdicts.json"))]
+
+
+def _saved(name, wanted, out):
+    """Return the experiments of a paper that have results, or the one that is wanted."""
+    experiments = papers.load(name).EXPERIMENTS
+    chosen = [_experiment(name, wanted)] if wanted else experiments
+    saved = [experiment for experiment in chosen if experiment.name in _ran(out, name)]
+    if not saved:
+        command = f"jaxdyn run {name} {wanted}".strip()
+        raise ValueError(f"name: no results of {name!r} in {str(out)!r}; run it first: {command}")
+    return saved
 
 
 def _keep_programs():
@@ -274,53 +475,11 @@ def _cpu_seconds():
     return spent.user + spent.system + spent.children_user + spent.children_system
 
 
-def _judge(name, out, as_json):
-    """Write and print the verdicts on a paper's saved results; 1 where one is not as expected."""
-    paper = papers.load(name)
-    folder = out / name
-    verdicts = verify(paper.CLAIMS, _saved(name, out))
-    _write(folder / "verdicts.json", [verdict._asdict() for verdict in verdicts])
-    if as_json:
-        print(json.dumps({name: [verdict._asdict() for verdict in verdicts]}))
-    else:
-        ref = paper.REFERENCE
-        print(f"\n{ref.title} ({ref.authors}, {ref.year})\n")
-        for v in verdicts:
-            print(f"  {v.word:10} {v.error:9.3g} < {v.below:<9.3g} {v.statement}")
-        print(
-            f"\n{sum(v.expected for v in verdicts)} of {len(verdicts)} claims as expected; numbers in {folder}"
-        )
-    # Other options than a size's own may leave a claim undecided; the sizes must decide all.
-    default = json.loads((folder / "provenance.json").read_text())["default"]
-    return int(not all(v.expected or (v.holds is None and not default) for v in verdicts))
+def _say(text):
+    print(text, file=sys.stderr, flush=True)
 
 
-def _draw(paper, found, folder):
-    import matplotlib
-
-    matplotlib.use("agg")
-    import matplotlib.pyplot as plt
-
-    paths = [folder / f"figure.{kind}" for kind in ("png", "svg")]
-    with plot.style():
-        figure, axes = plt.subplots(figsize=(6.4, 4.4), layout="constrained")
-        paper.plot(found, axes)
-        for path in paths:
-            figure.savefig(path, dpi=160)
-        plt.close(figure)
-    return paths
-
-
-def _saved(name, out) -> Any:
-    papers.load(name)
-    if _store.read_record(out / name / "results") is None:
-        raise ValueError(
-            f"name: no results of {name!r} in {str(out)!r}; run it first: jaxdyn run {name}"
-        )
-    return results.open(out / name / "results")
-
-
-def _write(path, value):
+def _write(path: Path, value: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     part.write_text(json.dumps(value, indent=1))

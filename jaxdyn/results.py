@@ -35,10 +35,10 @@ def open(path: str | os.PathLike) -> "xarray.Dataset | dict[str, xarray.Dataset]
             f"path: {str(path)!r} holds no results; pass a store of `sweep` or what `results.save` wrote"
         )
     if record["kind"] == "sweep":
-        return _store.labelled(_open_zarr(path / "data"), record)
+        return _store.opened(path, record)
     datasets = {}
     for name, strings in record["strings"].items():
-        dataset = _open_zarr(path / "data" / name)
+        dataset = _store.open_zarr(path / "data" / name)
         datasets[name] = dataset.assign_coords(
             {coord: (dims, values) for coord, (dims, values) in strings.items()}
         )
@@ -121,9 +121,3 @@ def restore(path: str | os.PathLike, like: State) -> Trajectory | State:
 def _checkpoints(folder):
     """Return the finished checkpoints, the last one last; unfinished ones have other names."""
     return sorted((p for p in folder.glob("*") if p.name.isdigit()), key=lambda p: int(p.name))
-
-
-def _open_zarr(path):
-    import xarray
-
-    return xarray.open_zarr(path, chunks=None, consolidated=False)

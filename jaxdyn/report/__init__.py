@@ -1,4 +1,4 @@
-"""What was saved, shown: a static site of all papers, a page with sliders, the README's table.
+"""What was saved, shown: a static site of all papers, a page with sliders, the table of records.
 
 The site needs no server and asks nothing of the network: pages are single files beside their
 pictures.
@@ -14,12 +14,23 @@ from jaxdyn.report import _pages
 from jaxdyn.report._charts import charts
 from jaxdyn.report._explore import exploration
 from jaxdyn.report._record import record, table
-from jaxdyn.report._saved import Saved, counts, damaged, read, write
+from jaxdyn.report._saved import Ran, Saved, counts, damaged, read, write
 
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["Saved", "charts", "counts", "exploration", "read", "record", "site", "table", "write"]
+__all__ = [
+    "Ran",
+    "Saved",
+    "charts",
+    "counts",
+    "exploration",
+    "read",
+    "record",
+    "site",
+    "table",
+    "write",
+]
 
 
 def site(
@@ -42,7 +53,9 @@ def site(
         and not (front.exists() and "jaxdyn report" in front.read_text())
     ):
         raise ValueError(f"out: {str(out)!r} holds other files; pass a new folder")
-    found = [_with_figure(read(name, results), out / "figures") for name in names or papers.names()]
+    found = [
+        _with_figures(read(name, results), out / "figures") for name in names or papers.names()
+    ]
     all_saved = sorted(
         found, key=lambda saved: bool(saved.trouble)
     )  # what there is to see comes first
@@ -59,21 +72,34 @@ def site(
     return pages
 
 
-def _with_figure(saved, folder):
-    """Copy a paper's figure and draw its thumbnail; without a figure that can be read its results
-    count as damaged."""
+def _with_figures(saved, folder):
+    """Copy the figures of a paper; an experiment without one that can be read counts as damaged."""
+    ran = tuple(one if one.trouble else _with_figure(saved.name, one, folder) for one in saved.ran)
+    saved = saved._replace(ran=ran)
+    if saved.whole:
+        _draw_thumbnail(saved.name, saved.whole[0], folder)
+    return saved
+
+
+def _with_figure(name, ran, folder):
     from PIL import Image
 
-    if saved.trouble:
-        return saved
     folder.mkdir(parents=True, exist_ok=True)
+    copy = folder / f"{name}-{ran.experiment.name}"
     try:
+        with Image.open(ran.folder / "figure.png") as figure:
+            figure.verify()
         for kind in ("png", "svg"):
-            shutil.copyfile(saved.folder / f"figure.{kind}", folder / f"{saved.name}.{kind}")
-        with Image.open(saved.folder / "figure.png") as figure:
-            small = figure.convert("RGB")
-            small.thumbnail((480, 480), Image.Resampling.LANCZOS)
-            small.save(folder / f"{saved.name}.webp", quality=82, method=6)
+            shutil.copyfile(ran.folder / f"figure.{kind}", f"{copy}.{kind}")
     except OSError as error:
-        return damaged(saved, error)
-    return saved
+        return damaged(ran, error)
+    return ran
+
+
+def _draw_thumbnail(name, ran, folder):
+    from PIL import Image
+
+    with Image.open(ran.folder / "figure.png") as figure:
+        small = figure.convert("RGB")
+    small.thumbnail((480, 480), Image.Resampling.LANCZOS)
+    small.save(folder / f"{name}.webp", quality=82, method=6)

@@ -7,6 +7,7 @@ import inspect
 import io
 import json
 import keyword
+import math
 import re
 import shlex
 import tokenize
@@ -18,7 +19,7 @@ from typing import Any
 
 from jaxdyn import papers
 from jaxdyn.report import _charts
-from jaxdyn.report._saved import NOT_RUN, WORDS, Saved, counts, two_digits
+from jaxdyn.report._saved import NOT_RUN, WORDS, Ran, Saved, counts, two_digits
 
 MEANING = {
     "refuted": "Refuted: was published and does not hold.",
@@ -70,7 +71,8 @@ def page(
 
 def gallery(all_saved: Sequence[Saved], explored: Collection[str]) -> str:
     """Return the page of all papers, to search and to filter; those `explored` have sliders."""
-    chapters = sorted({saved.reference.chapter for saved in all_saved})
+    known = {papers.subject(saved.name) for saved in all_saved}
+    subjects = [subject for subject in papers.SUBJECTS if subject in known]
     theories = sorted({name for saved in all_saved for name in _theories(saved)})
     verdicts = {word: word for word in ("holds", "refuted", "fails", "undecided")} | {
         "none": "no results"
@@ -88,12 +90,12 @@ def gallery(all_saved: Sequence[Saved], explored: Collection[str]) -> str:
 
     total = counts(verdict.word for saved in all_saved for verdict in saved.verdicts)
     body = f"""<h1>Papers of learning dynamics, theory beside simulation</h1>
-<p class="quiet lead">Each paper is one file; its claims are judged by machine on the numbers shown here:
+<p class="quiet lead">Each paper is one place, a sequence of experiments; its claims are judged by machine on the numbers shown here:
 {total or "none so far"}. A published statement that does not hold is <span class="refuted">refuted</span>; a claim of
 ours that does not hold <span class="fails">fails</span>.</p>
 <form id="filter" role="search">
 <input type="search" name="search" placeholder="Search ( / )" aria-label="Search" autocomplete="off">
-{select("chapter", "Chapter", [(chapter, chapter) for chapter in chapters])}
+{select("subject", "Subject", [(subject, subject) for subject in subjects])}
 {select("theory", "Theory", [(name, name.replace("_", " ")) for name in theories])}
 {select("verdict", "Verdict", verdicts.items())}
 <button type="reset">Reset</button><span id="found" role="status"></span>
@@ -111,38 +113,46 @@ def paper(saved: Saved, near: Sequence[Saved | None], explored: bool) -> str:
     ref = saved.reference
     module = papers.load(saved.name)
     source = inspect.getsource(module)
-    arxiv = (
-        f' · <a href="https://arxiv.org/abs/{ref.arxiv}">arXiv:{ref.arxiv}</a>' if ref.arxiv else ""
-    )
+    source_link = _link(ref)
+    path = f"jaxdyn/papers/{papers.subject(saved.name)}/{saved.name}.py"
     about = re.sub(
         "`(.*?)`", r"<code>\1</code>", escape((module.__doc__ or "").strip().partition("\n\n")[2])
     )
     charts, more = _charts.charts(saved.datasets)
     sliders = f'<p><a class="button" href="explore/{saved.name}.html">Change a number, see the theory move</a></p>'
-    results = f"""{_marks(saved)}
-<figure class="figure">
-<img src="figures/{saved.name}.png" alt="Figure of {escape(ref.title)}" width="1024" height="704">
-<figcaption>{escape(ref.summary)}. <a href="figures/{saved.name}.svg">As SVG</a></figcaption></figure>
-{sliders if explored else ""}
-<h2>Claims</h2>
-{_stale(saved, module)}{_claims(saved)}
-{_theory(charts, more)}"""
+    sections = "\n".join(_experiment(saved, ran) for ran in saved.ran)
     body = f"""<h1>{escape(ref.title)}</h1>
-<p class="quiet">{escape(ref.authors)}, {ref.year} · {escape(ref.chapter)}{arxiv}</p>
-{_trouble(saved) if saved.trouble else results}
-<h2>The system</h2>
+<p class="quiet">{escape(ref.authors)}, {ref.year} · {escape(papers.subject(saved.name))}{source_link}</p>
+{_trouble(saved) if saved.trouble else _marks(saved)}
 <p class="lead">{about}</p>
-<h2>Run it</h2>
-{_command(saved, module)}
-{_made(saved) if not saved.trouble else ""}
+{sliders if explored else ""}
+{sections}
+{_theory(charts, more)}
 <h2>The file</h2>
-<details><summary><code>jaxdyn/papers/{saved.name}.py</code>, {len(source.splitlines())} lines</summary>
+<details><summary><code>{path}</code>, {len(source.splitlines())} lines</summary>
 <pre class="source" tabindex="0"><code>{highlighted(source)}</code></pre></details>
 {_near(near)}"""
     data = {"charts": charts} if charts else {}
     scripts = [*(["chart.js"] if charts else []), "paper.js"]
     nav = '<a href="index.html"><strong>jaxdyn</strong></a> <a href="index.html">All papers</a>'
-    return page(f"{_short(saved)} · jaxdyn", nav, body, scripts, data, "narrow")
+    return page(f"{ref.name} · jaxdyn", nav, body, scripts, data, "narrow")
+
+
+def _experiment(saved, ran):
+    """Return the section of an experiment: what is seen, its figure, its claims, its command."""
+    name = ran.experiment.name
+    head = f'<h2 id="{name}">{escape(ran.experiment.sentence.rstrip("."))}</h2>'
+    if ran.trouble:
+        said = NOT_RUN if ran.trouble == NOT_RUN else escape(ran.trouble)
+        return f'{head}\n<p class="quiet">{said}</p>\n{_command(saved.name, ran)}'
+    figure = f"figures/{saved.name}-{name}"
+    alt = escape(f"Figure: {ran.experiment.sentence}")
+    return f"""{head}
+<figure class="figure"><img src="{figure}.png" alt="{alt}" loading="lazy">
+<figcaption><a href="{figure}.svg">As SVG</a></figcaption></figure>
+{_stale(saved.name, ran)}{_claims(ran)}
+{_command(saved.name, ran)}
+{_made(ran)}"""
 
 
 def highlighted(source: str) -> str:
@@ -200,19 +210,18 @@ def _card(saved, explored):
         picture = f'<div class="blank">{escape(saved.trouble)}</div>'
         foot = f"<code>jaxdyn run {saved.name}</code>"
     else:
-        alt = f"{escape(_short(saved))}: thumbnail of the figure"
+        alt = f"{escape(ref.name)}: thumbnail of the figure"
         picture = f'<img src="figures/{saved.name}.webp" width="480" height="330" loading="lazy" alt="{alt}">'
-        foot = f'<span class="quiet">{_cost(saved)}</span>'
-    marked = (
-        f'data-chapter="{escape(ref.chapter)}" data-verdicts="{verdicts}" data-words="{saved.name}"'
-    )
+        ran = f"{len(saved.whole)} of {len(saved.ran)} experiments"
+        foot = f'<span class="quiet">{ran}</span>'
+    marked = f'data-subject="{papers.subject(saved.name)}" data-verdicts="{verdicts}" data-words="{saved.name}"'
     marked += f' data-theories="{" ".join(_theories(saved))}"'
     return f"""<article class="card" {marked}>
 {picture}
-<div class="about"><h2><a href="{saved.name}.html">{escape(_short(saved))}</a></h2>
+<div class="about"><h2><a href="{saved.name}.html">{escape(ref.name)}</a></h2>
 <p class="quiet">{escape(ref.authors)}, {ref.year}</p>
-<p>{escape(ref.summary.partition(": ")[2])}</p>
-<div class="foot"><span class="quiet">{escape(ref.chapter)}{sliders}</span>{foot}</div>
+<p>{escape(ref.reproduces)}</p>
+<div class="foot"><span class="quiet">{papers.subject(saved.name)}{sliders}</span>{foot}</div>
 {_marks(saved)}</div></article>
 """
 
@@ -230,21 +239,38 @@ def _marks(saved):
     )
 
 
-def _claims(saved):
+def _claims(ran: Ran) -> str:
     rows = "".join(
         f'<tr data-verdict="{v.word}"><td class="verdict {v.word}">{v.word}</td>'
-        f'<td class="statement">{escape(v.statement)}</td>'
-        f'<td class="number">{number(v.error)}</td><td class="number">&lt; {number(v.below)}</td></tr>\n'
-        for v in saved.verdicts
+        f'<td class="statement">{escape(v.statement)}<br><span class="quiet">{escape(v.quantity)}'
+        f"{escape(f' ({v.reason})' if v.reason else '')}</span></td>"
+        f'<td class="number">{number(v.value)}</td><td class="number">{_bound(v)}</td></tr>\n'
+        for v in ran.verdicts
     )
-    head = '<th>verdict</th><th>statement</th><th class="number">error</th><th class="number">to hold</th>'
-    said = " ".join(
-        text
-        for word, text in MEANING.items()
-        if word in {verdict.word for verdict in saved.verdicts}
-    )
+    head = "<th>verdict</th><th>statement and what was measured</th>"
+    head += '<th class="number">value</th><th class="number">to hold</th>'
+    words = {verdict.word for verdict in ran.verdicts}
+    said = " ".join(text for word, text in MEANING.items() if word in words)
     table = f'<table class="claims"><thead><tr>{head}</tr></thead><tbody>\n{rows}</tbody></table>'
     return f'{table}\n<p class="quiet">{said}</p>'
+
+
+def _bound(verdict):
+    low = number(verdict.low)
+    high = number(verdict.high)
+    if verdict.low == -math.inf:
+        return f"&lt; {high}"
+    return f"&gt; {low}" if verdict.high == math.inf else f"{low} to {high}"
+
+
+def _link(reference):
+    """Return a link to the paper itself, where it has a number."""
+    if reference.arxiv:
+        address = f"https://arxiv.org/abs/{reference.arxiv}"
+        return f' · <a href="{address}">arXiv:{reference.arxiv}</a>'
+    if reference.doi:
+        return f' · <a href="https://doi.org/{reference.doi}">doi:{reference.doi}</a>'
+    return ""
 
 
 def number(value: float) -> str:
@@ -285,28 +311,29 @@ def _theory(charts, more):
 theory, also for runs to which it is not meant to apply: the claims say where it holds.</p>{left}"""
 
 
-def _command(saved, module):
-    words = ["jaxdyn", "run", saved.name]
-    size = saved.made.get("size", "quick")
+def _command(name, ran: Ran) -> str:
+    words = ["jaxdyn", "run", name, ran.experiment.name]
+    size = ran.made.get("size", "quick")
     if size != "quick":
         words += ["--size", size]
-    for option, value in saved.made.get("options", {}).items():
-        usual = module.SIZES.get(size, {}).get(option)
-        if value == (list(usual) if isinstance(usual, tuple) else usual):
+    usual = ran.experiment.sized(size)
+    for option, value in ran.made.get("options", {}).items():
+        given = tuple(value) if isinstance(value, list) else value
+        if given == usual.get(option):
             continue
         # A truth is a flag of its own.
-        values = value if isinstance(value, list) else [] if isinstance(value, bool) else [value]
-        words += [
-            f"--{'no-' if value is False else ''}{option.replace('_', '-')}",
-            *map(str, values),
-        ]
+        flag = option.replace("_", "-")
+        words.append(f"--no-{flag}" if value is False else f"--{flag}")
+        if not isinstance(value, bool):
+            words += map(str, value if isinstance(value, list) else [value])
     code = escape(shlex.join(words))
-    return f'<div class="command"><code>{code}</code><button type="button" class="copy">Copy</button></div>'
+    button = '<button type="button" class="copy">Copy</button>'
+    return f'<div class="command"><code>{code}</code>{button}</div>'
 
 
-def _made(saved):
-    made = saved.made
-    git = saved.made.get("git") or {}
+def _made(ran: Ran) -> str:
+    made = ran.made
+    git = ran.made.get("git") or {}
     when = datetime.datetime.fromisoformat(made["started"]).strftime("%Y-%m-%d %H:%M UTC")
     commit = f"{git['commit'][:12]}{', with changes' if git['dirty'] else ''}" if git else ""
     options = ", ".join(
@@ -316,7 +343,7 @@ def _made(saved):
     rows = {
         "size": made["size"] + ("" if made["default"] else ", with own options"),
         "options": options,
-        "cost": _cost(saved)
+        "cost": _cost(ran)
         + (f", {made['wall_seconds']:.3g} s of wall time" if made["wall_seconds"] else ""),
         "finished": when,
         "on": made["device"],
@@ -326,12 +353,12 @@ def _made(saved):
     shown = "".join(
         f"<dt>{name}</dt><dd>{escape(text)}</dd>" for name, text in rows.items() if text
     )
-    return f'<h2>How it was made</h2>\n<dl class="made">{shown}</dl>'
+    return f'<details><summary>How it was made</summary><dl class="made">{shown}</dl></details>'
 
 
-def _cost(saved):
-    made = saved.made
-    stored = " with stored runs" if saved.made["reused"] else ""
+def _cost(ran):
+    made = ran.made
+    stored = " with stored runs" if ran.made["reused"] else ""
     seconds = made["cpu_seconds"]
     own = "" if made["default"] else ", own options"
     return f"{made['size']}{own}: " + (
@@ -342,27 +369,22 @@ def _cost(saved):
 def _trouble(saved):
     again = f"<code>jaxdyn run {saved.name}</code>"
     said = "has not been run yet" if saved.trouble == NOT_RUN else f"has {escape(saved.trouble)}"
-    return f'<div class="note"><p>This paper {said}. {again} makes its figure, numbers and verdicts.</p></div>'
+    return f'<div class="note"><p>This paper {said}. {again} makes its figures, numbers and verdicts.</p></div>'
 
 
-def _stale(saved, module):
-    if [verdict.statement for verdict in saved.verdicts] == [
-        claim.statement for claim in module.CLAIMS
-    ]:
+def _stale(name, ran: Ran) -> str:
+    claims = [claim.statement for claim in ran.experiment.claims]
+    if [verdict.statement for verdict in ran.verdicts] == claims:
         return ""
-    again = f"<code>jaxdyn verify {saved.name}</code>"
+    again = f"<code>jaxdyn verify {name} {ran.experiment.name}</code>"
     return f'<div class="note"><p>The claims have changed since these were judged: {again} judges them again.</p></div>'
 
 
 def _near(near):
     links = [
-        f'<a rel="{rel}" href="{saved.name}.html">{escape(_short(saved))}</a>'
+        f'<a rel="{rel}" href="{saved.name}.html">{escape(saved.reference.name)}</a>'
         if saved
         else "<span></span>"
         for rel, saved in zip(("prev", "next"), near, strict=True)
     ]
     return f'<nav class="near" aria-label="Papers before and after">{"".join(links)}</nav>'
-
-
-def _short(saved):
-    return saved.reference.summary.partition(": ")[0] or saved.reference.title

@@ -1,4 +1,4 @@
-"""The record of each paper, kept beside its picture, and the README's table made of it."""
+"""The record of each paper, kept beside its picture, and the table of the catalogue made of it."""
 
 import json
 from collections.abc import Sequence
@@ -6,40 +6,25 @@ from pathlib import Path
 from typing import Any
 
 from jaxdyn import papers
-from jaxdyn.report._saved import Saved, counts, two_digits, write
+from jaxdyn.report._saved import Ran, Saved, counts, two_digits, write
 
-HEAD = """| `make gallery` draws it | paper (CPU time at quick and at paper size) | what is reproduced | claims |
+__all__ = ["record", "table"]
+
+SIZES = ("quick", "paper")
+HEAD = """| paper | what is reproduced | claims | CPU time at quick and at paper size |
 |---|---|---|---|"""
 
 
 def record(saved: Saved, folder: Path) -> Path:
-    """Write what a run at one of its sizes found, its verdicts and its cost, into
-    `<folder>/<name>.json`.
+    """Write what runs at one of the sizes found, verdicts and cost, into `<folder>/<name>.json`.
 
     The cost of a run that took stored runs is not its own: then the one on record stays.  Raises
-    ValueError where there are no results, or results of other options than a size's own.
+    ValueError where an experiment has no results, or results of other options than a size's own.
     """
-    if saved.trouble:
-        raise ValueError(
-            f"name: {saved.name!r}: {saved.trouble}; run it first: jaxdyn run {saved.name}"
-        )
-    if not saved.made["default"]:
-        raise ValueError(
-            f"name: {saved.name!r} was run with other options; run it with those of a size of its own"
-        )
     path = folder / f"{saved.name}.json"
-    size = saved.made["size"]
     known = json.loads(path.read_text()) if path.exists() else {}
-    cost = saved.made["cpu_seconds"]
-    if saved.made["reused"] or cost is None:
-        cost = known.get(size, {}).get("cpu_seconds")
-    verdicts = [f"{verdict.word}: {verdict.statement}" for verdict in saved.verdicts]
-    known[size] = {"cpu_seconds": cost, "verdicts": verdicts}
-    write(
-        path,
-        json.dumps({size: known[size] for size in ("quick", "paper") if size in known}, indent=1)
-        + "\n",
-    )
+    entries = {ran.experiment.name: _entry(saved.name, ran, known) for ran in saved.ran}
+    write(path, json.dumps(entries, indent=1) + "\n")
     return path
 
 
@@ -47,6 +32,25 @@ def table(names: Sequence[str], folder: Path) -> str:
     """Return the Markdown table of papers from the records in `folder`; ValueError where one has
     none."""
     return "\n".join([HEAD, *(_row(name, _read(name, folder)) for name in names)])
+
+
+def _entry(name, ran: Ran, known) -> dict[str, Any]:
+    """Return the record of an experiment: {size: cost and verdicts}."""
+    command = f"jaxdyn run {name} {ran.experiment.name}"
+    if ran.trouble:
+        raise ValueError(f"name: {command[11:]}: {ran.trouble}; run it first: {command}")
+    if not ran.made["default"]:
+        raise ValueError(
+            f"name: {command[11:]} was run with other options; run it without: {command}"
+        )
+    before = known.get(ran.experiment.name, {})
+    size = ran.made["size"]
+    cost = ran.made["cpu_seconds"]
+    if ran.made["reused"]:
+        cost = before.get(size, {}).get("cpu_seconds")
+    verdicts = [f"{verdict.word}: {verdict.statement}" for verdict in ran.verdicts]
+    sizes = before | {size: {"cpu_seconds": cost, "verdicts": verdicts}}
+    return {size: sizes[size] for size in SIZES if size in sizes}
 
 
 def _read(name, folder) -> dict[str, Any]:
@@ -59,14 +63,16 @@ def _read(name, folder) -> dict[str, Any]:
 
 
 def _row(name, known):
-    short, _, what = papers.load(name).REFERENCE.summary.partition(": ")
-    sizes = [known[size] for size in ("quick", "paper") if size in known]
-    costs = ", ".join(
-        "?" if one["cpu_seconds"] is None else two_digits(one["cpu_seconds"]) for one in sizes
-    )
-    # Sizes may disagree, where one of them fails: then both are told.
-    said = dict.fromkeys(
-        counts(line.partition(":")[0] for line in one["verdicts"]) for one in sizes
-    )
-    picture = f'<img src="docs/gallery/{name}.png" width="220" alt="{short}">'
-    return f"| {picture} | `{name}` ({costs} s) | **{short}**: {what} | {'; '.join(said)} |"
+    reference = papers.load(name).REFERENCE
+    costs = []
+    said = {}
+    for size in SIZES:
+        runs = [sizes[size] for sizes in known.values() if size in sizes]
+        seconds = [run["cpu_seconds"] for run in runs]
+        costs.append("?" if None in seconds or not runs else two_digits(sum(seconds)))
+        words = [line.partition(":")[0] for run in runs for line in run["verdicts"]]
+        # Sizes may disagree, where one of them fails: then both are told.
+        if words:
+            said[counts(words)] = True
+    title = f"[{reference.name}](#{name}) ({reference.authors}, {reference.year})"
+    return f"| {title} | {reference.reproduces} | {'; '.join(said)} | {', '.join(costs)} s |"

@@ -21,6 +21,9 @@ from typing import Any
 import jax
 import numpy as np
 
+if TYPE_CHECKING:
+    import xarray
+
 RECORD = "jaxdyn.json"
 
 
@@ -250,3 +253,15 @@ def extended(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
         "fingerprint": old["fingerprint"] | {"program": program},
         "attempts": old["attempts"] + new["attempts"],
     }
+
+
+def opened(path: Path, record: dict[str, Any]) -> "xarray.Dataset":
+    """Open a store lazily, with the labels of its record."""
+    return labelled(open_zarr(path / "data"), record)
+
+
+def open_zarr(path: Path) -> "xarray.Dataset":
+    """Open a zarr group lazily."""
+    import xarray
+
+    return xarray.open_zarr(path, chunks=None, consolidated=False)

@@ -248,7 +248,7 @@ def _in_store(work, record, path, on, bar):
         for name, labels in work.labels.items()
     }
     picks |= {axis.dim: places.tolist() for axis, places in zip(work.grid, needed, strict=True)}
-    dataset = results.open(path)
+    dataset = _store.opened(path, record)
     return dataset.isel(
         {dim: places for dim, places in picks.items() if places != list(range(dataset.sizes[dim]))}
     )

@@ -18,6 +18,7 @@ import optax
 from jax.flatten_util import ravel_pytree
 
 from jaxdyn import Claim, iterate, sweep, train
+from jaxdyn._numbers import normal
 from jaxdyn.losses import cross_entropy, squared_error
 from jaxdyn.papers import Reference
 from jaxdyn.tasks import full_batch

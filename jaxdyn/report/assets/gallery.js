@@ -1,5 +1,5 @@
 "use strict";
-// Show the cards that have all the words of the search, the chapter, the theory and the verdict.
+// Show the cards that have all the words of the search, the subject, the theory and the verdict.
 (() => {
   const form = document.getElementById("filter"), cards = [...document.querySelectorAll(".card")];
   const plain = text => text.toLowerCase().normalize("NFD").replace(/[\u0300-\u036f]/g, "");
@@ -9,7 +9,7 @@
     let number = 0;
     cards.forEach((card, i) => {
       const fits = words.every(word => texts[i].includes(word))
-        && (!form.chapter.value || card.dataset.chapter === form.chapter.value)
+        && (!form.subject.value || card.dataset.subject === form.subject.value)
         && (!form.theory.value || card.dataset.theories.split(" ").includes(form.theory.value))
         && (!form.verdict.value || card.dataset.verdicts.split(" ").includes(form.verdict.value));
       card.hidden = !fits;
@@ -22,7 +22,7 @@
   form.onsubmit = event => event.preventDefault();
   form.onreset = event => {
     event.preventDefault();
-    for (const field of [form.search, form.chapter, form.theory, form.verdict]) field.value = "";
+    for (const field of [form.search, form.subject, form.theory, form.verdict]) field.value = "";
     apply();
   };
   // Back from a paper the browser has filled the fields again.
