@@ -10,31 +10,23 @@ WHEEL_VENV ?= .venv-wheel
 BIN := $(VENV)/bin
 RESULTS ?= results
 ANIMATIONS ?= $(filter-out __init__,$(basename $(notdir $(wildcard jaxdyn/animations/*.py))))
-PAPERS ?= $(filter-out __init__,$(basename $(notdir $(wildcard jaxdyn/papers/*.py))))
+PAPERS ?= $$($(BIN)/jaxdyn list | awk '{print $$2}')
 
-.PHONY: demo test lint docs types wheel bench peers gallery table animations clean
+.PHONY: demo test test-all check lint docs types wheel bench peers gallery animations clean
 
 demo: $(VENV)/installed-demo
 	$(BIN)/jaxdyn run saxe2013 --out $(RESULTS)
 
-gallery: $(PAPERS:%=docs/gallery/%.png)
-
-# Cold, so that compiling counts.
-docs/gallery/%.png docs/gallery/%.json: jaxdyn/papers/%.py $(VENV)/installed-demo
-	rm -rf $(RESULTS)/quick/$* $(RESULTS)/paper/$* $(RESULTS)/cold/$*
-	for size in quick paper; do \
-		XDG_CACHE_HOME=$(RESULTS)/cold/$*/$$size $(BIN)/jaxdyn run $* --size $$size --out $(RESULTS)/$$size && \
-		$(BIN)/jaxdyn report $* --record --results $(RESULTS)/$$size || exit 1; \
+# Cold, so that compiling counts.  PAPERS="saxe2013 wu2023" takes only these.
+gallery: $(VENV)/installed-demo
+	for paper in $(PAPERS); do \
+		rm -rf $(RESULTS)/quick/$$paper $(RESULTS)/paper/$$paper $(RESULTS)/cold/$$paper; \
+		for size in quick paper; do \
+			XDG_CACHE_HOME=$(RESULTS)/cold/$$paper/$$size $(BIN)/jaxdyn run $$paper --size $$size --out $(RESULTS)/$$size && \
+			$(BIN)/jaxdyn report $$paper --record --results $(RESULTS)/$$size || exit 1; \
+		done; \
+		$(BIN)/python docs/pictures.py $$paper --results $(RESULTS)/quick || exit 1; \
 	done
-	cp $(RESULTS)/quick/$*/figure.png docs/gallery/$*.png
-
-# The README's table of papers, from the records that `make gallery` leaves.
-table: $(VENV)/installed-demo
-	mkdir -p $(RESULTS)
-	$(BIN)/jaxdyn report --table > $(RESULTS)/table.md
-	sed -e '/^<!-- papers -->$$/,/^<!-- end of papers -->$$/{//!d;}' -e '/^<!-- papers -->$$/r $(RESULTS)/table.md' \
-		README.md > $(RESULTS)/README.md
-	cp $(RESULTS)/README.md README.md
 
 animations: $(ANIMATIONS:%=docs/gallery/%.gif)
 
@@ -45,8 +37,21 @@ lint: $(VENV)/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+PYTEST := $(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal
+
+# All of the physics, and one configuration of every experiment.
 test: lint
-	$(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal
+	$(PYTEST) -m "not slow"
+
+# What that leaves: the other configurations, notebooks, the site in a browser, the documentation.
+test-all: lint $(VENV)/installed-docs
+	$(PYTEST) -m slow
+	$(MAKE) docs
+
+# Before a commit: lint, types, and the tests of what has changed since BASE.
+BASE ?= main
+check: lint types
+	$(BIN)/python tests/changed.py $(BASE) | xargs -r $(BIN)/pytest -n auto --maxprocesses 4 -m "not slow"
 
 # Notebooks and examples are run; they are small unless JAXDYN_FAST=0.
 docs: $(VENV)/installed-docs

@@ -24,7 +24,7 @@ author = copyright = "The jaxdyn authors"
 release = version = jaxdyn.__version__
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx_copybutton"]
-exclude_patterns = ["_build", "conf.py", "house.py"]
+exclude_patterns = ["_build", "conf.py", "house.py", "pictures.py"]
 nb_custom_formats = {".py": ["jupytext.reads", {"fmt": "py:percent"}]}
 nb_execution_mode = "force"
 nb_execution_timeout = 600

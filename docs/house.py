@@ -9,13 +9,23 @@ from pathlib import Path
 
 from docutils.nodes import SkipNode as SkipNode
 
-from jaxdyn import papers
+from jaxdyn import papers, report
 
-CHAPTERS = {
-    "linear": "Papers on linear networks and regression",
-    "kernels": "Papers on kernels and infinite width",
-    "saddles": "Papers on saddles, symmetry and stability",
+SUBJECTS = {
+    "linear": "Papers on linear networks",
+    "regression": "Papers on regression in high dimension",
+    "online": "Papers on online learning",
+    "saddles": "Papers on saddle-to-saddle dynamics",
+    "descent": "Papers on descent in discrete steps",
+    "plasticity": "Papers on learning rules that are no gradient",
+    "width": "Papers on wide networks",
 }
+GALLERY = Path(__file__).parent / "gallery"
+INTRODUCTION = """# The gallery of papers
+
+Each paper is one place in `jaxdyn/papers`, a sequence of experiments. Its claims are judged by machine at two sizes;
+published statements that do not hold are claims too, marked as refuted. The cost is that of a first run on one machine,
+compiling included."""
 
 
 def docstring(app, what, name, obj, options, lines):
@@ -45,16 +55,16 @@ def skip(app, what, name, obj, skipped, options):
 
 
 def write_catalogue(folder):
-    """Write a page for each chapter of the catalogue, with the figure and the claims of each of its
-    papers."""
+    """Write the gallery of all papers, and a page for each subject with its papers."""
     folder.mkdir(exist_ok=True)
-    loaded = [(name, papers.load(name)) for name in papers.names()]
-    for chapter in sorted({paper.REFERENCE.chapter for _, paper in loaded}):
-        entries = [
-            _entry(name, paper) for name, paper in loaded if paper.REFERENCE.chapter == chapter
-        ]
-        title = CHAPTERS.get(chapter, f"Papers on {chapter}")
-        _write(folder / f"{chapter}.md", "\n\n".join([f"# {title}", *entries]) + "\n")
+    table = report.table(papers.names(), GALLERY)
+    for name in papers.names():
+        table = table.replace(f"(#{name})", f"({papers.subject(name)}.md#{name})")
+    _write(folder / "index.md", f"{INTRODUCTION}\n\n{table}\n")
+    for subject in dict.fromkeys(map(papers.subject, papers.names())):
+        entries = [_paper(name) for name in papers.names() if papers.subject(name) == subject]
+        title = SUBJECTS.get(subject, f"Papers on {subject}")
+        _write(folder / f"{subject}.md", "\n\n".join([f"# {title}", *entries]) + "\n")
 
 
 def copy_notebooks(source, folder):
@@ -79,17 +89,40 @@ def _marked(part):
     return f":py:obj:`{code}`\\ " if re.fullmatch(r"[A-Za-z_][\w.]*", code) else f"``{code}``\\ "
 
 
-def _entry(name, paper):
-    ref, body = paper.REFERENCE, paper.__doc__.split("\n\n", 1)[1]
-    source = f"[arXiv:{ref.arxiv}](https://arxiv.org/abs/{ref.arxiv})" if ref.arxiv else ""
-    lines = [f"({name})=", f"## {ref.title}", f"{ref.authors}, {ref.year}. {source}", _plain(body)]
-    if (Path(__file__).parent / "gallery" / f"{name}.png").exists():
-        lines.append(f":::{{image}} /gallery/{name}.png\n:width: 640px\n:alt: {ref.title}\n:::")
+def _paper(name):
+    paper = papers.load(name)
+    reference = paper.REFERENCE
+    body = _plain(paper.__doc__.split("\n\n", 1)[1])
+    lines = [f"({name})=", f"## {reference.title}", _source(reference), body]
     lines.append(f"```console\n$ jaxdyn run {name}\n```")
+    lines += [_experiment(name, experiment) for experiment in paper.EXPERIMENTS]
+    return "\n\n".join(lines)
+
+
+def _source(reference):
+    """Return authors, year and a link to the paper itself, where it has a number."""
+    text = f"{reference.authors}, {reference.year}."
+    if reference.arxiv:
+        return f"{text} [arXiv:{reference.arxiv}](https://arxiv.org/abs/{reference.arxiv})"
+    if reference.doi:
+        return f"{text} [doi:{reference.doi}](https://doi.org/{reference.doi})"
+    return text
+
+
+def _experiment(name, experiment):
+    """Return the section of an experiment: what is seen, its figure, what is checked."""
+    lines = [f"### {_plain(experiment.sentence.rstrip('.'))}"]
+    picture = f"{name}-{experiment.name}.png"
+    if (GALLERY / picture).exists():
+        alt = experiment.sentence
+        lines.append(f":::{{image}} /gallery/{picture}\n:width: 560px\n:alt: {alt}\n:::")
     claims = [
-        f"- {_plain(c.statement)}" + ("" if c.holds else " (**refuted**)") for c in paper.CLAIMS
+        f"- {_plain(claim.statement)}{'' if claim.holds else ' (**refuted**)'}"
+        for claim in experiment.claims
     ]
-    return "\n\n".join([*lines, "What is checked:", "\n".join(claims)])
+    lines.append(f"`jaxdyn run {name} {experiment.name}` checks:")
+    lines.append("\n".join(claims))
+    return "\n\n".join(lines)
 
 
 def _plain(text):

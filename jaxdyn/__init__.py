@@ -77,7 +77,7 @@ if TYPE_CHECKING:
         theory,
     )
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _SUBMODULES = (
     "results",

@@ -109,12 +109,12 @@ def theory(*, covariance=True):
 
 # %%
 def simulate(key, *, width):
-    layer = network(width)
-    params = layer.init(key, (2,))[1]
-    field = jax.grad(losses.squared_error(lambda p, x: layer.apply(p, x)[:, 0]))
+    model = models.from_layers(network(width), (2,))
+    params = model.init(key)
+    field = jax.grad(losses.squared_error(lambda p, x: model.apply(p, x)[:, 0]))
 
     def observe(state):
-        return {"output": layer.apply(state.params, circle)[:, 0]}
+        return {"output": model.apply(state.params, circle)[:, 0]}
 
     stream = tasks.full_batch((x, y))
     return jd.train(field, optax.sgd(learning_rate), stream, params, times=steps, observe=observe)
@@ -148,10 +148,10 @@ _ = panels[0].legend(frameon=False, fontsize=7, loc="upper left")
 def deviation(key, *, width):
     """How far a network's kernel and its outputs are from those of infinite width, relative to
     their size."""
-    layer = network(width)
-    params = layer.init(key, (2,))[1]
-    own = kernels.empirical.ntk(layer.apply, params, x)
-    start, start_test = (layer.apply(params, points)[:, 0] for points in (x, circle))
+    model = models.from_layers(network(width), (2,))
+    params = model.init(key)
+    own = kernels.empirical.ntk(model.apply, params, x)
+    start, start_test = (model.apply(params, points)[:, 0] for points in (x, circle))
     predicted = kernels.predict.descent(
         train["ntk"],
         y,

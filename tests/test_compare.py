@@ -1,12 +1,11 @@
 """Errors against hand calculation, known statistics and closed-form curves."""
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
 import xarray as xr
 
-from jaxdyn.compare import Claim, Verdict, compare, crossing_time, power_law, predictions, verify
+from jaxdyn.compare import compare, crossing_time, power_law, predictions
 
 
 def dataset(values, dims=("seed", "time"), **extra):
@@ -190,37 +189,6 @@ def test_power_law_takes_labelled_arrays_and_refuses_what_is_no_power_law():
             power_law(x, z)
     with pytest.raises(ValueError, match="confidence"):
         power_law([1, 2, 3], [1, 2, 3], confidence=95.0)
-
-
-def test_verdicts():
-    results = {"a": dataset(np.full((2, 3), 0.25)), "n": 4}
-    claims = (
-        Claim("small", lambda r: r["a"].u.max(), below=0.3),
-        Claim("too large", lambda r: r["a"].u.max(), below=lambda r: 1 / r["n"]),
-        Claim("refuted", lambda r: jnp.asarray(2.0), below=1, holds=False),
-        Claim("undecided", lambda r: np.nan, below=1.0),
-        Claim("undecided bound", lambda r: 0.0, below=lambda r: np.float32(np.nan), holds=False),
-        Claim("diverged", lambda r: np.inf, below=1.0),
-        Claim("diverged, not refuted", lambda r: np.inf, below=1.0, holds=False),
-    )
-    verdicts = verify(claims, results)
-    assert verdicts[0] == Verdict("small", 0.25, 0.3, True, True)
-    assert [v.holds for v in verdicts] == [True, False, False, None, None, False, False]
-    assert [v.expected for v in verdicts] == [True, False, True, False, False, False, False]
-    assert all(type(v.error) is float and type(v.below) is float for v in verdicts)
-
-
-def test_claims_that_cannot_be_read_are_named():
-    def broken(results):
-        return results["absent"]
-
-    with pytest.raises(RuntimeError, match=r"claim 'fails': its error raised KeyError\('absent'\)"):
-        verify((Claim("fails", broken, 1.0),), {})
-    for value in (True, jnp.asarray(True), np.zeros(2), "small", 1j):
-        with pytest.raises(TypeError, match="claim 'odd': its error"):
-            verify((Claim("odd", lambda r, value=value: value, 1.0),), {})
-    with pytest.raises(TypeError, match="Claim"):
-        verify(Claim("no tuple", len, 1.0), {})
 
 
 def test_crossing_times_survive_numbers_near_overflow():

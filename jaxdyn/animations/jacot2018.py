@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxdyn import kernels, sweep, train
+from jaxdyn import kernels, models, sweep, train
 from jaxdyn.animations import Animation, canvas
 from jaxdyn.kernels import predict
 from jaxdyn.losses import squared_error
@@ -45,7 +45,7 @@ def simulate(key, *, width, times):
     net = network(width)
     x = circle(EXAMPLES)
     points = circle(ANGLES)
-    start = net.init(key, (2,))[1]
+    start = models.from_layers(net, (2,)).init(key)
     batch = (x, target(EXAMPLES)[:, None])
 
     def observe(state):

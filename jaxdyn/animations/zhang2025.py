@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxdyn import RK4, flow, losses, models
 from jaxdyn.animations import Animation, canvas, growing
-from jaxdyn.papers import zhang2025 as paper
+from jaxdyn.papers.saddles import zhang2025 as paper
 from jaxdyn.theory import saddles
 
 FRAMES = 90

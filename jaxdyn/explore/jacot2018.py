@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxdyn import kernels, train
+from jaxdyn import kernels, models, train
 from jaxdyn.kernels import finite_width
 from jaxdyn.losses import squared_error
 from jaxdyn.tasks import full_batch
@@ -55,7 +55,7 @@ def theory(*, activation, hidden_layers, biases):
 def simulate(key, *, activation, hidden_layers, biases):
     """Descend on the sum of the waves by a wide network, less what it computes at the start."""
     net = network(UNITS[hidden_layers], activation, hidden_layers, biases)
-    start = net.init(key, (2,))[1]
+    start = models.from_layers(net, (2,)).init(key)
     x = jnp.asarray(CIRCLE)
     y = jnp.asarray(COSINES.sum(0))
 

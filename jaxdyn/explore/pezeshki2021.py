@@ -4,7 +4,7 @@ labels' noise."""
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdyn.papers import pezeshki2021 as paper
+from jaxdyn.papers.regression import pezeshki2021 as paper
 from jaxdyn.tasks import regression
 from jaxdyn.theory.regression import given_data, spectrum
 

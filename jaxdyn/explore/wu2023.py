@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdyn.papers import wu2023 as paper
+from jaxdyn.papers.descent import wu2023 as paper
 from jaxdyn.theory.descent import stability
 
 SLIDERS = {

@@ -1,6 +1,6 @@
 """Models: pairs of pure functions `(init, apply)`."""
 
-from jaxdyn.models.adapters import from_linen, from_nnx
+from jaxdyn.models.adapters import from_layers, from_linen, from_nnx
 from jaxdyn.models.attention import attention_heads, attention_product, in_context_attention
 from jaxdyn.models.gated import gated_inputs, gated_linear, gated_product
 from jaxdyn.models.linear import (
@@ -22,6 +22,7 @@ __all__ = [
     "attention_product",
     "deep_linear",
     "diagonal_linear",
+    "from_layers",
     "from_linen",
     "from_nnx",
     "gated_inputs",

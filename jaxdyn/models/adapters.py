@@ -1,19 +1,20 @@
-"""Flax modules as models.
+"""Networks of other libraries and of `jaxdyn.kernels` as models.
 
-Their parameters are always {"params": weights, "state": all else that moves} in plain dicts;
+The parameters of flax modules are always {"params": weights, "state": all else that moves} in plain dicts;
 "state" (the running statistics of BatchNorm, say) is empty where a module has none.  `apply(params,
 x)` evaluates and returns the outputs; `apply(params, x, train=True, key=key)` runs the module as in
 training, with the key of its dropout, and returns `(outputs, state)` with the new state block,
 which `rules.with_state` turns into updates.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
+from jaxdyn._checks import kind
 from jaxdyn.types import Key, Model
 
 
@@ -98,6 +99,34 @@ def from_nnx(make_module: Callable[[Any], Any]) -> Model:
         return outputs, nnx.to_pure_dict(changed)
 
     return Model(init, apply)
+
+
+def from_layers(layer: Any, in_shape: Sequence[int]) -> Model:
+    """Return a network of `kernels.Layer` for examples of the shape `in_shape` as a model.
+
+    A network that is written once as layers is trained as a model, and its layer gives the kernel
+    of infinite width (`kernels.gram`), the empirical kernel (`kernels.empirical`) and the theory of
+    finite width (`kernels.finite_width`).
+
+    Raises TypeError for what has no `init` and `apply`, and for a shape that is a number.
+
+    >>> from jaxdyn import kernels
+    >>> layer = kernels.serial(kernels.dense(16), kernels.relu(), kernels.dense(3))
+    >>> model = from_layers(layer, (2,))
+    >>> params = model.init(jax.random.key(0))
+    >>> model.apply(params, jnp.ones((4, 2))).shape
+    (4, 3)
+    """
+    if not (hasattr(layer, "init") and hasattr(layer, "apply")):
+        raise TypeError(f"layer: is {kind(layer)}; pass a layer, such as kernels.dense(16)")
+    if not isinstance(in_shape, Sequence):
+        raise TypeError(f"in_shape: is {kind(in_shape)}; pass the shape of one example, such as (5,)")
+
+    def init(key):
+        _, params = layer.init(key, tuple(in_shape))
+        return params
+
+    return Model(init, layer.apply)
 
 
 def _reseeded(rng, key):

@@ -1,5 +1,4 @@
-"""What is shown of saved results: charts, records, the README's table, pages of what is whole,
-missing or damaged."""
+"""What is shown of saved results: charts, records, pages of what is whole, missing or damaged."""
 
 import html
 import json
@@ -21,36 +20,21 @@ ROOT = Path(__file__).parents[2]
 RECORDS = ROOT / "docs" / "gallery"
 
 
-def test_the_readme_has_the_table_of_the_records():
-    block = (
-        (ROOT / "README.md")
-        .read_text()
-        .partition("<!-- papers -->\n")[2]
-        .partition("\n<!-- end of papers -->")[0]
-    )
-    assert block == report.table(papers.names(), RECORDS), (
-        "README.md: its table is stale; `make table` writes it"
-    )
-
-
 @pytest.mark.parametrize("name", papers.names())
 def test_a_record_is_that_of_the_papers_claims(name):
     known = json.loads((RECORDS / f"{name}.json").read_text())
-    claims = [
-        f"{'holds' if c.holds else 'refuted'}: {c.statement}" for c in papers.load(name).CLAIMS
-    ]
-    assert list(known) == ["quick", "paper"]
-    for size, one in known.items():
-        assert one["verdicts"] == claims, (
-            f"{name} at {size}: the record is stale; `make gallery` makes it anew"
-        )
-        assert one["cpu_seconds"] > 0
-
-
-@pytest.mark.parametrize("name", papers.names())
-def test_each_paper_has_a_summary(name):
-    short, _, what = papers.load(name).REFERENCE.summary.partition(": ")
-    assert 0 < len(short) < 60 < len(short + what)
+    experiments = {one.name: one for one in papers.load(name).EXPERIMENTS}
+    assert list(known) == list(experiments)
+    for experiment, sizes in known.items():
+        claims = [
+            f"{'holds' if claim.holds else 'refuted'}: {claim.statement}"
+            for claim in experiments[experiment].claims
+        ]
+        assert list(sizes) == ["quick", "paper"]
+        for size, run in sizes.items():
+            stale = f"{name} {experiment} at {size}: the record is stale; `make gallery` renews it"
+            assert run["verdicts"] == claims, stale
+            assert run["cpu_seconds"] > 0
 
 
 def growth(**sizes):
@@ -145,6 +129,7 @@ def test_pages_show_what_fails_and_what_is_refuted_and_escape_it(tmp_path):
     saved.write("tian2021", tmp_path)
     entry = report.read("tian2021", tmp_path)
     shown = _pages.paper(entry, (None, entry), explored=False)
+    experiment = entry.ran[0].experiment.name
     assert [v.word for v in entry.verdicts] == [
         "holds",
         "fails",
@@ -162,7 +147,8 @@ def test_pages_show_what_fails_and_what_is_refuted_and_escape_it(tmp_path):
     assert "a &lt; b &amp; c" in shown
     assert "a < b & c" not in shown
     assert "The claims have changed since" in shown
-    assert "jaxdyn run tian2021 --size paper --width 3" in shown
+    assert "judged only where it rains" in shown
+    assert f"jaxdyn run tian2021 {experiment} --size paper --width 3" in shown
     assert "</script" not in json.dumps(report.charts(entry.datasets)[0])
 
 
@@ -170,8 +156,8 @@ def test_pages_show_what_fails_and_what_is_refuted_and_escape_it(tmp_path):
     "broken", ["verdicts.json", "provenance.json", "results/jaxdyn.json", "figure.png"]
 )
 def test_damaged_results_are_said_to_be(broken, tmp_path):
-    saved.write("tian2021", tmp_path)
-    (tmp_path / "tian2021" / broken).write_text("{")
+    place = saved.write("tian2021", tmp_path)
+    (place / broken).write_text("{")
     pages = report.site(tmp_path / "site", results=tmp_path, names=["tian2021"])
     for page in pages:
         assert "damaged results" in page.read_text()
@@ -179,26 +165,21 @@ def test_damaged_results_are_said_to_be(broken, tmp_path):
 
 
 def test_the_command_repeats_the_options_of_a_run():
-    module = types.SimpleNamespace(
-        SIZES={"quick": {"a": (1, 2), "b": 3, "c": True, "d": False, "e": "x"}}
-    )
-    made = {"size": "quick", "options": {"a": [1, -2], "b": 3, "c": False, "d": True, "e": "it's"}}
-    shown = _pages._command(report.Saved("tian2021", None, None, (), made, {}, ""), module)
-    assert html.unescape(shown).startswith(
-        """<div class="command"><code>jaxdyn run tian2021 --a 1 -2 --no-c --d --e 'it'"'"'s'</code>"""
-    )
+    def decay(*, a=(1, 2), b=3, c=True, d=False, e="x"):
+        """Everything decays."""
+
+    experiment = papers.Experiment(decay, (), None)
+    options = {"a": [1, -2], "b": 3, "c": False, "d": True, "e": "it's"}
+    ran = report.Ran(experiment, Path(), made={"size": "quick", "options": options})
+    command = """jaxdyn run tian2021 decay --a 1 -2 --no-c --d --e 'it'"'"'s'"""
+    shown = html.unescape(_pages._command("tian2021", ran))
+    assert shown.startswith(f'<div class="command"><code>{command}</code>')
 
 
-def test_results_of_before_the_cost_was_recorded_are_shown(tmp_path):
-    saved.write("tian2021", tmp_path)
-    path = tmp_path / "tian2021" / "provenance.json"
-    old = {
-        k: v for k, v in json.loads(path.read_text()).items() if k not in ("cpu_seconds", "reused")
-    }
-    path.write_text(json.dumps(old))
-    assert "cost not recorded" in _pages.paper(
-        report.read("tian2021", tmp_path), (None, None), explored=False
-    )
+def test_results_of_an_earlier_version_are_said_to_be(tmp_path):
+    place = saved.write("tian2021", tmp_path)
+    (place.parent / "provenance.json").write_text("{}")
+    assert report.read("tian2021", tmp_path).trouble == "results of jaxdyn 0.1"
 
 
 def test_a_site_replaces_a_site_and_nothing_else(tmp_path):
@@ -212,13 +193,13 @@ def test_a_site_replaces_a_site_and_nothing_else(tmp_path):
         report.site(tmp_path / "results", results=tmp_path / "results")
 
 
-def test_a_record_keeps_its_cost_where_runs_were_stored(tmp_path):
+def test_a_record_keeps_its_cost_where_runs_were_stored(tmp_path, alone):
     saved.write("tian2021", tmp_path, default=True)
 
     def read():
-        return json.loads(
-            report.record(report.read("tian2021", tmp_path), tmp_path / "docs").read_text()
-        )
+        path = report.record(report.read("tian2021", tmp_path), tmp_path / "docs")
+        (sizes,) = json.loads(path.read_text()).values()
+        return sizes
 
     assert read()["paper"]["cpu_seconds"] == 12.3
     saved.write("tian2021", tmp_path, default=True, reused=True, cpu_seconds=0.1)
@@ -226,13 +207,19 @@ def test_a_record_keeps_its_cost_where_runs_were_stored(tmp_path):
     saved.write("tian2021", tmp_path, default=True, size="quick", cpu_seconds=123.4)
     assert list(read()) == ["quick", "paper"]
     row = report.table(["tian2021"], tmp_path / "docs").splitlines()[-1]
-    assert "`tian2021` (120, 12 s)" in row
-    assert row.endswith("| 1 holds, 1 fails, 1 unexpected, 1 refuted, 1 undecided |")
+    assert row.endswith("| 1 holds, 1 fails, 1 unexpected, 1 refuted, 1 undecided | 120, 12 s |")
     saved.write("tian2021", tmp_path)
     with pytest.raises(ValueError, match="other options"):
         read()
     with pytest.raises(ValueError, match="no record of 'wu2023'"):
         report.table(["wu2023"], tmp_path / "docs")
+
+
+@pytest.fixture
+def alone(monkeypatch):
+    """The paper tian2021 with its first experiment alone."""
+    paper = papers.load("tian2021")
+    monkeypatch.setattr(paper, "EXPERIMENTS", paper.EXPERIMENTS[:1])
 
 
 def test_an_exploration_holds_its_table():
@@ -294,7 +281,7 @@ def command(monkeypatch, *words):
 
 
 def test_the_command_line_writes_a_site_and_a_page_with_sliders(
-    explore, monkeypatch, tmp_path, capsys
+    explore, alone, monkeypatch, tmp_path, capsys
 ):
     monkeypatch.chdir(tmp_path)
     saved.write("tian2021", tmp_path / "results", default=True)
@@ -306,11 +293,9 @@ def test_the_command_line_writes_a_site_and_a_page_with_sliders(
         'href="../tian2021.html"' in (tmp_path / "site" / "explore" / "tian2021.html").read_text()
     )
     assert command(monkeypatch, "report", "tian2021", "--record") == 0
-    assert command(monkeypatch, "report", "tian2021", "--table") == 0
-    assert "`tian2021` (12 s)" in capsys.readouterr().out
     assert command(monkeypatch, "explore", "tian2021", "--out", "here") == 0
     assert embedded((tmp_path / "here" / "tian2021.html").read_text())["points"] == 30
     assert command(monkeypatch, "report", "tain2021") == 2
     assert "did you mean 'tian2021'?" in capsys.readouterr().err
     assert command(monkeypatch, "report", "--record") == 2
-    assert "'advani2017': not run yet" in capsys.readouterr().err
+    assert f"{papers.names()[0]} " in capsys.readouterr().err
