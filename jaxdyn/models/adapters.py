@@ -120,7 +120,9 @@ def from_layers(layer: Any, in_shape: Sequence[int]) -> Model:
     if not (hasattr(layer, "init") and hasattr(layer, "apply")):
         raise TypeError(f"layer: is {kind(layer)}; pass a layer, such as kernels.dense(16)")
     if not isinstance(in_shape, Sequence):
-        raise TypeError(f"in_shape: is {kind(in_shape)}; pass the shape of one example, such as (5,)")
+        raise TypeError(
+            f"in_shape: is {kind(in_shape)}; pass the shape of one example, such as (5,)"
+        )
 
     def init(key):
         _, params = layer.init(key, tuple(in_shape))

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from jaxdyn.models.two_layer import _unit_init
+from jaxdyn.models.two_layer import unit_init
 from jaxdyn.types import Model, Params
 
 
@@ -34,9 +34,10 @@ def in_context_attention(
     Raises ValueError for a scale of 0, which no gradient leaves.
     """
     if rank is None:
-        shapes = {"v": (heads,), "key_query": (heads, inputs, inputs)}
+        matrices = {"key_query": (heads, inputs, inputs)}
     else:
-        shapes = {"v": (heads,), "key": (heads, rank, inputs), "query": (heads, rank, inputs)}
+        matrices = {"key": (heads, rank, inputs), "query": (heads, rank, inputs)}
+    shapes = {"v": (heads,)} | matrices
 
     def apply(params, prompts):
         x, y, query = prompts
@@ -44,7 +45,7 @@ def in_context_attention(
         weights = jax.nn.softmax(scores, axis=-1) if softmax else scores / x.shape[1]
         return jnp.einsum("h,bhn,bn->b", params["v"], weights, y)
 
-    return Model(_unit_init(shapes, scale), apply)
+    return Model(unit_init(shapes, scale), apply)
 
 
 def attention_heads(params: Params) -> Float[Array, "heads inputs inputs"]:

@@ -1,6 +1,5 @@
 """Gated deep linear networks: linear pathways that a context switches on and off."""
 
-import functools
 from collections.abc import Sequence
 
 import jax
@@ -10,6 +9,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from jaxdyn._numbers import normal
+from jaxdyn.models.linear import product
 from jaxdyn.types import Model
 
 Routes = Sequence[Sequence[int]]
@@ -36,16 +36,19 @@ def gated_linear(
             f"routes: {routes} do not fit sizes {tuple(sizes)}; pass a matrix number for each layer"
         )
     counts = [1 + max(layer) for layer in zip(*routes, strict=True)]
-    shapes = list(zip(counts, sizes[1:], sizes[:-1], strict=True))
+
+    def draw(key, count, n_out, n_in):
+        return normal(key, (count, n_out, n_in)) * (scale / n_in**0.5)
 
     def init(key):
-        keys = jax.random.split(key, len(shapes))
-        return [
-            normal(k, shape) * (scale / shape[2] ** 0.5)
-            for k, shape in zip(keys, shapes, strict=True)
-        ]
+        keys = jax.random.split(key, len(counts))
+        stacks = zip(keys, counts, sizes[1:], sizes[:-1], strict=True)
+        return [draw(*stack) for stack in stacks]
 
-    return Model(init, lambda weights, x: gated_inputs(*x) @ gated_product(weights, routes).T)
+    def apply(weights, x_and_gates):
+        return gated_inputs(*x_and_gates) @ gated_product(weights, routes).T
+
+    return Model(init, apply)
 
 
 def gated_product(
@@ -57,11 +60,10 @@ def gated_product(
     With it `losses.covariance_loss` and the covariances of gated inputs train at a cost independent
     of the examples.
     """
-    layers = [
-        w[np.array(layer)] for w, layer in zip(weights, zip(*routes, strict=True), strict=True)
-    ]
-    products = functools.reduce(lambda total, w: w @ total, layers)
-    return jnp.moveaxis(products, 0, 1).reshape(products.shape[1], -1)
+    layers = np.array(routes).T
+    products = product([w[layer] for w, layer in zip(weights, layers, strict=True)])
+    side_by_side = jnp.moveaxis(products, 0, 1)
+    return side_by_side.reshape(len(side_by_side), -1)
 
 
 def gated_inputs(
@@ -72,4 +74,5 @@ def gated_inputs(
     >>> gated_inputs(jnp.array([[1.0, 2.0]]), jnp.array([[0.0, 1.0]])).tolist()
     [[0.0, 0.0, 1.0, 2.0]]
     """
-    return (gates[:, :, None] * x[:, None]).reshape(len(x), -1)
+    gated = gates[:, :, None] * x[:, None]
+    return gated.reshape(len(x), -1)

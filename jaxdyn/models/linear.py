@@ -27,24 +27,25 @@ def deep_linear(
         raise ValueError(
             f"sizes: {tuple(sizes)} are no layers; pass at least (inputs, outputs), each at least 1"
         )
-    if init == "gaussian":
-
-        def draw(key, n_out, n_in):
-            return normal(key, (n_out, n_in)) * (scale / n_in**0.5)
-    elif init == "orthogonal":
-
-        def draw(key, n_out, n_in):
-            return orthogonal(key, n_out, n_in, scale)
-    else:
+    if init not in ("gaussian", "orthogonal"):
         raise ValueError(f"init: {init!r} is unknown; pass 'gaussian' or 'orthogonal'")
-    shapes = list(zip(sizes[1:], sizes[:-1], strict=True))
-    return Model(
-        lambda key: [
-            draw(k, *shape)
-            for k, shape in zip(jax.random.split(key, len(shapes)), shapes, strict=True)
-        ],
-        lambda weights, x: functools.reduce(lambda h, w: h @ w.T, weights, x),
-    )
+
+    def draw(key, n_out, n_in):
+        if init == "orthogonal":
+            return orthogonal(key, n_out, n_in, scale)
+        return normal(key, (n_out, n_in)) * (scale / n_in**0.5)
+
+    def init_weights(key):
+        keys = jax.random.split(key, len(sizes) - 1)
+        layers = zip(keys, sizes[1:], sizes[:-1], strict=True)
+        return [draw(*layer) for layer in layers]
+
+    def apply(weights, x):
+        for w in weights:
+            x = x @ w.T
+        return x
+
+    return Model(init_weights, apply)
 
 
 def diagonal_linear(inputs: int, *, depth: int = 2, scale: Float[ArrayLike, ""] = 1.0) -> Model:
@@ -58,10 +59,14 @@ def diagonal_linear(inputs: int, *, depth: int = 2, scale: Float[ArrayLike, ""] 
     >>> diagonal_linear(2).apply(weights, x).tolist()
     [-17.0]
     """
-    return Model(
-        lambda key: normal(key, (depth, inputs)) * scale,
-        lambda weights, x: x @ jnp.prod(weights, 0),
-    )
+
+    def init(key):
+        return normal(key, (depth, inputs)) * scale
+
+    def apply(weights, x):
+        return x @ jnp.prod(weights, 0)
+
+    return Model(init, apply)
 
 
 def product(weights: Sequence[Float[Array, "_ _"]]) -> Float[Array, "outputs inputs"]:
@@ -82,9 +87,11 @@ def product_to_depth(
     >>> product_to_depth([2 * jnp.eye(1)] * 5, 3).tolist()
     [[8.0]]
     """
-    return product(
-        [jnp.where(jnp.less(layer, depth), w, jnp.eye(len(w))) for layer, w in enumerate(weights)]
-    )
+    layers = []
+    for layer, w in enumerate(weights):
+        used = jnp.less(layer, depth)
+        layers.append(jnp.where(used, w, jnp.eye(len(w))))
+    return product(layers)
 
 
 def orthogonal(
@@ -97,7 +104,8 @@ def orthogonal(
     """
     tall = (max(n_out, n_in), min(n_out, n_in))
     q, r = jnp.linalg.qr(normal(key, tall))
-    q = q * jnp.where(jnp.diagonal(r) < 0, -1, 1).astype(q.dtype)[None]
+    signs = jnp.where(jnp.diagonal(r) < 0, -1, 1).astype(q.dtype)
+    q = q * signs[None]
     return jnp.asarray(gain * (q if n_out >= n_in else q.T))
 
 
@@ -115,7 +123,8 @@ def aligned(
         raise ValueError(
             f"frames: got {len(frames)}; pass one for each layer of units, the input's first"
         )
-    root = jnp.asarray(strengths) ** (1 / (len(frames) - 1))
+    layers = len(frames) - 1
+    root = jnp.asarray(strengths) ** (1 / layers)
     return [(left * root[None]) @ right.T for right, left in itertools.pairwise(frames)]
 
 
@@ -130,34 +139,39 @@ def lambda_balanced(
     times I.
 
     Haar singular vectors, of the hidden units shared; the singular values x of the smaller layer
-    are half-normal, scale
-    |N(0, 1)|, those of the larger one sqrt(x^2 + |imbalance|) (Domine et al. 2024).  Hidden units beyond the inputs or
-    outputs have x = 0.  A positive imbalance needs hidden <= outputs, a negative one hidden <= inputs: else ValueError,
-    or weights of NaN where it is traced.
+    are half-normal, scale |N(0, 1)|, those of the larger one sqrt(x^2 + |imbalance|) (Domine et al.
+    2024).  Hidden units beyond the inputs or outputs have x = 0.  A positive imbalance needs hidden
+    <= outputs, a negative one hidden <= inputs: else ValueError, or weights of NaN where it is
+    traced.
     """
     if len(sizes) != 3 or min(sizes) < 1:
         raise ValueError(
-            f"sizes: {tuple(sizes)} are no two layers; pass (inputs, hidden, outputs), each at least 1"
+            f"sizes: {tuple(sizes)} are no two layers; pass (inputs, hidden, outputs), each at "
+            "least 1"
         )
     inputs, hidden, outputs = sizes
     imbalance = jnp.asarray(imbalance, float)
-    impossible = ((hidden > outputs) & (imbalance > 0)) | ((hidden > inputs) & (imbalance < 0))
+    too_positive = (hidden > outputs) & (imbalance > 0)
+    too_negative = (hidden > inputs) & (imbalance < 0)
+    impossible = too_positive | too_negative
     if not isinstance(impossible, jax.core.Tracer) and impossible:
         raise ValueError(
-            f"imbalance: {imbalance} does not exist for sizes {tuple(sizes)}: a positive one needs hidden <= outputs, "
-            "a negative one hidden <= inputs; change its sign or the hidden size"
+            f"imbalance: {imbalance} does not exist for sizes {tuple(sizes)}: a positive one needs "
+            "hidden <= outputs, a negative one hidden <= inputs; change its sign or the hidden size"
         )
-    keys = jax.random.split(key, 4)
-    x = jnp.where(jnp.arange(hidden) < min(inputs, outputs), scale * normal(keys[0], (hidden,)), 0)
+    values_key, inner_key, right_key, left_key = jax.random.split(key, 4)
+    used = jnp.arange(hidden) < min(inputs, outputs)
+    x = jnp.where(used, scale * normal(values_key, (hidden,)), 0)
     x = jnp.where(impossible, jnp.nan, x)
     first = jnp.sqrt(x**2 + jnp.maximum(-imbalance, 0))
     second = jnp.sqrt(x**2 + jnp.maximum(imbalance, 0))
-    inner, right, left = (
-        orthogonal(k, n, n) for k, n in zip(keys[1:], (hidden, inputs, outputs), strict=True)
-    )
-    rank_in = min(hidden, inputs)
-    rank_out = min(hidden, outputs)
-    return [
-        (inner[:, :rank_in] * first[None, :rank_in]) @ right[:, :rank_in].T,
-        (left[:, :rank_out] * second[None, :rank_out]) @ inner[:, :rank_out].T,
-    ]
+    inner = orthogonal(inner_key, hidden, hidden)
+    right = orthogonal(right_key, inputs, inputs)
+    left = orthogonal(left_key, outputs, outputs)
+    return [_of_modes(inner, first, right), _of_modes(left, second, inner)]
+
+
+def _of_modes(left, values, right):
+    """Return the matrix of these singular vectors and values, as many as both sides have."""
+    rank = min(len(left), len(right))
+    return (left[:, :rank] * values[None, :rank]) @ right[:, :rank].T

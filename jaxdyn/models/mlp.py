@@ -39,25 +39,27 @@ def mlp(
             f"sizes: {tuple(sizes)} are no layers; pass at least (inputs, outputs), each at least 1"
         )
 
+    def draw(key, n_out, n_in):
+        return normal(key, (n_out, n_in)) * (scale / n_in**0.5)
+
     def init(key):
         weights_key, biases_key = jax.random.split(key)
         keys = jax.random.split(weights_key, len(sizes) - 1)
-        shapes = zip(keys, sizes[1:], sizes[:-1], strict=True)
-        params = {
-            "weights": [normal(k, (n_out, n_in)) * (scale / n_in**0.5) for k, n_out, n_in in shapes]
-        }
+        layers = zip(keys, sizes[1:], sizes[:-1], strict=True)
+        params = {"weights": [draw(*layer) for layer in layers]}
         if bias_scale is not None:
             keys = jax.random.split(biases_key, len(sizes) - 1)
-            params["biases"] = [
-                normal(k, (n,)) * bias_scale for k, n in zip(keys, sizes[1:], strict=True)
-            ]
+            units = zip(keys, sizes[1:], strict=True)
+            params["biases"] = [normal(key, (n,)) * bias_scale for key, n in units]
         return params
 
     def apply(params, x):
         biases = params.get("biases", [None] * len(params["weights"]))
         for layer, (w, b) in enumerate(zip(params["weights"], biases, strict=True)):
-            x = (x if layer == 0 else activation(x)) @ w.T
-            x = x if b is None else x + jnp.broadcast_to(b, x.shape)
+            hidden = x if layer == 0 else activation(x)
+            x = hidden @ w.T
+            if b is not None:
+                x = x + jnp.broadcast_to(b, x.shape)
         return x
 
     return Model(init, apply)

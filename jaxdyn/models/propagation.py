@@ -32,10 +32,12 @@ def propagate(
         h, jacobian = state.params
         w = draw(key)
         h, slope = jax.jvp(activation, (w @ h,), (jnp.ones_like(h),))
-        return state._replace(params=(h, slope[:, None] * (w @ jacobian)))
+        jacobian = slope[:, None] * (w @ jacobian)
+        return state._replace(params=(h, jacobian))
 
-    initial = start, jnp.eye(start.size, dtype=start.dtype)
-    return iterate(layer, initial, times=[depth], observe=lambda state: {}, key=key).final.params
+    initial = (start, jnp.eye(start.size, dtype=start.dtype))
+    run = iterate(layer, initial, times=[depth], observe=lambda state: {}, key=key)
+    return run.final.params
 
 
 def product_exponents(key: Key, draw: Draw, *, width: int, depth: int) -> Float[Array, " {width}"]:
@@ -47,10 +49,12 @@ def product_exponents(key: Key, draw: Draw, *, width: int, depth: int) -> Float[
     """
 
     def layer(key, state):
-        q, r = jnp.linalg.qr(draw(key) @ state.params[0])
-        return state._replace(
-            params=(q, state.params[1] + jnp.log(jnp.abs(jnp.diagonal(r))) / depth)
-        )
+        q, exponents = state.params
+        q, r = jnp.linalg.qr(draw(key) @ q)
+        growth = jnp.log(jnp.abs(jnp.diagonal(r)))
+        return state._replace(params=(q, exponents + growth / depth))
 
-    initial = jnp.eye(width), jnp.zeros(width)
-    return iterate(layer, initial, times=[depth], observe=lambda state: {}, key=key).final.params[1]
+    initial = (jnp.eye(width), jnp.zeros(width))
+    run = iterate(layer, initial, times=[depth], observe=lambda state: {}, key=key)
+    _, exponents = run.final.params
+    return exponents

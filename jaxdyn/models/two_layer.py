@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from jaxdyn._numbers import normal
-from jaxdyn.types import Model, Params
+from jaxdyn.types import Key, Model, Params
 
 
 def two_layer(
@@ -44,22 +44,20 @@ def two_layer(
         raise ValueError(f"patches: {patches} do not divide {inputs} inputs evenly; pass a divisor")
     if balanced and not pooled:
         raise ValueError("balanced: needs one outgoing weight a unit; pass pooled=True")
-    draw = _unit_init(
-        {"u": (width, inputs // patches), "v": (width,) if pooled else (width, patches)}, scale
-    )
+    outgoing = (width,) if pooled else (width, patches)
+    draw = unit_init({"u": (width, inputs // patches), "v": outgoing}, scale)
 
     def init(key):
         params = draw(key)
-        return (
-            params | {"v": jnp.sign(params["v"]) * jnp.linalg.norm(params["u"], axis=1)}
-            if balanced
-            else params
-        )
+        if not balanced:
+            return params
+        norms = jnp.linalg.norm(params["u"], axis=1)
+        return params | {"v": jnp.sign(params["v"]) * norms}
 
     def apply(params, x):
-        u = params["u"]
+        by_patch = x.reshape(*x.shape[:-1], patches, -1)
+        hidden = activation(by_patch @ params["u"].T)
         v = params["v"].reshape(width, -1)
-        hidden = activation(x.reshape(*x.shape[:-1], patches, -1) @ u.T)
         return jnp.einsum("...pi,ip->...", hidden, jnp.broadcast_to(v, (width, patches)))
 
     return Model(init, apply)
@@ -71,29 +69,34 @@ def two_layer_product(params: Params) -> Float[Array, "1 inputs"]:
 
     With it `losses.covariance_loss` trains on second moments, exact ones or those of samples.
     """
-    u = params["u"]
     v = params["v"]
-    return jnp.einsum("ip,ik->pk", v.reshape(len(v), -1), u).reshape(1, -1)
+    by_patch = v.reshape(len(v), -1)
+    products = jnp.einsum("ip,ik->pk", by_patch, params["u"])
+    return products.reshape(1, -1)
 
 
-def _unit_init(shapes, scale):
-    """Return an init of arrays (units, ...) whose units have norms of about `scale`, one for all or
-    one for each."""
+def unit_init(
+    shapes: dict[str, tuple[int, ...]], scale: Float[ArrayLike, "..."]
+) -> Callable[[Key], Params]:
+    """Return an init of arrays (units, ...) whose units have norms of about `scale`.
+
+    The scale is a number, or one for each unit.
+    """
     if not isinstance(scale, jax.core.Tracer) and not np.any(scale):
         raise ValueError(
-            f"scale: {scale} starts at an exact saddle, which no gradient leaves; pass a small one, say 1e-3"
+            f"scale: {scale} starts at an exact saddle, which no gradient leaves; pass a small one, "
+            "say 1e-3"
         )
 
-    def size(shape):
-        return jnp.reshape(scale, (-1,) + (1,) * (len(shape) - 1)) / np.prod(shape[1:]) ** 0.5
+    def scaled(drawn, shape):
+        by_unit = jnp.reshape(scale, (-1,) + (1,) * (len(shape) - 1))
+        return drawn.reshape(shape) * (by_unit / np.prod(shape[1:]) ** 0.5)
 
     def init(key):
-        # Drawn at once, which compiles faster.
         ends = np.cumsum([np.prod(shape) for shape in shapes.values()])
-        draws = jnp.split(normal(key, (int(ends[-1]),)), ends[:-1])
-        return {
-            n: w.reshape(shape) * size(shape)
-            for w, (n, shape) in zip(draws, shapes.items(), strict=True)
-        }
+        # Drawn at once, which compiles faster.
+        drawn = normal(key, (int(ends[-1]),))
+        parts = zip(jnp.split(drawn, ends[:-1]), shapes.items(), strict=True)
+        return {name: scaled(part, shape) for part, (name, shape) in parts}
 
     return init

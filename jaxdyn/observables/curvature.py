@@ -34,14 +34,16 @@ def hessian_eigenvalues(
         flat, product = _hessian_product(loss, state.params, batch)
         if not 1 <= top <= min(depth, flat.size):
             raise ValueError(
-                f"top: {top}; pass at least 1, at most {depth=} and the number of parameters {flat.size}"
+                f"top: {top}; pass at least 1, at most {depth=} and the number of parameters "
+                f"{flat.size}"
             )
         start = normal(jax.random.key(0), flat.shape, flat.dtype)
         values, vectors = jnp.linalg.eigh(_tridiagonal(product, start, depth))
         # What the start has no part in lies behind the invariant subspace, and is not the
         # Hessian's.
-        values = jnp.sort(jnp.where(vectors[0] == 0, -jnp.inf, values))[::-1][:top]
-        return {"hessian_eigenvalues": jnp.where(jnp.isfinite(values), values, jnp.nan)}
+        values = jnp.where(vectors[0] == 0, -jnp.inf, values)
+        largest = jnp.sort(values)[::-1][:top]
+        return {"hessian_eigenvalues": jnp.where(jnp.isfinite(largest), largest, jnp.nan)}
 
     return observe
 
@@ -62,7 +64,8 @@ def sharpness(
     def observe(state):
         flat, product = _hessian_product(loss, state.params, batch)
         start = normal(jax.random.key(0), flat.shape, flat.dtype)
-        return {"sharpness": jnp.linalg.eigvalsh(_tridiagonal(product, start, depth))[-1]}
+        values = jnp.linalg.eigvalsh(_tridiagonal(product, start, depth))
+        return {"sharpness": values[-1]}
 
     return observe
 
@@ -88,15 +91,15 @@ def hessian_index(
     if min(depth, probes) < 1:
         raise ValueError(f"depth, probes: {depth}, {probes}; pass at least 1 of each")
 
+    def is_below(values):
+        return values < -(threshold * jnp.max(jnp.abs(values)))
+
     def observe(state):
         flat, product = _hessian_product(loss, state.params, batch)
         if flat.size <= dense:
-            values = jnp.linalg.eigvalsh(jax.vmap(product)(jnp.eye(flat.size, dtype=flat.dtype)))
-            return {
-                "index": jnp.sum(values < -(threshold * jnp.max(jnp.abs(values)))).astype(
-                    flat.dtype
-                )
-            }
+            hessian = jax.vmap(product)(jnp.eye(flat.size, dtype=flat.dtype))
+            values = jnp.linalg.eigvalsh(hessian)
+            return {"index": jnp.sum(is_below(values)).astype(flat.dtype)}
 
         def probed(key):
             start = jax.random.rademacher(key, flat.shape, flat.dtype)
@@ -105,8 +108,8 @@ def hessian_index(
 
         # One after the other: each keeps `depth` vectors of the size of the parameters.
         values, weights = jax.lax.map(probed, jax.random.split(jax.random.key(0), probes))
-        below = values < -(threshold * jnp.max(jnp.abs(values)))
-        return {"index": jnp.sum(jnp.where(below, weights, 0)) / probes}
+        counted = jnp.where(is_below(values), weights, 0)
+        return {"index": jnp.sum(counted) / probes}
 
     return observe
 
@@ -119,7 +122,10 @@ def _hessian_product(loss, params, batch):
     def gradient(v):
         return ravel_pytree(jax.grad(loss)(unravel(v), batch))[0]
 
-    return flat, lambda v: jax.jvp(gradient, (flat,), (v,))[1]
+    def product(v):
+        return jax.jvp(gradient, (flat,), (v,))[1]
+
+    return flat, product
 
 
 def _tridiagonal(product, start, depth):
@@ -131,7 +137,8 @@ def _tridiagonal(product, start, depth):
     # Behind an invariant subspace (the Hessian has few distinct eigenvalues) come only rounding
     # errors, or NaN.
     size = jnp.nanmax(jnp.abs(diagonal)) + jnp.max(jnp.nan_to_num(jnp.abs(beside)), initial=0.0)
-    inside = jnp.cumprod(beside > 100 * jnp.finfo(start.dtype).eps * size).astype(bool)
+    rounding = 100 * jnp.finfo(start.dtype).eps * size
+    inside = jnp.cumprod(beside > rounding).astype(bool)
     beside = jnp.where(inside, beside, 0)
     diagonal = diagonal.at[1:].set(jnp.where(inside, diagonal[1:], diagonal[0]))
     return jnp.diag(diagonal) + jnp.diag(beside, 1) + jnp.diag(beside, -1)

@@ -1,5 +1,4 @@
-"""Observables of single examples: their losses, and the groups of them whose losses change together
-or oppositely."""
+"""Observables of single examples."""
 
 from collections.abc import Callable
 
@@ -17,4 +16,9 @@ def sample_losses(loss: Callable[[Params, Batch], Float[Array, ""]], batch: Batc
     Their mean is the loss of the whole batch where that is a mean over independent examples.
     """
     rows = jax.tree.map(lambda a: jnp.asarray(a)[:, None], batch)
-    return lambda state: {"sample_losses": jax.vmap(lambda row: loss(state.params, row))(rows)}
+
+    def observe(state):
+        losses = jax.vmap(lambda row: loss(state.params, row))(rows)
+        return {"sample_losses": losses}
+
+    return observe

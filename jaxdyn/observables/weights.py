@@ -29,7 +29,9 @@ def leakage(
 
     def observe(state):
         w = of(state.params)
-        return {"leakage": jnp.linalg.norm(w - (left * _strengths(w, left, right)[None]) @ right.T)}
+        strengths = _strengths(w, left, right)
+        inside = (left * strengths[None]) @ right.T
+        return {"leakage": jnp.linalg.norm(w - inside)}
 
     return observe
 

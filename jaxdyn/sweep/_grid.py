@@ -79,13 +79,15 @@ def static_cells(static: dict[str, Any]) -> dict[str, dict[Any, Any]]:
     for name, values in static.items():
         if not isinstance(name, str) or not (hasattr(values, "__len__") and len(values)):
             raise ValueError(
-                f"static: {name!r} is {values!r}; pass {{name: values}} or {{name: {{label: value}}}}"
+                f"static: {name!r} is {values!r}; pass {{name: values}} or "
+                "{name: {label: value}}"
             )
         if not isinstance(values, dict):
             values = [value.item() if isinstance(value, np.generic) else value for value in values]
             if not all(isinstance(value, bool | int | float | str) for value in values):
                 raise TypeError(
-                    f"static: {name!r} holds {values!r}; label what is no number: {{{name!r}: {{label: value}}}}"
+                    f"static: {name!r} holds {values!r}; label what is no number: "
+                    f"{{{name!r}: {{label: value}}}}"
                 )
             values = dict(zip(values, values, strict=True))
         cells[name] = values
@@ -129,15 +131,16 @@ def united(axis: Axis, stored: dict[str, Any]) -> Axis:
     """Return a stored axis followed by the values it lacks: old runs keep their places."""
     if list(axis.coords) != list(stored["coords"]):
         raise ValueError(
-            f"store: its axis {stored['dim']!r} has the names {list(stored['coords'])}, not {list(axis.coords)}"
+            f"store: its axis {stored['dim']!r} has the names {list(stored['coords'])}, not "
+            f"{list(axis.coords)}"
         )
     old = Axis(axis.dim, {name: np.asarray(values) for name, values in stored["coords"].items()})
     have = set(old.rows)
     new = [i for i, row in enumerate(axis.rows) if row not in have]
-    return Axis(
-        axis.dim,
-        {name: np.concatenate([old.coords[name], v[new]]) for name, v in axis.coords.items()},
-    )
+    coords = {}
+    for name, values in axis.coords.items():
+        coords[name] = np.concatenate([old.coords[name], values[new]])
+    return Axis(axis.dim, coords)
 
 
 def positions(axis: Axis, within: Axis) -> np.ndarray:

@@ -66,20 +66,21 @@ def build(job: Job, fixed: dict[str, Any]) -> tuple[Callable, dict[str, Any], di
     experiment = job.experiment
     data = {}
     if isinstance(experiment, functools.partial):
-        keywords = {
-            k: v for k, v in experiment.keywords.items() if k not in job.names and k not in fixed
-        }
-        data = {
-            k: v
-            for k, v in keywords.items()
-            if any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(v))
-        }
-        constants = {k: v for k, v in keywords.items() if k not in data}
-        for name, value in data.items():
-            if odd := [leaf for leaf in jax.tree.leaves(value) if not isinstance(leaf, ArrayLike)]:
+        constants = {}
+        for name, value in experiment.keywords.items():
+            if name in job.names or name in fixed:
+                continue
+            leaves = jax.tree.leaves(value)
+            if not any(isinstance(leaf, jax.Array) for leaf in leaves):
+                constants[name] = value
+                continue
+            data[name] = value
+            odd = [leaf for leaf in leaves if not isinstance(leaf, ArrayLike)]
+            if odd:
                 raise TypeError(
-                    f"experiment: its keyword {name!r} holds jax arrays beside {odd[0]!r}, which cannot be an argument "
-                    "of a program; pass the arrays by a keyword of their own, or as numpy arrays to compile them in"
+                    f"experiment: its keyword {name!r} holds jax arrays beside {odd[0]!r}, which "
+                    "cannot be an argument of a program; pass the arrays by a keyword of their "
+                    "own, or as numpy arrays to compile them in"
                 )
         experiment = functools.partial(experiment.func, *experiment.args, **constants)
     notes: dict[str, Any] = {}
@@ -109,45 +110,55 @@ def trace(job: Job, fixed: dict[str, Any], columns: list[np.ndarray], runs: int)
         return jax.ShapeDtypeStruct((runs,), dtype)
 
     drawn = _numpy_generator()
+    program = jax.jit(call, compiler_options=compiler_options())
+    shapes = tuple(shape(traced_dtype(values)) for values in columns)
     try:
-        traced = jax.jit(call, compiler_options=compiler_options()).trace(
-            shape(np.uint32), tuple(shape(traced_dtype(v)) for v in columns), data
-        )
+        traced = program.trace(shape(np.uint32), shapes, data)
     except TypeError as error:
-        if (culprit := _untraceable(error, job, fixed, columns)) is None:
-            if "Tracer" not in str(error) or str(error).startswith(
-                ("experiment", "field", "observe", "step")
-            ):
-                raise
-            raise TypeError(
-                "experiment: numpy or Python was given what is known only when the program runs; compute with "
-                f"jax.numpy and draw by jax.random ({error})"
-            ) from error
-        raise TypeError(
-            f"axes: {culprit!r} must be known while the program is compiled (it sets a shape or steers Python); "
-            f"move it to static={{{culprit!r}: [...]}}"
-        ) from error
+        _explain(error, _untraceable(error, job, fixed, columns))
+        raise
     if not all(map(np.array_equal, drawn, _numpy_generator())):
         raise ValueError(
-            f"experiment: {name_of(job.experiment)} draws from np.random while it is compiled, once for all runs; "
-            "draw by jax.random from its key"
+            f"experiment: {name_of(job.experiment)} draws from np.random while it is compiled, "
+            "once for all runs; draw by jax.random from its key"
         )
-    arrays = [(np.size(a) * jnp.result_type(a).itemsize, jnp.shape(a)) for a in traced.jaxpr.consts]
-    if (total := sum(size for size, _ in arrays)) > CLOSURE_BYTES:
-        raise ValueError(
-            f"experiment: {name_of(job.experiment)} closes over {total >> 20} MB, most in an array of shape "
-            f"{max(arrays)[1]}; pass it as an argument: functools.partial(experiment, data=jnp.asarray(data))"
-        )
-    described = {
-        name: Output(dims, traced.out_info[name].shape[1:], np.dtype(traced.out_info[name].dtype))
-        for name, dims in notes["dims"].items()
-        if name not in notes["constants"]
-    }
+    _check_closure(traced.jaxpr.consts, job.experiment)
+    outputs = {}
+    for name, dims in notes["dims"].items():
+        if name not in notes["constants"]:
+            info = traced.out_info[name]
+            outputs[name] = Output(dims, info.shape[1:], np.dtype(info.dtype))
     lowered = traced.lower()
-    text = [lowered.as_text(), *(_digest(leaf) for leaf in jax.tree.leaves(data))]
-    return Program(
-        fixed, data, call, lowered, described, notes["constants"], notes["units"], digest(text)
-    )
+    text = [lowered.as_text(), *map(_digest, jax.tree.leaves(data))]
+    constants = notes["constants"]
+    return Program(fixed, data, call, lowered, outputs, constants, notes["units"], digest(text))
+
+
+def _explain(error, culprit):
+    """Raise what an error of tracing is about, in the user's words, where that is known."""
+    if culprit is not None:
+        raise TypeError(
+            f"axes: {culprit!r} must be known while the program is compiled (it sets a shape or "
+            f"steers Python); move it to static={{{culprit!r}: [...]}}"
+        ) from error
+    ours = str(error).startswith(("experiment", "field", "observe", "step"))
+    if "Tracer" in str(error) and not ours:
+        raise TypeError(
+            "experiment: numpy or Python was given what is known only when the program runs; "
+            f"compute with jax.numpy and draw by jax.random ({error})"
+        ) from error
+
+
+def _check_closure(constants, experiment):
+    """Refuse large arrays that an experiment closes over: they would be compiled in."""
+    sizes = [np.size(array) * jnp.result_type(array).itemsize for array in constants]
+    if sum(sizes) > CLOSURE_BYTES:
+        largest = constants[int(np.argmax(sizes))]
+        raise ValueError(
+            f"experiment: {name_of(experiment)} closes over {sum(sizes) >> 20} MB, most in an "
+            f"array of shape {jnp.shape(largest)}; pass it as an argument: "
+            "functools.partial(experiment, data=jnp.asarray(data))"
+        )
 
 
 def check_signature(
@@ -255,26 +266,24 @@ def _outputs(out, dims, notes):
     if isinstance(out, Trajectory):
         values = _of_trajectory(out)
         leading = ("time",)
-        notes["units"] = {
-            "time": "steps"
-            if jnp.issubdtype(jnp.result_type(out.time), jnp.integer)
-            else "flow time"
-        }
+        counted = jnp.issubdtype(jnp.result_type(out.time), jnp.integer)
+        notes["units"] = {"time": "steps" if counted else "flow time"}
     elif isinstance(out, dict) and out and all(isinstance(name, str) for name in out):
         for name, value in out.items():
             if not isinstance(
                 value, jax.Array | np.ndarray | np.generic | bool | int | float | complex
             ):
                 raise TypeError(
-                    f"experiment: {name!r} is {kind(value)}, no array; give each array a name of its own"
+                    f"experiment: {name!r} is {kind(value)}, no array; give each array a name of "
+                    "its own"
                 )
         values = dict(out)
         leading = ()
         notes["units"] = {}
-        floats = [v for v in out.values() if jnp.issubdtype(jnp.result_type(v), jnp.inexact)]
-        finite = functools.reduce(
-            jnp.logical_and, [jnp.all(jnp.isfinite(v)) for v in floats], jnp.asarray(True)
-        )
+        finite = jnp.asarray(True)
+        for value in out.values():
+            if jnp.issubdtype(jnp.result_type(value), jnp.inexact):
+                finite = finite & jnp.all(jnp.isfinite(value))
         values.setdefault("ok", finite)
     else:
         returned = "an array" if isinstance(out, jax.Array) else kind(out)
@@ -285,10 +294,10 @@ def _outputs(out, dims, notes):
         raise ValueError(
             f"dims: {extra[0]!r} is not returned by the experiment; {nearest(extra[0], values)}"
         )
-    notes["dims"] = {
-        name: leading + _own_dims(name, jnp.ndim(v) - len(leading), dims)
-        for name, v in values.items()
-    }
+    notes["dims"] = {}
+    for name, value in values.items():
+        rank = jnp.ndim(value) - len(leading)
+        notes["dims"][name] = leading + _own_dims(name, rank, dims)
 
     # A numpy array cannot depend on the run: recording times that are known while tracing become a
     # coordinate.
@@ -308,8 +317,8 @@ def _of_trajectory(out):
     for name, value in out.observed.items():
         if jnp.shape(value)[:1] != records:
             raise ValueError(
-                f"experiment: observed {name!r} has shape {jnp.shape(value)} at {records[0]} recording times; its "
-                "first axis must be time (a dict may hold arrays of any shape)"
+                f"experiment: observed {name!r} has shape {jnp.shape(value)} at {records[0]} "
+                "recording times; its first axis must be time (a dict may hold arrays of any shape)"
             )
     return {"time": out.time, **out.observed, "ok": jnp.broadcast_to(out.ok, records)}
 
@@ -339,19 +348,16 @@ def _untraceable(error, job, fixed, columns):
     for i, name in enumerate(job.names):
         fewer = job._replace(names=job.names[:i] + job.names[i + 1 :])
         call, data, _ = build(fewer, fixed | {name: columns[i][0].item()})
-        shapes = tuple(
-            jax.ShapeDtypeStruct((1,), traced_dtype(v)) for v in columns[:i] + columns[i + 1 :]
-        )
+        others = columns[:i] + columns[i + 1 :]
+        shapes = tuple(jax.ShapeDtypeStruct((1,), traced_dtype(values)) for values in others)
+        seeds = jax.ShapeDtypeStruct((1,), np.uint32)
         with contextlib.suppress(Exception):
-            jax.eval_shape(call, jax.ShapeDtypeStruct((1,), np.uint32), shapes, data)
+            jax.eval_shape(call, seeds, shapes, data)
             return name
     return None
 
 
 def _digest(leaf):
-    leaf = (
-        jax.random.key_data(leaf)
-        if jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key)
-        else leaf
-    )
+    if jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key):
+        leaf = jax.random.key_data(leaf)
     return hashlib.sha256(np.asarray(leaf).tobytes()).hexdigest()

@@ -74,9 +74,9 @@ def labelled(dataset: "xarray.Dataset", record: dict[str, Any]) -> "xarray.Datas
     # A sweep killed while it extended its store leaves arrays that are longer than its record.
     sizes = {name: len(labels) for name, labels in record["static"].items()}
     sizes |= {axis["dim"]: len(next(iter(axis["coords"].values()))) for axis in record["axes"]}
-    dataset = dataset.isel(
-        {dim: slice(size) for dim, size in sizes.items() if dataset.sizes.get(dim, 0) > size}
-    )
+    for dim, size in sizes.items():
+        if dataset.sizes.get(dim, 0) > size:
+            dataset = dataset.isel({dim: slice(size)})
     coords: dict[str, Any] = {
         name: (name, list(labels)) for name, labels in record["static"].items()
     }
@@ -199,12 +199,8 @@ def fill_value(dtype: np.dtype) -> Any:
 
 def finished_blocks(path: Path) -> dict[str, list[int]]:
     """Return the finished blocks of a store with the number of runs each holds along every axis."""
-    folder = path / "blocks"
-    return (
-        {file.stem: json.loads(file.read_text()) for file in folder.glob("*.json")}
-        if folder.exists()
-        else {}
-    )
+    markers = (path / "blocks").glob("*.json")
+    return {marker.stem: json.loads(marker.read_text()) for marker in markers}
 
 
 def mark_finished(path: Path, block: str, extent: list[int]) -> None:
@@ -231,28 +227,25 @@ def diverged(dataset: "xarray.Dataset") -> str:
         if bad.sizes[dim] > 1 and dim != "seed":
             each = bad.size // bad.sizes[dim]
             values = bad[dim].values if dim in bad.coords else range(bad.sizes[dim])
-            words.append(
-                f"{dim}: "
-                + ", ".join(f"{v} ({n} of {each})" for v, n in zip(values, count, strict=True) if n)
-            )
+            pairs = zip(values, count, strict=True)
+            said = ", ".join(f"{value} ({n} of {each})" for value, n in pairs if n)
+            words.append(f"{dim}: {said}")
     return "; ".join([f"{int(bad.sum())} of {bad.size} runs", *words])
 
 
 def extended(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     """Return a store's record with what a new attempt adds: static labels, programs, constants, the
     attempt."""
-    static = {
-        n: labels + [v for v in new["static"][n] if v not in labels]
-        for n, labels in old["static"].items()
-    }
+    static = {}
+    for name, labels in old["static"].items():
+        static[name] = labels + [label for label in new["static"][name] if label not in labels]
     program = old["fingerprint"]["program"] | new["fingerprint"]["program"]
-    return new | {
-        "static": static,
-        "constants": old["constants"] | new["constants"],
-        "own": old["own"] | new["own"],
-        "fingerprint": old["fingerprint"] | {"program": program},
-        "attempts": old["attempts"] + new["attempts"],
-    }
+    record = new | {"static": static}
+    record["constants"] = old["constants"] | new["constants"]
+    record["own"] = old["own"] | new["own"]
+    record["fingerprint"] = old["fingerprint"] | {"program": program}
+    record["attempts"] = old["attempts"] + new["attempts"]
+    return record
 
 
 def opened(path: Path, record: dict[str, Any]) -> "xarray.Dataset":

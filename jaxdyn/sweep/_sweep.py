@@ -83,39 +83,34 @@ def sweep(
         )
     grid = _grid.make_grid(axes, seeds)
     cells = _grid.static_cells(static)
-    columns = {
-        name: values for axis in grid if axis.dim != "seed" for name, values in axis.coords.items()
-    }
-    _program.check_signature(experiment, tuple(columns), tuple(cells), seeds is not None)
-    points = [
-        dict(zip(cells, labels, strict=True)) for labels in itertools.product(*cells.values())
-    ]
-    job = _program.Job(
-        experiment, tuple(columns), seeds is not None, dims, _program.precision_now()
-    )
+    columns: dict[str, np.ndarray] = {}
+    for axis in grid:
+        if axis.dim != "seed":
+            columns |= axis.coords
+    seeded = seeds is not None
+    _program.check_signature(experiment, tuple(columns), tuple(cells), seeded)
+    labels_of_cells = itertools.product(*cells.values())
+    points = [dict(zip(cells, labels, strict=True)) for labels in labels_of_cells]
+    job = _program.Job(experiment, tuple(columns), seeded, dims, _program.precision_now())
 
     def plan(box):
-        fixed = {
-            _store.cell_name(p): {name: cells[name][label] for name, label in p.items()}
-            for p in points
-        }
-        return {
-            cell: _program.trace(job, f, list(columns.values()), math.prod(box))
-            for cell, f in fixed.items()
-        }
+        programs = {}
+        for point in points:
+            fixed = {name: cells[name][label] for name, label in point.items()}
+            program = _program.trace(job, fixed, list(columns.values()), math.prod(box))
+            programs[_store.cell_name(point)] = program
+        return programs
 
     sizes = [axis.size for axis in grid]
-    bar = progress_bar(
-        math.prod(sizes) * len(points), "run", progress, _program.name_of(experiment)
-    )
+    runs = math.prod(sizes) * len(points)
+    bar = progress_bar(runs, "run", progress, _program.name_of(experiment))
     with contextlib.closing(bar):
         bar.set_postfix_str("compiling")
         box = _grid.box_shape(sizes, chunk or BLOCK_RUNS)
         programs = plan(box)
         if callable(store):
-            store = store(
-                _program.digest([_fingerprint(programs, grid, box), [axis.record for axis in grid]])
-            )
+            fingerprint = _fingerprint(programs, grid, box)
+            store = store(_program.digest([fingerprint, [axis.record for axis in grid]]))
         path = None if store is None else Path(store)
         stored = None
         compiled = {}
@@ -134,15 +129,8 @@ def sweep(
                 box = fitting
                 programs = plan(fitting)
                 compiled = {}
-        work = _Work(
-            job,
-            points,
-            {name: list(labels) for name, labels in cells.items()},
-            programs,
-            compiled,
-            grid,
-            box,
-        )
+        labels = {name: list(values) for name, values in cells.items()}
+        work = _Work(job, points, labels, programs, compiled, grid, box)
         if path is None:
             dataset = _in_memory(work, _record(work), on, bar)
         else:
@@ -164,20 +152,22 @@ class _Work(NamedTuple):
 
 def _record(work):
     """Return what a store says of itself; all of it is JSON."""
-    programs = work.programs
+    constants = {}
+    own = {}
+    units = {}
+    for cell, program in work.programs.items():
+        constants[cell] = {name: values.tolist() for name, values in program.constants.items()}
+        own |= {name: list(output.dims) for name, output in program.outputs.items()}
+        units |= program.units
     return {
         "kind": "sweep",
         "experiment": _program.name_of(work.job.experiment),
-        "fingerprint": _fingerprint(programs, work.grid, work.box),
+        "fingerprint": _fingerprint(work.programs, work.grid, work.box),
         "static": work.labels,
         "axes": [axis.record for axis in work.grid],
-        "constants": {
-            cell: {n: v.tolist() for n, v in p.constants.items()} for cell, p in programs.items()
-        },
-        "own": {
-            name: list(output.dims) for p in programs.values() for name, output in p.outputs.items()
-        },
-        "units": {name: unit for p in programs.values() for name, unit in p.units.items()},
+        "constants": constants,
+        "own": own,
+        "units": units,
         "attempts": [_store.provenance(_source(work.job.experiment))],
     }
 
@@ -186,16 +176,15 @@ def _in_memory(work, record, on, bar):
     import xarray
 
     layout = _layout(work)
-    arrays = {
-        name: np.full(shape, _store.fill_value(dtype), dtype)
-        for name, (_, shape, dtype) in layout.items()
-    }
+    arrays = {}
+    variables = {}
+    for name, (dims, shape, dtype) in layout.items():
+        arrays[name] = np.full(shape, _store.fill_value(dtype), dtype)
+        variables[name] = (dims, arrays[name])
     todo = list(itertools.product(work.points, _grid.blocks(work.grid, work.box)))
     with _timed(record):
         _run(work, todo, arrays, on, bar)
-    return _store.labelled(
-        xarray.Dataset({n: (layout[n][0], a) for n, a in arrays.items()}), record
-    )
+    return _store.labelled(xarray.Dataset(variables), record)
 
 
 def _in_store(work, record, path, on, bar):
@@ -208,11 +197,11 @@ def _in_store(work, record, path, on, bar):
         record["axes"] = [axis.record for axis in grid]
         work = work._replace(grid=grid, labels=record["static"])
     layout = _layout(work)
-    outer = len(work.labels) + len(work.box)
-    chunks = {
-        n: (1,) * len(work.labels) + work.box + tuple(max(1, m) for m in s[outer:])
-        for n, (_, s, _) in layout.items()
-    }
+    chunks = {}
+    for name, (_, shape, _) in layout.items():
+        block = (1,) * len(work.labels) + work.box
+        own = tuple(max(1, length) for length in shape[len(block) :])
+        chunks[name] = block + own
     if old is None:
         # First of all, so that a sweep killed here finds its own store again.
         _store.write_record(path, record)
@@ -224,13 +213,12 @@ def _in_store(work, record, path, on, bar):
 
     def is_open(task):
         point, block = task
-        inside = [
-            n[(n >= c) & (n < c + w)] - c for n, c, w in zip(needed, block, work.box, strict=True)
-        ]
+        inside = []
+        for places, corner, width in zip(needed, block, work.box, strict=True):
+            within = (places >= corner) & (places < corner + width)
+            inside.append(places[within] - corner)
         reach = done.get(_block_name(_store.cell_name(point), block))
-        covered = reach is not None and all(
-            np.all(i < r) for i, r in zip(inside, reach, strict=True)
-        )
+        covered = reach is not None and all(map(_is_covered, inside, reach))
         return all(map(len, inside)) and not covered
 
     def mark(point, block):
@@ -243,42 +231,42 @@ def _in_store(work, record, path, on, bar):
             _run(work, todo, arrays, on, bar, mark)
     finally:
         _store.write_record(path, record)
-    picks = {
-        name: [labels.index(p) for p in dict.fromkeys(q[name] for q in work.points)]
-        for name, labels in work.labels.items()
-    }
-    picks |= {axis.dim: places.tolist() for axis, places in zip(work.grid, needed, strict=True)}
+    picks = {}
+    for name, labels in work.labels.items():
+        wanted_labels = dict.fromkeys(point[name] for point in work.points)
+        picks[name] = [labels.index(label) for label in wanted_labels]
+    for axis, places in zip(work.grid, needed, strict=True):
+        picks[axis.dim] = places.tolist()
     dataset = _store.opened(path, record)
-    return dataset.isel(
-        {dim: places for dim, places in picks.items() if places != list(range(dataset.sizes[dim]))}
-    )
+    for dim, places in picks.items():
+        if places != list(range(dataset.sizes[dim])):
+            dataset = dataset.isel({dim: places})
+    return dataset
+
+
+def _is_covered(places, reach):
+    return np.all(places < reach)
 
 
 def _run(work, todo, arrays, on, bar, mark=lambda point, block: None):
     """Compute the blocks of `todo`, write each into `arrays` and mark it."""
-    sizes = [axis.size for axis in work.grid]
-    dtypes = [
-        _program.traced_dtype(v)
-        for axis in work.grid
-        if axis.dim != "seed"
-        for v in axis.coords.values()
-    ]
 
     def arguments(block):
-        rows = [
-            np.minimum(np.arange(c, c + w), n - 1)
-            for c, w, n in zip(block, work.box, sizes, strict=True)
-        ]
+        rows = []
+        for axis, corner, width in zip(work.grid, block, work.box, strict=True):
+            # A block that reaches over the edge of the grid repeats the last run.
+            rows.append(np.minimum(np.arange(corner, corner + width), axis.size - 1))
         index = np.ix_(*rows) if rows else ()
-        columns = [
-            np.broadcast_to(values[i], work.box).ravel()
-            for axis, i in zip(work.grid, index, strict=True)
-            for values in axis.coords.values()
-        ]
-        seeds = columns.pop(0) if work.job.seeded else np.zeros(math.prod(work.box))
-        return seeds.astype(np.uint32), tuple(
-            c.astype(d) for c, d in zip(columns, dtypes, strict=True)
-        )
+        seeds = np.zeros(math.prod(work.box))
+        columns = []
+        for axis, places in zip(work.grid, index, strict=True):
+            for values in axis.coords.values():
+                column = np.broadcast_to(values[places], work.box).ravel()
+                if axis.dim == "seed":
+                    seeds = column
+                else:
+                    columns.append(column.astype(_program.traced_dtype(values)))
+        return seeds.astype(np.uint32), tuple(columns)
 
     def finish(point, block, values):
         corner = tuple(work.labels[name].index(label) for name, label in point.items())
@@ -291,7 +279,8 @@ def _run(work, todo, arrays, on, bar, mark=lambda point, block: None):
                     f"{name}: computed as {value.dtype} where {output.dtype} was planned; check the precision"
                 )
             part = value.reshape(work.box + output.shape)[tuple(slice(r) for r in reach)]
-            arrays[name][(*corner, *region, *(slice(n) for n in output.shape))] = part
+            own = tuple(slice(n) for n in output.shape)
+            arrays[name][(*corner, *region, *own)] = part
         mark(point, block)
         return math.prod(reach)
 
@@ -440,35 +429,36 @@ def _layout(work):
                     raise ValueError(
                         f"dims: {dim!r} is {lengths[dim]} long and, in {name!r}, {n}; name them apart"
                     )
-    outer = {name: len(labels) for name, labels in work.labels.items()} | {
-        axis.dim: axis.size for axis in work.grid
-    }
+    outer = {name: len(labels) for name, labels in work.labels.items()}
+    outer |= {axis.dim: axis.size for axis in work.grid}
     for name, (dims, _, _) in own.items():
         if clash := sorted(set(dims) & set(outer)):
             raise ValueError(
                 f"dims: {name!r} has the dimension {clash[0]!r}, an axis of the sweep; rename it"
             )
-    return {
-        n: (tuple(outer) + dims, tuple(outer.values()) + shape, dtype)
-        for n, (dims, shape, dtype) in own.items()
-    }
+    layout = {}
+    for name, (dims, shape, dtype) in own.items():
+        layout[name] = (tuple(outer) + dims, tuple(outer.values()) + shape, dtype)
+    return layout
 
 
 def _fingerprint(programs, grid, box):
     x64, matmul = _program.precision_now()
-    level = re.search(r"xla_backend_optimization_level=(\d)", os.environ.get("XLA_FLAGS", ""))
+    flags = os.environ.get("XLA_FLAGS", "")
+    level = re.search(r"xla_backend_optimization_level=(\d)", flags)
+    optimization = {"xla_backend_optimization_level": level and level[1]}
+    versions = {
+        "jax": jax.__version__,
+        "jaxlib": jaxlib.__version__,
+        "platform": jax.devices()[0].platform,
+    }
     return {
         "program": {cell: program.digest for cell, program in programs.items()},
         "dimensions": [axis.dim for axis in grid],
         "block": list(box),
         "precision": {"x64": x64, "matmul": matmul},
-        "compiler": _program.compiler_options()
-        | {"xla_backend_optimization_level": level and level[1]},
-        "versions": {
-            "jax": jax.__version__,
-            "jaxlib": jaxlib.__version__,
-            "platform": jax.devices()[0].platform,
-        },
+        "compiler": _program.compiler_options() | optimization,
+        "versions": versions,
     }
 
 

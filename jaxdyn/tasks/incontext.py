@@ -32,8 +32,10 @@ def in_context_regression(
     """
     inputs = len(covariance)
     drawn = normal(key, (prompts, length + 2, inputs), covariance.dtype)
-    s, q = jnp.linalg.eigh(covariance)
-    x = drawn[:, 1:] @ ((q * jnp.sqrt(jnp.maximum(s, 0))[None]) @ q.T)
+    values, vectors = jnp.linalg.eigh(covariance)
+    deviations = jnp.sqrt(jnp.maximum(values, 0))
+    root = (vectors * deviations[None]) @ vectors.T
+    x = drawn[:, 1:] @ root
     tasks = drawn[:, 0]
     y = jnp.einsum("bna,ba->bn", x, tasks)
     return Prompts(x[:, :-1], y[:, :-1], x[:, -1], y[:, -1])
@@ -59,6 +61,6 @@ def in_context_moments(covariance: Float[Array, "inputs inputs"], length: int) -
     """
     squared = covariance @ covariance
     second = squared * (1 + 1 / length) + covariance * jnp.trace(covariance) / length
-    return Covariances(
-        jnp.kron(second, covariance), squared.reshape(1, -1), jnp.trace(covariance)[None, None]
-    )
+    xx = jnp.kron(second, covariance)
+    yy = jnp.trace(covariance)
+    return Covariances(xx, squared.reshape(1, -1), yy[None, None])

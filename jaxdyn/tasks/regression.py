@@ -55,7 +55,8 @@ def regression(
     groups = len(multiplicities)
     if not groups or min(multiplicities) < 1:
         raise ValueError(
-            f"multiplicities: {tuple(multiplicities)}; pass at least one group of at least one input each"
+            f"multiplicities: {tuple(multiplicities)}; pass at least one group of at least one "
+            "input each"
         )
     values = {"eigenvalues": eigenvalues, "power": power, "start": start}
     values = {name: jnp.asarray(value, float) for name, value in values.items()}
@@ -67,16 +68,19 @@ def regression(
     eigenvalues, power, start = (jnp.broadcast_to(value, (groups,)) for value in values.values())
     inputs = sum(multiplicities)
     group = jnp.repeat(jnp.arange(groups), jnp.asarray(multiplicities), total_repeat_length=inputs)
-    # Drawn at once, which compiles faster, and in float32, so that float64 repeats the same run.
+    # Drawn at once, which compiles faster.
     numbers = normal(key, (samples * (inputs + 1) + 2 * inputs,))
-    x, teacher, first, e = jnp.split(numbers, np.cumsum([samples * inputs, inputs, inputs]))
+    ends = np.cumsum([samples * inputs, inputs, inputs])
+    x, teacher, first, errors = jnp.split(numbers, ends)
 
     def in_groups(vector, squares):
-        return vector * jnp.sqrt(squares / jax.ops.segment_sum(vector**2, group, groups))[group]
+        drawn = jax.ops.segment_sum(vector**2, group, groups)
+        return vector * jnp.sqrt(squares / drawn)[group]
 
-    x = x.reshape(samples, inputs) * jnp.sqrt(eigenvalues)[group][None]
+    deviations = jnp.sqrt(eigenvalues)[group]
+    x = x.reshape(samples, inputs) * deviations[None]
     teacher = in_groups(teacher, power)
-    y = x @ teacher + noise * e / jnp.sqrt(jnp.mean(e**2))
+    y = x @ teacher + noise * errors / jnp.sqrt(jnp.mean(errors**2))
     return Regression(x, y, teacher, in_groups(first, start), eigenvalues[group])
 
 
@@ -94,6 +98,6 @@ def teacher_student(
     The ratio of samples to inputs is alpha; the ratios of signal and of initial weights to noise
     are those of Advani and Saxe (2017).
     """
-    return regression(
-        key, samples, 1 / inputs, (inputs,), snr * inputs, noise=1.0, start=inr * inputs
-    )
+    power = snr * inputs
+    start = inr * inputs
+    return regression(key, samples, 1 / inputs, (inputs,), power, noise=1.0, start=start)

@@ -38,11 +38,11 @@ def linear_teacher(
 
     Without `xx` the inputs are whitened.
     """
-    xx = jnp.eye(target.shape[1], dtype=target.dtype) if xx is None else xx
+    outputs, inputs = target.shape
+    xx = jnp.eye(inputs, dtype=target.dtype) if xx is None else xx
     yx = target @ xx
-    return Covariances(
-        xx, yx, yx @ target.T + noise**2 * jnp.eye(target.shape[0], dtype=target.dtype)
-    )
+    unexplained = noise**2 * jnp.eye(outputs, dtype=target.dtype)
+    return Covariances(xx, yx, yx @ target.T + unexplained)
 
 
 def frames(key: Key, sizes: Sequence[int], rank: int) -> list[Float[Array, "_ {rank}"]]:
@@ -55,10 +55,8 @@ def frames(key: Key, sizes: Sequence[int], rank: int) -> list[Float[Array, "_ {r
         raise ValueError(
             f"rank: {rank} does not fit layers of {tuple(sizes)}; pass 1 <= rank <= {min(sizes)}"
         )
-    return [
-        _frame(k, size, rank)
-        for k, size in zip(jax.random.split(key, len(sizes)), sizes, strict=True)
-    ]
+    keys = jax.random.split(key, len(sizes))
+    return [_frame(key, size, rank) for key, size in zip(keys, sizes, strict=True)]
 
 
 def from_svd(
@@ -89,15 +87,18 @@ def binary_tree(levels: int) -> tuple[Float[Array, "items items"], Float[Array, 
     if levels < 1:
         raise ValueError(f"levels: {levels}; pass at least 1")
     items = jnp.arange(2**levels)
-    nodes = [
-        items[:, None] >> (levels - depth) == jnp.arange(2**depth)[None]
-        for depth in range(levels + 1)
-    ]
-    return jnp.eye(2**levels), jnp.concatenate(nodes, axis=1).astype(float)
+
+    def is_below(depth):
+        """Whether each item lies below each node of a depth."""
+        nodes = jnp.arange(2**depth)
+        return items[:, None] >> (levels - depth) == nodes[None]
+
+    features = jnp.concatenate([is_below(depth) for depth in range(levels + 1)], axis=1)
+    return jnp.eye(2**levels), features.astype(float)
 
 
 def _frame(key, size, rank):
-    # Drawn in float32, so that float64 repeats the same run; the signs of R make it Haar (Mezzadri
-    # 2007).
     q, r = jnp.linalg.qr(normal(key, (size, rank)))
-    return q * jnp.where(jnp.diagonal(r) < 0, -1, 1).astype(q.dtype)[None]
+    # The signs of R's diagonal make it Haar (Mezzadri 2007).
+    signs = jnp.where(jnp.diagonal(r) < 0, -1, 1).astype(q.dtype)
+    return q * signs[None]

@@ -28,13 +28,16 @@ def successive_states(transition: Float[Array, "n n"], noise: Float[Array, "n n"
     = P and yx = A P: the regression of y on x has the transition's own coefficients.  Raises
     ValueError where an eigenvalue of a concrete transition is not inside of the unit circle.
     """
-    concrete = not isinstance(transition, jax.core.Tracer)
-    if concrete and (radius := np.abs(np.linalg.eigvals(np.asarray(transition))).max()) >= 1:
-        raise ValueError(
-            f"transition: spectral radius {radius:.4g}; the process is stationary only below 1"
-        )
+    if not isinstance(transition, jax.core.Tracer):
+        eigenvalues = np.linalg.eigvals(np.asarray(transition))
+        radius = np.abs(eigenvalues).max()
+        if radius >= 1:
+            raise ValueError(
+                f"transition: spectral radius {radius:.4g}; the process is stationary only below 1"
+            )
     n = transition.shape[0]
-    kronecker = jnp.eye(n * n, dtype=transition.dtype) - jnp.kron(transition, transition)
+    identity = jnp.eye(n * n, dtype=transition.dtype)
+    kronecker = identity - jnp.kron(transition, transition)
     covariance = jnp.linalg.solve(kronecker, noise.ravel()).reshape(n, n)
     return Covariances(covariance, transition @ covariance, covariance)
 
@@ -47,11 +50,16 @@ def gaussian_pairs(
     Raises ValueError for concrete moments that no pair of variables has.
     """
     xx, yx, yy = moments
-    s, q = jnp.linalg.eigh(jnp.block([[xx, yx.T], [yx, yy]]))
-    if not isinstance(s, jax.core.Tracer) and s[0] < -1e-5 * s[-1]:
+    joint = jnp.block([[xx, yx.T], [yx, yy]])
+    values, vectors = jnp.linalg.eigh(joint)
+    # Rounding makes a variance of 0 negative by less than this share of the largest.
+    if not isinstance(values, jax.core.Tracer) and values[0] < -1e-5 * values[-1]:
         raise ValueError(
-            f"moments: their joint matrix has the eigenvalue {s[0]:.4g}, a variance; pass one >= 0"
+            f"moments: their joint matrix has the eigenvalue {values[0]:.4g}, a variance; pass one "
+            ">= 0"
         )
-    root = (q * jnp.sqrt(jnp.maximum(s, 0))[None]) @ q.T
-    pairs = normal(key, (n, len(s)), root.dtype) @ root
-    return pairs[:, : xx.shape[0]], pairs[:, xx.shape[0] :]
+    deviations = jnp.sqrt(jnp.maximum(values, 0))
+    root = (vectors * deviations[None]) @ vectors.T
+    pairs = normal(key, (n, len(values)), root.dtype) @ root
+    inputs = xx.shape[0]
+    return pairs[:, :inputs], pairs[:, inputs:]
