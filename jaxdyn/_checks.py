@@ -9,6 +9,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+__all__ = [
+    "REMEDIES",
+    "call",
+    "check_floats",
+    "check_key",
+    "check_optimizer",
+    "check_start",
+    "check_unchanged",
+    "check_updates",
+    "kind",
+]
+
 REMEDIES = {
     "field": "pass a function (params, batch) -> updates, such as jax.grad(loss) of a loss(params, batch)",
     "stream": "pass a function (key, step) -> batch, such as tasks.full_batch(batch)",

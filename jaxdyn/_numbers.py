@@ -1,4 +1,4 @@
-"""The ground floor for numbers: their types, checks of concrete values, promotion, random draws."""
+"""The ground floor for numbers: types, checks of concrete values, draws, roots and maxima."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,8 +6,24 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Num, Real
+
+__all__ = [
+    "Number",
+    "Numbers",
+    "Values",
+    "around_largest",
+    "bisected",
+    "check",
+    "check_positive",
+    "decayed",
+    "floats",
+    "normal",
+    "positive",
+    "uniform",
+]
 
 Number = Real[ArrayLike, ""]
 """One real number."""
@@ -72,3 +88,39 @@ def normal(key: Array, shape: tuple[int, ...], dtype: Any = float) -> Array:
 def uniform(key: Array, shape: tuple[int, ...], low: float = 0.0, high: float = 1.0) -> Array:
     """Draw uniform numbers that are the same in float32 and in float64 (see `normal`)."""
     return jax.random.uniform(key, shape, jnp.float32, low, high).astype(float)
+
+
+def bisected(
+    is_below: Callable[[Array], Array], low: Array, high: Array, halvings: int
+) -> tuple[Array, Array]:
+    """Return a bracket of a root after so many halvings; `is_below(x)` holds on its lower side.
+
+    Elementwise for arrays of brackets.  Derivatives do not go through: a step of Newton's method
+    from the root carries those of the implicit function.
+    """
+
+    def halve(_, bracket):
+        low, high = bracket
+        middle = (low + high) / 2
+        below = is_below(middle)
+        return jnp.where(below, middle, low), jnp.where(below, high, middle)
+
+    return lax.fori_loop(0, halvings, halve, (low, high))
+
+
+def around_largest(
+    function: Callable[[Array], Array], low: Array, high: Array, rounds: int, points: int = 64
+) -> tuple[Array, Array]:
+    """Return the neighbours of the largest value of a function on a grid, refined around it.
+
+    Each round replaces the bracket by the two neighbours of the best of `points` places, so that it
+    shrinks (points - 1)/2 times.  `function` takes all places at once.
+    """
+
+    def refine(_, bracket):
+        low, high = bracket
+        grid = low + (high - low) * jnp.linspace(0, 1, points, dtype=low.dtype)
+        best = jnp.argmax(function(grid))
+        return grid[jnp.maximum(best - 1, 0)], grid[jnp.minimum(best + 1, points - 1)]
+
+    return lax.fori_loop(0, rounds, refine, (low, high))

@@ -14,6 +14,8 @@ from jaxdyn.types import nearest
 if TYPE_CHECKING:
     import xarray
 
+__all__ = ["PowerLaw", "compare", "crossing_time", "power_law", "predictions"]
+
 _RECORD = ("time", "ok")
 
 

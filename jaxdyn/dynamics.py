@@ -6,7 +6,6 @@ times, never the trajectory itself.
 """
 
 import functools
-import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -16,17 +15,22 @@ import numpy as np
 import optax
 from jax import lax
 
-from jaxdyn._checks import (
-    call,
-    check_floats,
-    check_key,
-    check_optimizer,
-    check_start,
-    check_unchanged,
-    check_updates,
-    kind,
-)
+from jaxdyn import _checks
+from jaxdyn._progress import progress_bar
 from jaxdyn.types import Batch, Field, Key, Observe, Params, State, Stream, Trajectory
+
+__all__ = [
+    "RK4",
+    "at",
+    "descent",
+    "flow",
+    "integrate",
+    "iterate",
+    "log_times",
+    "segmented",
+    "step_key",
+    "train",
+]
 
 SALT = 0x6A617864
 RESERVED = ("time", "ok")
@@ -105,17 +109,17 @@ def iterate(
     concrete); TypeError for a step that changes the structure, shapes or dtypes of the state, or an
     `observe` that returns no dict of arrays.
     """
-    check_key(key)
+    _checks.check_key(key)
     start = _as_state(start, jnp.int32)
     times = _recording_times(times, start.time, whole=True)
 
     def advance(state):
-        new = call("step", step, step_key(key, state.time), state)
+        new = _checks.call("step", step, step_key(key, state.time), state)
         if not isinstance(new, State):
             raise TypeError(
-                f"step: returned {kind(new)}; return the state it was given with `_replace(params=...)`"
+                f"step: returned {_checks.kind(new)}; return the state it was given with `_replace(params=...)`"
             )
-        check_unchanged(state._replace(time=()), new._replace(time=()))
+        _checks.check_unchanged(state._replace(time=()), new._replace(time=()))
         return new._replace(time=state.time + 1)
 
     def segment(carry, time):
@@ -141,8 +145,10 @@ def descent(
     """
 
     def step(key, state):
-        updates = call("field", field, state.params, call("stream", stream, key, state.time))
-        check_updates(state.params, updates)
+        updates = _checks.call(
+            "field", field, state.params, _checks.call("stream", stream, key, state.time)
+        )
+        _checks.check_updates(state.params, updates)
         updates, memory = optimizer.update(updates, state.memory, state.params)
         return state._replace(params=optax.apply_updates(state.params, updates), memory=memory)
 
@@ -166,9 +172,9 @@ def train(
     `start` has no memory.  A second phase with a fresh optimiser starts from
     `run.final._replace(memory=())`.
     """
-    check_optimizer(optimizer)
+    _checks.check_optimizer(optimizer)
     start = _as_state(start, jnp.int32)
-    check_floats(start.params)
+    _checks.check_floats(start.params)
     if isinstance(start.memory, tuple) and not start.memory:
         start = start._replace(memory=optimizer.init(start.params))
     return iterate(descent(field, optimizer, stream), start, times=times, observe=observe, key=key)
@@ -200,8 +206,8 @@ def integrate(
     unknown solver's name.
     """
     params = start.params if isinstance(start, State) else start
-    check_start(params)
-    check_floats(params)
+    _checks.check_start(params)
+    _checks.check_floats(params)
     floats = _floats(params)
     dtype = jnp.finfo(jnp.result_type(*floats) if floats else jnp.result_type(float)).dtype
     start = _as_state(start, dtype)
@@ -239,7 +245,7 @@ def integrate(
         return (_observed(observe, State(t, y)), _finite(y))
 
     solution = diffrax.diffeqsolve(
-        diffrax.ODETerm(lambda t, y, _: call("velocity", velocity, t, y)),
+        diffrax.ODETerm(lambda t, y, _: _checks.call("velocity", velocity, t, y)),
         solver,
         start.time,
         stops[-1],
@@ -292,12 +298,12 @@ def flow(
 
     if callable(batch):
         raise TypeError(
-            f"batch: is {kind(batch)}; a flow has one batch: pass the stream's arrays themselves"
+            f"batch: is {_checks.kind(batch)}; a flow has one batch: pass the stream's arrays themselves"
         )
 
     def velocity(_, params):
-        updates = call("field", field, params, batch)
-        check_updates(params, updates)
+        updates = _checks.call("field", field, params, batch)
+        _checks.check_updates(params, updates)
         return jax.tree.map(jnp.negative, updates)
 
     return integrate(velocity, start, times=times, observe=observe, **options)
@@ -350,15 +356,6 @@ def segmented(
     return done
 
 
-def progress_bar(total: int, unit: str, shown: bool | None = None, name: str | None = None):
-    """Return a tqdm bar, by default shown on terminals and in notebooks only."""
-    from tqdm import tqdm
-
-    if shown is None and "ipykernel" in sys.modules:
-        shown = True
-    return tqdm(total=total, unit=unit, desc=name, disable=None if shown is None else not shown)
-
-
 @functools.cache
 def _jitted(run):
     return jax.jit(run)
@@ -386,7 +383,7 @@ def _integrate_rk4(velocity, start, times, observe, step):
         def stage(carry, weights):
             total, slope = carry
             ahead, share = (h * w.astype(h.dtype) for w in weights)
-            k = call(
+            k = _checks.call(
                 "velocity",
                 velocity,
                 state.time + ahead,
@@ -417,7 +414,7 @@ def _as_state(start, time_dtype):
     """Return a State of arrays without weak types, which would change the type of a loop's
     carry."""
     state = start if isinstance(start, State) else State(0, start)
-    check_start(state.params)
+    _checks.check_start(state.params)
 
     def strong(a):
         return a if _is_key(a) else jnp.asarray(a, jnp.result_type(a))
@@ -457,7 +454,7 @@ def _recording_times(times, begin, *, whole):
 
 
 def _observed(observe, state):
-    seen = call("observe", observe, state)
+    seen = _checks.call("observe", observe, state)
     if not isinstance(seen, dict) or not all(isinstance(name, str) for name in seen):
         raise TypeError(
             f"observe: returned {type(seen).__name__}; return a dict of arrays, such as {{'loss': loss(state.params)}}"

@@ -15,6 +15,18 @@ from jaxdyn._numbers import normal
 from jaxdyn.dynamics import step_key
 from jaxdyn.types import Key, Params, State
 
+__all__ = [
+    "Kicks",
+    "ScalarRms",
+    "Velocity",
+    "ahead",
+    "keep_norms",
+    "kicks",
+    "nesterov_schedule",
+    "scalar_rmsprop",
+    "three_term",
+]
+
 Scheduled = Float[ArrayLike, ""] | Callable[[Int[Array, ""]], Float[ArrayLike, ""]]
 
 
@@ -147,5 +159,33 @@ def kicks(key: Key, size: Float[ArrayLike, ""]) -> optax.GradientTransformation:
         return unravel(flat + jnp.asarray(size / flat.size**0.5, flat.dtype) * noise), Kicks(
             state.count + 1
         )
+
+    return optax.GradientTransformation(init, update)
+
+
+def keep_norms() -> optax.GradientTransformation:
+    """Return the transformation, last in a chain, after which each array of the parameters keeps
+    its initial norm.
+
+    theta <- |theta_0| (theta + u) / |theta + u|, array by array in the Frobenius norm: what bounds
+    a field with a curl. It works with any optimiser and model, whose parameters it needs:
+    `optimizer.update(updates, memory, params)`.
+    """
+
+    def init(params: Params):
+        return jax.tree.map(jnp.linalg.norm, jax.tree.map(jnp.ravel, params))
+
+    def update(updates, state, params=None):
+        if params is None:
+            raise ValueError(
+                "params: keep_norms needs the parameters; call update(updates, state, params)"
+            )
+
+        def kept_norm(w, norm):
+            return w * (norm / jnp.linalg.norm(w.ravel()))
+
+        moved = optax.apply_updates(params, updates)
+        kept = jax.tree.map(kept_norm, moved, state)
+        return jax.tree.map(jnp.subtract, kept, params), state
 
     return optax.GradientTransformation(init, update)

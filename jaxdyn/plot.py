@@ -16,6 +16,21 @@ if TYPE_CHECKING:
     import matplotlib.figure
     import xarray
 
+__all__ = [
+    "COLOURS",
+    "WIDTH",
+    "beside",
+    "curves",
+    "legend",
+    "modes",
+    "new_axes",
+    "panels",
+    "phase_diagram",
+    "points_and_line",
+    "saddles",
+    "style",
+]
+
 # The palette of Okabe and Ito, which the colour-blind can tell apart, without its yellow, too faint
 # on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

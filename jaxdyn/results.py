@@ -20,6 +20,8 @@ from jaxdyn.types import State, Trajectory
 if TYPE_CHECKING:
     import xarray
 
+__all__ = ["checkpoint", "open", "restore", "save"]
+
 
 def open(path: str | os.PathLike) -> "xarray.Dataset | dict[str, xarray.Dataset]":
     """Open a sweep's store, or what `save` wrote, lazily: values are read from disk when they are

@@ -7,6 +7,20 @@ from typing import Any, NamedTuple
 
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
+__all__ = [
+    "Batch",
+    "Field",
+    "Key",
+    "Model",
+    "Observe",
+    "Params",
+    "State",
+    "Stream",
+    "Trajectory",
+    "Updates",
+    "nearest",
+]
+
 Params = PyTree[Any]
 Batch = PyTree[Any]
 Key = PRNGKeyArray

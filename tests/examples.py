@@ -231,6 +231,7 @@ EXAMPLES = {
     "models.mlp": lambda: AsModel(models.mlp((3, 4, 2), bias_scale=0.1), inputs()),
     "models.from_linen": lambda: AsModel(models.from_linen(dense(2), inputs()), inputs()),
     "models.from_nnx": lambda: AsModel(models.from_nnx(dense_nnx), inputs()),
+    "models.from_layers": lambda: AsModel(models.from_layers(kernels.dense(2), (3,)), inputs()),
     "models.diagonal_linear": lambda: AsModel(models.diagonal_linear(3), inputs()),
     "models.two_layer": lambda: AsModel(UNITS, normal(1, 6, 4)),
     "models.two_layer_product": lambda: AsFunction(
@@ -289,8 +290,8 @@ EXAMPLES = {
         data(),
         None,
     ),
-    "rules.keep_norms": lambda: AsFunction(
-        three_steps(optax.chain(optax.sgd(0.01), rules.keep_norms())), (start(),)
+    "optimizers.keep_norms": lambda: AsFunction(
+        three_steps(optax.chain(optax.sgd(0.01), optimizers.keep_norms())), (start(),)
     ),
     "rules.weight_perturbation": lambda: zeroth_order(
         rules.weight_perturbation(squared, 0.1, antithetic=True)

@@ -23,11 +23,11 @@ def test_compare_equals_the_formulas():
     out = compare(dataset(u), dataset(theory, ("time",)))
     mean = u.mean(0)
     sem = scipy.stats.sem(u, axis=0)
-    np.testing.assert_allclose(
-        out.u_error, np.linalg.norm(mean - theory) / np.linalg.norm(theory), rtol=1e-12
-    )
+    expected = np.linalg.norm(mean - theory) / np.linalg.norm(theory)
+    np.testing.assert_allclose(out.u_error, expected, rtol=1e-12)
     np.testing.assert_allclose(out.u_sem, sem, rtol=1e-12)
-    np.testing.assert_allclose(out.u_z, (mean - theory) / sem, rtol=1e-12)
+    expected = (mean - theory) / sem
+    np.testing.assert_allclose(out.u_z, expected, rtol=1e-12)
     assert out.u_sem.attrs == {"units": "1/steps"}
     assert not out.u_error.attrs
     assert not out.u_z.attrs
@@ -52,9 +52,8 @@ def test_compare_broadcasts_by_name_and_pairs_seeds():
     assert (out.u_sem == 0).all()
     constant = compare(simulated, xr.Dataset({"u": ("mode", [2.0, 3.0])}))
     mean = u.mean(0)
-    np.testing.assert_allclose(
-        constant.u_error, np.sqrt(((mean - [[2.0], [3.0]]) ** 2).mean(1)) / [2.0, 3.0], rtol=1e-12
-    )
+    expected = np.sqrt(((mean - [[2.0], [3.0]]) ** 2).mean(1)) / [2.0, 3.0]
+    np.testing.assert_allclose(constant.u_error, expected, rtol=1e-12)
 
 
 def test_compare_of_one_seed_none_and_no_time():
@@ -91,16 +90,16 @@ def test_compare_refuses_what_is_not_the_same_experiment():
         compare(simulated, xr.Dataset({"u1": 1.0}))
     with pytest.raises(ValueError, match="coordinates are not those"):
         compare(simulated, dataset(np.ones(3), ("time",)).assign_coords(time=[0.0, 0.1, 0.2]))
-    own_times = simulated.drop_vars("time").assign_coords(
-        time=(("seed", "time"), np.arange(6.0).reshape(2, 3))
-    )
+    time = (("seed", "time"), np.arange(6.0).reshape(2, 3))
+    own_times = simulated.drop_vars("time").assign_coords(time=time)
     assert (compare(own_times, own_times).u_error == 0).all()
     with pytest.raises(ValueError, match="times are not those"):
         compare(own_times, own_times.assign_coords(time=own_times.time * 2))
 
 
 def test_predictions_are_the_theory_beside_the_simulation():
-    both = dataset(np.ones((2, 3))).assign(u_theory=("time", np.full(3, 2.0)))
+    u_theory = ("time", np.full(3, 2.0))
+    both = dataset(np.ones((2, 3))).assign(u_theory=u_theory)
     assert float(compare(both, predictions(both)).u_error) == 0.5
     with pytest.raises(ValueError, match="_theory"):
         predictions(both[["u"]])
@@ -129,7 +128,8 @@ def test_crossings_up_down_at_the_start_exact_and_never():
         [2, 2, 2, 0],
     ]
     u = xr.DataArray(np.array(rows, float), dims=("run", "time"), coords={"time": time})
-    np.testing.assert_array_equal(crossing_time(u, 1), [0.5, 1.0, 0.0, 2.0, np.nan, np.nan, 3.0])
+    expected = [0.5, 1.0, 0.0, 2.0, np.nan, np.nan, 3.0]
+    np.testing.assert_array_equal(crossing_time(u, 1), expected)
 
 
 def test_crossing_with_a_time_per_run_and_units():
@@ -167,10 +167,11 @@ def test_power_law_agrees_with_scipy_and_covers_at_its_level():
         covered.append(fit.low <= -1.5 <= fit.high)
     reference = scipy.stats.linregress(np.log(x), np.log(y))
     np.testing.assert_allclose(fit.exponent, reference.slope, rtol=1e-10)
-    np.testing.assert_allclose(np.log(fit.prefactor), reference.intercept, rtol=1e-9)
-    np.testing.assert_allclose(
-        fit.high - fit.exponent, reference.stderr * scipy.stats.t.ppf(0.9, 4), rtol=1e-9
-    )
+    computed = np.log(fit.prefactor)
+    np.testing.assert_allclose(computed, reference.intercept, rtol=1e-9)
+    computed = fit.high - fit.exponent
+    expected = reference.stderr * scipy.stats.t.ppf(0.9, 4)
+    np.testing.assert_allclose(computed, expected, rtol=1e-9)
     assert abs(np.mean(covered) - 0.8) < 4 * (0.8 * 0.2 / 400) ** 0.5
 
 

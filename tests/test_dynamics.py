@@ -65,10 +65,11 @@ def logistic(time, s=3.0, u0=0.1):
 
 
 def logistic_run(**options):
+    times = np.linspace(0, 4, 9)
     return jd.integrate(
         lambda t, u: u * (3.0 - u),
         jnp.asarray(0.1),
-        times=np.linspace(0, 4, 9),
+        times=times,
         observe=lambda s: {"u": s.params},
         **options,
     )
@@ -103,10 +104,12 @@ def test_a_cut_and_continued_run_equals_the_uncut_one():
 
 def test_an_empty_memory_starts_a_fresh_optimiser():
     cut = adam_run(np.array([100]))
-    fresh = adam_run(np.array([101]), start=cut.final._replace(memory=())).final
+    start = cut.final._replace(memory=())
+    fresh = adam_run(np.array([101]), start=start).final
     first_step = jax.tree.map(jnp.subtract, fresh.params, cut.final.params)
     # Adam's first step is learning_rate * sign(gradient).
-    np.testing.assert_allclose(jnp.abs(first_step["first"]), 1e-2, rtol=1e-3)
+    computed = jnp.abs(first_step["first"])
+    np.testing.assert_allclose(computed, 1e-2, rtol=1e-3)
 
 
 def test_iterate_owns_the_clock():
@@ -116,7 +119,8 @@ def test_iterate_owns_the_clock():
     run = jd.iterate(
         step, jd.State(3, jnp.asarray(0)), times=[5, 8], observe=lambda s: {"x": s.params}
     )
-    np.testing.assert_array_equal(run.observed["x"], [3 + 4, 3 + 4 + 5 + 6 + 7])
+    expected = [3 + 4, 3 + 4 + 5 + 6 + 7]
+    np.testing.assert_array_equal(run.observed["x"], expected)
     assert run.final.time == 8
 
 
@@ -204,7 +208,8 @@ def test_after_a_steady_state_the_last_value_repeats(x64):
     assert 0 < run.final.time < 4
     held = run.time > run.final.time
     assert held.any()
-    np.testing.assert_array_equal(run.observed["u"][held], run.final.params)
+    computed = run.observed["u"][held]
+    np.testing.assert_array_equal(computed, run.final.params)
     assert abs(run.final.params * (3 - run.final.params)) < 1e-2
 
 
@@ -217,32 +222,38 @@ def test_a_blow_up_is_data_and_leaves_its_neighbours_alone(x64):
 
     starts = jnp.array([0.1, 1.25, 0.3])
     together = jax.jit(jax.vmap(run))(starts)
-    np.testing.assert_array_equal(together.ok, [[1, 1, 1], [1, 0, 0], [1, 1, 1]])
+    expected = [[1, 1, 1], [1, 0, 0], [1, 1, 1]]
+    np.testing.assert_array_equal(together.ok, expected)
     assert np.isnan(together.observed["u"][1, 1:]).all()
     assert np.isnan(together.final.params[1])
     tame = jax.jit(jax.vmap(run))(starts.at[1].set(0.2))
     for row in (0, 2):
-        np.testing.assert_array_equal(together.observed["u"][row], tame.observed["u"][row])
-        np.testing.assert_allclose(
-            together.observed["u"][row], 1 / (1 / starts[row] - np.array([0.5, 1, 2])), rtol=1e-7
-        )
+        computed = together.observed["u"][row]
+        expected = tame.observed["u"][row]
+        np.testing.assert_array_equal(computed, expected)
+        computed = together.observed["u"][row]
+        expected = 1 / (1 / starts[row] - np.array([0.5, 1, 2]))
+        np.testing.assert_allclose(computed, expected, rtol=1e-7)
 
 
 def test_a_map_that_blows_up_stays_not_ok():
     def step(key, s):
-        return s._replace(
-            params=jnp.where(s.time == 2, jnp.inf, jnp.where(s.time == 3, 1.0, s.params))
-        )
+        params = jnp.where(s.time == 2, jnp.inf, jnp.where(s.time == 3, 1.0, s.params))
+        return s._replace(params=params)
 
+    times = [1, 2, 3, 4, 5]
     run = jd.iterate(
         step,
         jnp.asarray(1.0),
-        times=[1, 2, 3, 4, 5],
+        times=times,
         observe=lambda s: {"x": 2 * s.params, "n": s.time},
     )
-    np.testing.assert_array_equal(run.ok, [True, True, False, False, False])
-    np.testing.assert_array_equal(run.observed["x"], [2, 2, np.nan, np.nan, np.nan])
-    np.testing.assert_array_equal(run.observed["n"], [1, 2, 3, 4, 5])
+    expected = [True, True, False, False, False]
+    np.testing.assert_array_equal(run.ok, expected)
+    expected = [2, 2, np.nan, np.nan, np.nan]
+    np.testing.assert_array_equal(run.observed["x"], expected)
+    expected = [1, 2, 3, 4, 5]
+    np.testing.assert_array_equal(run.observed["n"], expected)
 
 
 def test_derivatives_go_forward_through_maps_and_flows(x64):
@@ -256,14 +267,17 @@ def test_derivatives_go_forward_through_maps_and_flows(x64):
             observe=lambda s: {"x": s.params},
         ).observed["x"][0]
 
-    np.testing.assert_allclose(jax.jacfwd(decay)(0.1), -9 * 0.9**8, rtol=1e-12)
+    computed = jax.jacfwd(decay)(0.1)
+    np.testing.assert_allclose(computed, -9 * 0.9**8, rtol=1e-12)
 
     def flow(u0):
         return jd.integrate(
             lambda t, u: -u, u0, times=[1.5], observe=lambda s: {"u": s.params}
         ).observed["u"][0]
 
-    np.testing.assert_allclose(jax.jacfwd(flow)(2.0), np.exp(-1.5), rtol=1e-7)
+    computed = jax.jacfwd(flow)(2.0)
+    expected = np.exp(-1.5)
+    np.testing.assert_allclose(computed, expected, rtol=1e-7)
 
 
 def test_recording_times_may_be_traced():
@@ -275,8 +289,10 @@ def test_recording_times_may_be_traced():
             observe=lambda s: {"n": s.params},
         ).observed["n"]
     )
-    np.testing.assert_array_equal(run(jnp.array([2, 5])), [2, 5])
-    np.testing.assert_array_equal(run(jnp.array([2.9999, 5.0])), [3, 5])
+    computed = run(jnp.array([2, 5]))
+    np.testing.assert_array_equal(computed, [2, 5])
+    computed = run(jnp.array([2.9999, 5.0]))
+    np.testing.assert_array_equal(computed, [3, 5])
 
 
 def test_at_observes_only_when_due():
@@ -286,7 +302,8 @@ def test_at_observes_only_when_due():
         return (jax.debug.callback(lambda t: seen.append(int(t)), s.time), {"n": s.time})[1]
 
     run = jd.iterate(lambda k, s: s, 0, times=np.arange(6), observe=jd.at([1, 4], expensive))
-    np.testing.assert_array_equal(run.observed["n"], [np.nan, 1, np.nan, np.nan, 4, np.nan])
+    expected = [np.nan, 1, np.nan, np.nan, 4, np.nan]
+    np.testing.assert_array_equal(run.observed["n"], expected)
     jax.effects_barrier()
     assert sorted(seen) == [1, 4]
 
@@ -316,9 +333,10 @@ def test_segments_equal_the_uncut_run():
 
 
 def test_segments_stop_early_and_go_on():
-    stopped = jd.segmented(
-        segments_run, BEGIN, TIMES, segments=6, after=lambda t: bool(t.time[-1] >= 40)
-    )
+    def after(t):
+        return bool(t.time[-1] >= 40)
+
+    stopped = jd.segmented(segments_run, BEGIN, TIMES, segments=6, after=after)
     assert 40 <= stopped.time[-1] < 99
     assert_same_bits(jd.segmented(segments_run, stopped, TIMES).final, adam_run(TIMES).final)
 
@@ -341,9 +359,11 @@ def test_a_checkpoint_goes_on_where_it_was(tmp_path):
     path = tmp_path / "checkpoint"
     assert results.restore(path, BEGIN) is BEGIN
     save = results.checkpoint(path)
-    jd.segmented(
-        segments_run, BEGIN, TIMES, segments=6, after=lambda t: save(t) or bool(t.time[-1] >= 40)
-    )
+
+    def after(t):
+        return save(t) or bool(t.time[-1] >= 40)
+
+    jd.segmented(segments_run, BEGIN, TIMES, segments=6, after=after)
     restored = results.restore(path, BEGIN)
     assert 40 <= restored.time[-1] < 99
     whole_run = jd.segmented(segments_run, restored, TIMES)

@@ -56,16 +56,18 @@ def test_curves_draw_mean_and_standard_error_and_theory_in_one_colour(strengths)
         zip(points(axes), lines(axes), strict=True)
     ):
         one = strengths.isel(mode=i)
-        np.testing.assert_allclose(place, np.c_[one.time, one.mean("seed")])
-        np.testing.assert_allclose(
-            np.ptp(bars[..., 1], axis=1), 2 * one.std("seed", ddof=1) / 5**0.5
-        )
-        np.testing.assert_allclose(curve, np.c_[one.time, theory.isel(mode=i)])
+        expected = np.c_[one.time, one.mean("seed")]
+        np.testing.assert_allclose(place, expected)
+        computed = np.ptp(bars[..., 1], axis=1)
+        expected = 2 * one.std("seed", ddof=1) / 5**0.5
+        np.testing.assert_allclose(computed, expected)
+        expected = np.c_[one.time, theory.isel(mode=i)]
+        np.testing.assert_allclose(curve, expected)
         assert colour == same == plot.COLOURS[i].lower()
     wide = points(plot.curves(strengths, hue="mode", spread="std"))[0][1]
-    np.testing.assert_allclose(
-        np.ptp(wide[..., 1], axis=1), 2 * strengths.isel(mode=0).std("seed", ddof=1)
-    )
+    computed = np.ptp(wide[..., 1], axis=1)
+    expected = 2 * strengths.isel(mode=0).std("seed", ddof=1)
+    np.testing.assert_allclose(computed, expected)
 
 
 def test_labels_carry_units_and_the_legend_the_order_of_the_hue(strengths):
@@ -110,12 +112,14 @@ def test_curves_leave_out_what_was_not_observed_and_take_a_theory_with_times_of_
     assert plot.curves(gaps, theory, hue="mode", axes=given) is given
     assert all(len(place) == 4 and np.isfinite(place).all() for place, _, _ in points(given))
     (curve, colour), *more = lines(given)
-    np.testing.assert_array_equal(curve, [[0, 1], [50, 2]])
+    expected = [[0, 1], [50, 2]]
+    np.testing.assert_array_equal(curve, expected)
     assert (colour, more) == ("#000000", [])
 
 
 def test_curves_with_a_time_for_each_hue(strengths):
-    own = strengths.assign_coords(time=(("mode", "time"), np.arange(30.0).reshape(3, 10)))
+    time = (("mode", "time"), np.arange(30.0).reshape(3, 10))
+    own = strengths.assign_coords(time=time)
     assert [place[0, 0] for place, _, _ in points(plot.curves(own, hue="mode"))] == [0, 10, 20]
     with pytest.raises(ValueError, match="put the others into `hue`"):
         plot.curves(own.rename(mode="seed", seed="mode"), hue="mode")
@@ -130,10 +134,11 @@ def test_many_hues_have_distinct_colours(strengths):
 def test_phase_diagram_centres_its_cells_on_the_coordinates(log):
     x = np.geomspace(0.1, 10, 5)
     y = np.array([1.0, 2.0, 4.0])
+    coords = {"rate": x, "scale": y}
     values = xr.DataArray(
         np.arange(30.0).reshape(2, 5, 3),
         dims=("seed", "rate", "scale"),
-        coords={"rate": x, "scale": y},
+        coords=coords,
         name="loss",
     )
     values[:, 1, 2] = np.nan
@@ -142,19 +147,24 @@ def test_phase_diagram_centres_its_cells_on_the_coordinates(log):
     axes = plot.phase_diagram(shuffled, x="rate", y="scale", log=log, boundary=line)
     mesh = axes.collections[0]
     drawn = mesh.get_array()
-    np.testing.assert_array_equal(
-        drawn.filled(np.nan), values.mean("seed").transpose("scale", "rate")
-    )
+    computed = drawn.filled(np.nan)
+    expected = values.mean("seed").transpose("scale", "rate")
+    np.testing.assert_array_equal(computed, expected)
     edges = mesh.get_coordinates()
 
     def middle(e, side):
         return np.sqrt(e[1:] * e[:-1]) if side in log else (e[1:] + e[:-1]) / 2
 
     if "x" in log:
-        np.testing.assert_allclose(middle(edges[0, :, 0], "x"), x)
-    np.testing.assert_allclose(edges[0, 1:-1, 0], middle(x, "x"))
-    np.testing.assert_allclose(edges[1:-1, 0, 1], middle(y, "y"))
-    np.testing.assert_array_equal(axes.lines[0].get_xydata(), np.c_[1 / y, y])
+        computed = middle(edges[0, :, 0], "x")
+        np.testing.assert_allclose(computed, x)
+    computed = edges[0, 1:-1, 0]
+    np.testing.assert_allclose(computed, middle(x, "x"))
+    computed = edges[1:-1, 0, 1]
+    np.testing.assert_allclose(computed, middle(y, "y"))
+    computed = axes.lines[0].get_xydata()
+    expected = np.c_[1 / y, y]
+    np.testing.assert_array_equal(computed, expected)
     assert (axes.get_xlabel(), axes.get_xscale()) == ("rate", "log" if "x" in log else "linear")
     assert axes.figure.axes[1].get_ylabel() == "loss"
 
@@ -205,7 +215,9 @@ def test_saddles_lie_on_the_loss_with_their_labels_and_theory_beside_them():
         (a.get_marker(), *a.get_xydata()[0]) for a in axes.lines if a.get_linestyle() == "None"
     ]
     assert markers == [("o", 0, 1), ("s", 5, 0.4)]
-    np.testing.assert_array_equal(axes.lines[0].get_xydata(), np.c_[time, run.observed["loss"]])
+    computed = axes.lines[0].get_xydata()
+    expected = np.c_[time, run.observed["loss"]]
+    np.testing.assert_array_equal(computed, expected)
     assert len(axes.lines) == 1 + 2 + 1 + 2
     assert axes.get_legend_handles_labels()[1] == [
         "loss",

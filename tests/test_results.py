@@ -39,7 +39,8 @@ def test_a_store_holds_what_memory_would(tmp_path):
     stored = swept(tmp_path / "s")
     plain = swept(None)
     xr.testing.assert_equal(stored, plain)
-    xr.testing.assert_equal(results.open(tmp_path / "s"), plain)
+    computed = results.open(tmp_path / "s")
+    xr.testing.assert_equal(computed, plain)
     assert not list(tmp_path.glob("s/**/*.part"))
 
 
@@ -64,12 +65,15 @@ def test_more_values_and_seeds_extend_a_store_without_recomputing(tmp_path):
     before = stamps(store)
     more = swept(store, rates=(0.05, 0.1, 0.2), seeds=[0, 1, 7])
     assert before.items() <= stamps(store).items()
-    np.testing.assert_array_equal(more.rate, [0.05, 0.1, 0.2])
-    np.testing.assert_array_equal(more.seed, [0, 1, 7])
-    xr.testing.assert_equal(more, swept(None, rates=(0.05, 0.1, 0.2), seeds=[0, 1, 7]))
-    xr.testing.assert_equal(
-        swept(store, rates=(0.2,), seeds=[7]), swept(None, rates=(0.2,), seeds=[7])
-    )
+    expected = [0.05, 0.1, 0.2]
+    np.testing.assert_array_equal(more.rate, expected)
+    expected = [0, 1, 7]
+    np.testing.assert_array_equal(more.seed, expected)
+    expected = swept(None, rates=(0.05, 0.1, 0.2), seeds=[0, 1, 7])
+    xr.testing.assert_equal(more, expected)
+    computed = swept(store, rates=(0.2,), seeds=[7])
+    expected = swept(None, rates=(0.2,), seeds=[7])
+    xr.testing.assert_equal(computed, expected)
 
 
 def test_new_static_cells_extend_a_store(tmp_path):
@@ -78,7 +82,8 @@ def test_new_static_cells_extend_a_store(tmp_path):
     before = stamps(store)
     both = swept(store, static={"depth": [3, 2]})
     assert before.items() <= stamps(store).items()
-    xr.testing.assert_equal(both, swept(None, static={"depth": [3, 2]}))
+    expected = swept(None, static={"depth": [3, 2]})
+    xr.testing.assert_equal(both, expected)
 
 
 def test_a_store_killed_while_it_was_made_or_extended_goes_on(tmp_path):
@@ -87,19 +92,25 @@ def test_a_store_killed_while_it_was_made_or_extended_goes_on(tmp_path):
     record = (store / "jaxdyn.json").read_text()
     swept(store, seeds=3)
     (store / "jaxdyn.json").write_text(record)
-    xr.testing.assert_equal(results.open(store), swept(None, seeds=2))
-    xr.testing.assert_equal(swept(store, seeds=3), swept(None, seeds=3))
+    expected = swept(None, seeds=2)
+    xr.testing.assert_equal(results.open(store), expected)
+    computed = swept(store, seeds=3)
+    expected = swept(None, seeds=3)
+    xr.testing.assert_equal(computed, expected)
     for part in ("data", "blocks"):
         shutil.rmtree(store / part)
-    xr.testing.assert_equal(swept(store, seeds=3), swept(None, seeds=3))
+    computed = swept(store, seeds=3)
+    expected = swept(None, seeds=3)
+    xr.testing.assert_equal(computed, expected)
 
 
 def test_a_block_over_the_edge_is_completed(tmp_path):
     store = tmp_path / "s"
     swept(store, rates=(0.1, 0.2, 0.3), seeds=1)
-    xr.testing.assert_equal(
-        swept(store, rates=(0.1, 0.2, 0.3, 0.4), seeds=1), swept(None, (0.1, 0.2, 0.3, 0.4), 1)
-    )
+    rates = (0.1, 0.2, 0.3, 0.4)
+    computed = swept(store, rates=rates, seeds=1)
+    expected = swept(None, (0.1, 0.2, 0.3, 0.4), 1)
+    xr.testing.assert_equal(computed, expected)
 
 
 def test_an_existing_store_keeps_its_block(tmp_path):
@@ -150,9 +161,9 @@ def test_a_sweep_killed_with_9_resumes_to_the_same_numbers(tmp_path):
     finish(launch(store, tmp_path / "resumed.npy"))
     assert survived.items() <= stamps(store).items()
     finish(launch("", tmp_path / "uncut.npy"))
-    np.testing.assert_array_equal(
-        np.load(tmp_path / "resumed.npy"), np.load(tmp_path / "uncut.npy")
-    )
+    computed = np.load(tmp_path / "resumed.npy")
+    expected = np.load(tmp_path / "uncut.npy")
+    np.testing.assert_array_equal(computed, expected)
     attempts = json.loads((store / "jaxdyn.json").read_text())["attempts"]
     assert [a["wall_seconds"] is None for a in attempts] == [True, False]
 
@@ -269,26 +280,35 @@ def test_saved_results_come_back_whole(tmp_path):
 
 def test_a_failed_save_keeps_the_earlier_results(tmp_path):
     results.save(swept(None), tmp_path / "r")
-    broken = swept(None).assign(bad=("seed", np.array([object()] * 4)))
+    bad = ("seed", np.array([object()] * 4))
+    broken = swept(None).assign(bad=bad)
     with pytest.raises(Exception):  # noqa: B017, PT011
         results.save(broken, tmp_path / "r")
-    xr.testing.assert_equal(results.open(tmp_path / "r").load(), swept(None))
+    computed = results.open(tmp_path / "r").load()
+    xr.testing.assert_equal(computed, swept(None))
 
 
 def test_times_of_static_cells_survive_a_store(tmp_path):
     def experiment(*, steps):
+        times = np.arange(0, steps)
+
+        def observe(s):
+            return {"n": s.params}
+
         return jd.iterate(
             lambda k, s: s._replace(params=s.params + 1),
             0,
-            times=np.arange(0, steps),
-            observe=lambda s: {"n": s.params},
+            times=times,
+            observe=observe,
         )
 
     def run(store, steps):
         return jd.sweep(experiment, static={"steps": steps}, store=store)
 
     run(tmp_path / "s", [2])
-    xr.testing.assert_equal(run(tmp_path / "s", [2, 3]), run(None, [2, 3]))
+    computed = run(tmp_path / "s", [2, 3])
+    expected = run(None, [2, 3])
+    xr.testing.assert_equal(computed, expected)
 
 
 def test_git_and_the_device_are_recorded():

@@ -25,13 +25,18 @@ def walk(key, *, rate=0.5, scale=1.0, steps=12):
     """Noisy descent on a quadratic: cheap, random in its start and in every step."""
     k_start, k_run = jax.random.split(key)
     start = scale * jax.random.normal(k_start, (3,))
+    times = np.array([0, 5, steps])
+
+    def observe(s):
+        return {"loss": jnp.sum(s.params**2), "weights": s.params}
+
     return jd.train(
         lambda p, noise: p + 0.1 * noise,
         optax.sgd(rate),
         lambda k, t: jax.random.normal(k, (3,)),
         start,
-        times=np.array([0, 5, steps]),
-        observe=lambda s: {"loss": jnp.sum(s.params**2), "weights": s.params},
+        times=times,
+        observe=observe,
         key=k_run,
     )
 
@@ -52,7 +57,8 @@ def test_every_entry_is_the_run_at_its_coordinates():
     swept = reference()
     assert swept.loss.dims == ("seed", "rate", "scale", "time")
     assert swept.weights.dims == ("seed", "rate", "scale", "time", "unit")
-    np.testing.assert_array_equal(swept.time, [0, 5, 12])
+    expected = [0, 5, 12]
+    np.testing.assert_array_equal(swept.time, expected)
     assert swept.time.attrs["units"] == "steps"
     for seed, rate, scale in [(0, 0.1, 1.0), (3, 0.5, 2.0), (2, 0.3, 1.0)]:
         alone = walk(jd.run_key(seed), rate=rate, scale=scale)
@@ -72,9 +78,9 @@ def test_a_run_depends_on_its_own_numbers_only():
     more = jd.sweep(draws, {"rate": [0.1, 0.2], "other": [1.0]}, seeds=[7, 1, 0]).x
     for seed in (0, 1):
         for rate in (0.1, 0.2):
-            np.testing.assert_array_equal(
-                more.sel(seed=seed, rate=rate).squeeze(), alone.sel(seed=seed)
-            )
+            computed = more.sel(seed=seed, rate=rate).squeeze()
+            expected = alone.sel(seed=seed)
+            np.testing.assert_array_equal(computed, expected)
     assert not np.array_equal(alone[0], alone[1])
 
 
@@ -121,7 +127,8 @@ def test_jobs_that_are_no_futures_of_the_standard_library_are_waited_for():
         def submit(self, function, *arguments):
             return Job(lambda: function(*arguments))
 
-    same(reference(), reference(on=Cluster()))
+    expected = reference(on=Cluster())
+    same(reference(), expected)
 
 
 def test_spawned_workers_compute_the_same_bits_at_the_same_precision(tmp_path):
@@ -162,9 +169,9 @@ def test_precision_is_that_of_the_caller_in_every_thread():
         with jax.enable_x64(x64):
             swept = jd.sweep(measure, {"rate": np.arange(1.0, 9.0)}, seeds=3, chunk=2)
         assert swept.third.dtype == swept.draw.dtype == dtype
-        np.testing.assert_allclose(
-            swept.third[0], np.arange(1, 9) / 3, rtol=2 * np.finfo(dtype).eps
-        )
+        expected = np.arange(1, 9) / 3
+        rtol = 2 * np.finfo(dtype).eps
+        np.testing.assert_allclose(swept.third[0], expected, rtol=rtol)
     assert json.loads(swept.attrs["fingerprint"])["precision"]["x64"] is False
 
 
@@ -174,7 +181,9 @@ def test_runs_that_diverge_leave_the_others_bit_for_bit_unchanged():
     wild[[1, 4, 8]] = [1e28, 1e29, 1e30]
     tame, mixed = (jd.sweep(walk, {"rate": r}, seeds=6, chunk=20) for r in (rates, wild))
     keep = [0, 2, 3, 5, 6, 7, 9]
-    np.testing.assert_array_equal(tame.weights.isel(rate=keep), mixed.weights.isel(rate=keep))
+    computed = tame.weights.isel(rate=keep)
+    expected = mixed.weights.isel(rate=keep)
+    np.testing.assert_array_equal(computed, expected)
     lost = mixed.isel(rate=[1, 4, 8], time=2)
     assert not lost.ok.any()
     assert lost.loss.isnull().all()
@@ -201,21 +210,27 @@ def test_one_program_a_sweep():
 def test_a_tuple_of_names_moves_together():
     swept = jd.sweep(walk, {("rate", "scale"): [(0.1, 1.0), (0.3, 2.0), (0.5, 4.0)]}, seeds=2)
     assert swept.loss.dims == ("seed", "rate_scale", "time")
-    np.testing.assert_array_equal(swept.scale, [1, 2, 4])
+    expected = [1, 2, 4]
+    np.testing.assert_array_equal(swept.scale, expected)
     alone = walk(jd.run_key(1), rate=0.3, scale=2.0).observed["loss"]
-    np.testing.assert_allclose(swept.loss.isel(seed=1, rate_scale=1), alone, rtol=1e-5)
+    computed = swept.loss.isel(seed=1, rate_scale=1)
+    np.testing.assert_allclose(computed, alone, rtol=1e-5)
 
 
 def test_static_axes_are_labelled_and_padded():
     def experiment(key, *, width, optimizer):
         start = jax.random.normal(key, (width,))
+
+        def observe(s):
+            return {"weights": s.params}
+
         return jd.train(
             lambda p, b: p,
             optimizer(0.1),
             lambda k, t: None,
             start,
             times=np.arange(width),
-            observe=lambda s: {"weights": s.params},
+            observe=observe,
         )
 
     static = {"width": [2, 4], "optimizer": {"sgd": optax.sgd, "adam": optax.adam}}
@@ -223,25 +238,33 @@ def test_static_axes_are_labelled_and_padded():
     assert swept.weights.dims == ("width", "optimizer", "seed", "time", "unit")
     assert swept.optimizer.values.tolist() == ["sgd", "adam"]
     narrow = swept.sel(width=2, optimizer="sgd")
-    np.testing.assert_array_equal(narrow.time, [0, 1, np.nan, np.nan])
+    expected = [0, 1, np.nan, np.nan]
+    np.testing.assert_array_equal(narrow.time, expected)
     assert narrow.weights.isel(unit=slice(2, None)).isnull().all()
-    np.testing.assert_allclose(narrow.weights[:, 1, :2], 0.9 * narrow.weights[:, 0, :2], rtol=1e-6)
+    computed = narrow.weights[:, 1, :2]
+    expected = 0.9 * narrow.weights[:, 0, :2]
+    np.testing.assert_allclose(computed, expected, rtol=1e-6)
     assert swept.attrs["diverged"] == "0 of 8 runs"
 
 
 def test_times_that_depend_on_a_traced_axis_are_a_variable():
     def experiment(*, rate):
         steps = jnp.array([1.0, 2.0]) / rate
+
+        def observe(s):
+            return {"n": s.params}
+
         return jd.iterate(
             lambda k, s: s._replace(params=s.params + 1),
             0,
             times=steps,
-            observe=lambda s: {"n": s.params},
+            observe=observe,
         )
 
     swept = jd.sweep(experiment, {"rate": [0.5, 0.1]})
     assert swept.time.dims == ("rate", "time")
-    np.testing.assert_array_equal(swept.time, [[2, 4], [10, 20]])
+    expected = [[2, 4], [10, 20]]
+    np.testing.assert_array_equal(swept.time, expected)
     np.testing.assert_array_equal(swept.n, swept.time)
 
 
@@ -254,7 +277,8 @@ def test_a_dict_of_any_rank_is_labelled():
             "x": np.array([0.5, 0.7]),
         }
 
-    swept = jd.sweep(measure, {"a": [1.0, -1.0]}, dims={"matrix": ("row", "column"), "x": "x"})
+    dims = {"matrix": ("row", "column"), "x": "x"}
+    swept = jd.sweep(measure, {"a": [1.0, -1.0]}, dims=dims)
     assert swept.scalar.dims == ("a",)
     assert swept.vector.dims == ("a", "vector_0")
     assert swept.matrix.dims == ("a", "row", "column")
@@ -400,13 +424,14 @@ def test_bad_input_is_named_and_nothing_is_written(call, error, words, tmp_path,
 
 def run_python(program, *arguments, check=True):
     """Run a program in a fresh process with this one's flags; return what it printed."""
+    cwd = os.path.dirname(os.path.dirname(__file__))
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(program), *map(str, arguments)],
         capture_output=True,
         text=True,
         timeout=300,
         check=False,
-        cwd=os.path.dirname(os.path.dirname(__file__)),
+        cwd=cwd,
     )
     if check:
         assert done.returncode == 0, done.stderr

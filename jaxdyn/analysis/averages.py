@@ -3,6 +3,8 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+__all__ = ["box_average"]
+
 
 def box_average(records: Float[Array, "times ..."], window: int) -> Float[Array, "times ..."]:
     """Return the mean of the `window` records around each, (window - 1)//2 of them later; NaN too
@@ -21,5 +23,7 @@ def box_average(records: Float[Array, "times ..."], window: int) -> Float[Array,
     first = records[:1]
     sums = jnp.cumsum(jnp.concatenate([0 * first, records - first]), 0)
     means = first + (sums[window:] - sums[:-window]) / window
-    ends = [(window // 2, window - 1 - window // 2)] + [(0, 0)] * (records.ndim - 1)
+    before = window // 2
+    ends = [(0, 0)] * records.ndim
+    ends[0] = (before, window - 1 - before)
     return jnp.pad(means, ends, constant_values=jnp.nan)

@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+__all__ = ["opposing_groups"]
+
 
 def opposing_groups(
     losses: Float[Array, "times n"], size: int

@@ -1,5 +1,6 @@
 """Lyapunov exponents of any map: tangents that are carried along by its derivative."""
 
+import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -10,6 +11,8 @@ from jaxtyping import Array, Float
 
 from jaxdyn._numbers import normal
 from jaxdyn.types import Key, Observe, Params, State
+
+__all__ = ["Tangents", "tangent_growth", "with_tangents"]
 
 Step = Callable[[Key | None, State], State]
 
@@ -54,7 +57,8 @@ def with_tangents(step: Step, start: State, number: int = 1, *, key: Key) -> tup
         growth = state.params.growth + jnp.log(jnp.abs(jnp.diagonal(r)))
         return after._replace(params=Tangents(after.params, q.T, growth))
 
-    first = Tangents(start.params, jnp.linalg.qr(drawn)[0].T, jnp.zeros(number, flat.dtype))
+    frame, _ = jnp.linalg.qr(drawn)
+    first = Tangents(start.params, frame.T, jnp.zeros(number, flat.dtype))
     return carried, start._replace(params=first)
 
 
@@ -74,9 +78,7 @@ def _moving(state) -> tuple[Float[Array, " size"], Any, Callable]:
     back."""
     leaves, treedef = jax.tree.flatten((state.params, state.memory))
     floats = [jnp.issubdtype(jnp.result_type(leaf), jnp.floating) for leaf in leaves]
-    flat, unravel = ravel_pytree(
-        [leaf for leaf, moves in zip(leaves, floats, strict=True) if moves]
-    )
+    flat, unravel = ravel_pytree(list(itertools.compress(leaves, floats)))
     whole = [leaf for leaf, moves in zip(leaves, floats, strict=True) if not moves]
 
     def back(flat, whole):

@@ -23,6 +23,8 @@ from jaxdyn.types import Batch, Params, State, Trajectory
 if TYPE_CHECKING:
     import xarray
 
+__all__ = ["level_times", "plateaus", "project_to_saddle", "saddle_records", "saddle_table"]
+
 Loss = Callable[[Params, Batch], Float[Array, ""]]
 
 
@@ -66,7 +68,8 @@ def saddle_table(
     import xarray as xr
 
     seen = _snapshots(run, like)
-    kept = np.flatnonzero(np.logical_and(np.ravel(run.ok), np.isfinite(seen["gradient_norm"])))
+    finite = np.isfinite(seen["gradient_norm"])
+    kept = np.flatnonzero(np.logical_and(np.ravel(run.ok), finite))
     if not len(kept):
         raise ValueError(
             "run: not finite at its first record; start it with smaller weights or steps"
@@ -108,8 +111,8 @@ def _snapshots(run, like):
     size = ravel_pytree(like)[0].size
     if seen["params"].ndim != 2 or seen["params"].shape[1] != size:
         raise ValueError(
-            f"run: its params have the shape {seen['params'].shape}, `like` has {size} parameters; pass one run (of a "
-            "sweep, choose one) and parameters of its structure, such as its start"
+            f"run: its params have the shape {seen['params'].shape}, `like` has {size} parameters; "
+            "pass one run (of a sweep, choose one) and parameters of its structure, such as its start"
         )
     if seen["params"].dtype == np.float64 and not jax.config.jax_enable_x64:
         raise ValueError("run: is of float64; call saddle_table within jax.enable_x64(True)")
@@ -148,12 +151,10 @@ def saddle_records(
         y, k = record
         further = jnp.where(falling, y < extreme, y > extreme)
         turned = jnp.where(falling, y > extreme + prominence, y < extreme - prominence)
-        new = (
-            falling ^ turned,
-            jnp.where(further | turned, y, extreme),
-            jnp.where(further | turned, k, place),
-        )
-        return new, (turned & falling, place)
+        moves = further | turned
+        new_extreme = jnp.where(moves, y, extreme)
+        new_place = jnp.where(moves, k, place)
+        return (falling ^ turned, new_extreme, new_place), (turned & falling, place)
 
     # A gradient of 0 lies below all others, but not infinitely.
     height = jnp.maximum(height, jnp.log10(jnp.finfo(height.dtype).tiny))
@@ -175,9 +176,11 @@ def plateaus(
     On the clock of the run, so that short plateaus pass for steep where others are long; see
     `saddle_records`.
     """
-    slope = jnp.abs(jnp.diff(jnp.asarray(loss)) / jnp.diff(jnp.asarray(time)))
+    fall = jnp.diff(jnp.asarray(loss))
+    slope = jnp.abs(fall / jnp.diff(jnp.asarray(time)))
     flat = slope < flatness * jnp.max(slope)
-    return jnp.concatenate([flat[:1], flat[1:] & flat[:-1], flat[-1:]])
+    on_both_sides = flat[1:] & flat[:-1]
+    return jnp.concatenate([flat[:1], on_both_sides, flat[-1:]])
 
 
 def level_times(
@@ -197,10 +200,10 @@ def level_times(
     def first(level):
         below = loss <= level
         after = jnp.maximum(jnp.argmax(below), 1)
-        share = (loss[after - 1] - level) / (loss[after - 1] - loss[after])
-        when = jnp.where(
-            below[0], time[0], time[after - 1] + share * (time[after] - time[after - 1])
-        )
+        before = after - 1
+        share = (loss[before] - level) / (loss[before] - loss[after])
+        between = time[before] + share * (time[after] - time[before])
+        when = jnp.where(below[0], time[0], between)
         return jnp.where(jnp.any(below), when, jnp.nan)
 
     return jax.vmap(first)(jnp.asarray(levels))
@@ -227,16 +230,20 @@ def project_to_saddle(
         w, g, best, smallest = state.params
         product = _hessian_product(loss, unravel(w), batch)[1]
         damping = (g @ g) / (w @ w)
-        step = jax.scipy.sparse.linalg.cg(
-            lambda v: product(product(v)) + damping * v, product(g), tol=1e-10, maxiter=products
-        )[0]
+
+        def damped(v):
+            return product(product(v)) + damping * v
+
+        # Solutions of fewer digits would end the quadratic convergence.
+        step, _ = jax.scipy.sparse.linalg.cg(damped, product(g), tol=1e-10, maxiter=products)
         w = w - step
         g = gradient(w)
-        better = g @ g < smallest
-        return state._replace(
-            params=(w, g, jnp.where(better, w, best), jnp.where(better, g @ g, smallest))
-        )
+        squared = g @ g
+        better = squared < smallest
+        best = jnp.where(better, w, best)
+        return state._replace(params=(w, g, best, jnp.where(better, squared, smallest)))
 
     g = gradient(flat)
     run = iterate(closer, (flat, g, flat, g @ g), times=[steps], observe=lambda state: {})
-    return unravel(run.final.params[2])
+    _, _, best, _ = run.final.params
+    return unravel(best)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from jaxdyn.dynamics import progress_bar
+from jaxdyn._progress import progress_bar
 from jaxdyn.types import nearest
 
 if TYPE_CHECKING:
@@ -56,9 +56,8 @@ def canvas(width: float = 6.4, height: float = 3.2) -> "matplotlib.figure.Figure
         from matplotlib.layout_engine import ConstrainedLayoutEngine
     except ImportError as error:
         raise ImportError("animations need matplotlib: pip install jaxdyn[plot]") from error
-    figure = Figure(
-        figsize=(width, height), dpi=100, layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08)
-    )
+    layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08)
+    figure = Figure(figsize=(width, height), dpi=100, layout=layout)
     FigureCanvasAgg(figure)
     return figure
 

@@ -13,6 +13,8 @@ from jaxdyn.optimizers import kicks
 from jaxdyn.tasks import full_batch
 from jaxdyn.theory.descent import central_flow
 
+__all__ = ["animation"]
+
 FRAMES = 90
 EACH = 5  # steps a frame
 RATE = 0.5
@@ -95,7 +97,9 @@ def animation() -> Animation:
         va="top",
         color="0.35",
     )
-    valley.set(xticks=[], yticks=[], xlim=x[[0, -1]], ylim=y[[0, -1]])
+    xlim = x[[0, -1]]
+    ylim = y[[0, -1]]
+    valley.set(xticks=[], yticks=[], xlim=xlim, ylim=ylim)
     blue = {"color": COLOURS[0]}
     orange = {"color": COLOURS[1]}
     black = {"color": "black", "linestyle": "--"}

@@ -14,6 +14,8 @@ from jaxdyn.kernels import predict
 from jaxdyn.losses import squared_error
 from jaxdyn.tasks import full_batch
 
+__all__ = ["animation"]
+
 FRAMES = 100
 WIDTHS = (8, 512)
 DRAWS = 10
@@ -102,13 +104,15 @@ def animation() -> Animation:
             zorder=5,
             label="examples",
         )
+        xlim = (-np.pi, np.pi)
         axes.set(
             title=f"{DRAWS} networks of width {width}",
             xlabel="angle",
             ylim=(-3.6, 3.6),
-            xlim=(-np.pi, np.pi),
+            xlim=xlim,
         )
-        axes.set(xticks=[-np.pi, 0, np.pi], xticklabels=["$-\\pi$", "0", "$\\pi$"])
+        xticks = [-np.pi, 0, np.pi]
+        axes.set(xticks=xticks, xticklabels=["$-\\pi$", "0", "$\\pi$"])
         draws.append((band, middle, lines, outputs))
     panels[0].set_ylabel("output")
     panels[0].legend(loc="upper left", fontsize="small", framealpha=0.8, edgecolor="none")

@@ -10,6 +10,8 @@ from jaxdyn.animations import Animation, canvas, growing
 from jaxdyn.observables import combine, mode_strengths
 from jaxdyn.theory import linear
 
+__all__ = ["animation"]
+
 FRAMES = 90
 EACH = 4
 LEVELS = 3
@@ -66,9 +68,11 @@ def animation() -> Animation:
                 strengths, times, modes[:, mode], each=EACH, color=colour, linewidth=2, label=label
             )
         )
+    xlim = (0, times[-1])
+    ylim = (-0.1, 1.3 * modes.max())
     strengths.set(
-        xlim=(0, times[-1]),
-        ylim=(-0.1, 1.3 * modes.max()),
+        xlim=xlim,
+        ylim=ylim,
         xlabel="flow time",
         ylabel="mode strength",
     )

@@ -10,6 +10,8 @@ from jaxdyn.animations import Animation, canvas, growing
 from jaxdyn.papers.saddles import zhang2025 as paper
 from jaxdyn.theory import saddles
 
+__all__ = ["animation"]
+
 FRAMES = 90
 EACH = 8  # records of the loss a frame
 STRENGTHS = (4.0, 2.0, 1.0)
@@ -70,11 +72,14 @@ def animation() -> Animation:
         for level in levels[:-1]:
             axes.axhline(level, color="0.65", linewidth=0.9)
         for drop in drops:
-            axes.axvline(drop, color="0.65", linewidth=0.9, linestyle=(0, (3, 3)))
+            linestyle = (0, (3, 3))
+            axes.axvline(drop, color="0.65", linewidth=0.9, linestyle=linestyle)
         draws.append(growing(axes, times, loss, each=EACH, color=COLOURS[0], linewidth=1.8))
+        xlim = (0, times[-1])
+        ylim = (levels[-2] / 12, 2 * loss[0])
         axes.set(
-            xlim=(0, times[-1]),
-            ylim=(levels[-2] / 12, 2 * loss[0]),
+            xlim=xlim,
+            ylim=ylim,
             yscale="log",
             ylabel="loss",
             title=title,
@@ -86,12 +91,13 @@ def animation() -> Animation:
     first, _, second, _ = figure.axes
     second.set_xlabel("flow time")
     first.plot([], [], color="0.65", linewidth=0.9, label="plateaus in theory")
+    linestyle = (0, (3, 3))
     first.plot(
         [],
         [],
         color="0.65",
         linewidth=0.9,
-        linestyle=(0, (3, 3)),
+        linestyle=linestyle,
         label="times of the drops in theory",
     )
     first.legend(
@@ -119,9 +125,10 @@ def neurons(axes, vectors):
     points = axes.scatter(
         *places[0].T, c=share[0], cmap=colours, vmin=0, vmax=0.5, s=20, alpha=0.9, zorder=3
     )
+    xticks = np.arange(4) * np.pi / 2
     axes.set(
         ylim=(-5.5, 0.6),
-        xticks=np.arange(4) * np.pi / 2,
+        xticks=xticks,
         xticklabels=[],
         yticks=range(-5, 1),
         yticklabels=[],

@@ -119,7 +119,8 @@ def draw(
                 axes.plot(run["x"], run[curve], "o", color=colour, markersize=4)
     low, high = _limits(curves, names, curves.attrs["yscale"] == "log")
     sides = {name: curves.attrs[name] for name in ("xlabel", "ylabel", "xscale", "yscale")}
-    axes.set(**sides, xlim=(float(curves.x.min()), float(curves.x.max())), ylim=(low, high))
+    xlim = (float(curves.x.min()), float(curves.x.max()))
+    axes.set(**sides, xlim=xlim, ylim=(low, high))
     axes.legend(fontsize="small", framealpha=0.8, edgecolor="none")
     return axes
 

@@ -7,6 +7,8 @@ import numpy as np
 from jaxdyn.tasks import teacher_student
 from jaxdyn.theory.regression import equivalents, given_data, isotropic, spectrum
 
+__all__ = ["AXES", "DEFAULT", "SLIDERS", "WITHIN", "simulate", "theory"]
+
 SLIDERS = {
     "examples_per_weight": (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 4.0),
     "signal_to_noise": (0.5, 1.0, 2.0, 5.0, 20.0),

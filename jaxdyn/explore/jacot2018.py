@@ -11,6 +11,8 @@ from jaxdyn.kernels import finite_width
 from jaxdyn.losses import squared_error
 from jaxdyn.tasks import full_batch
 
+__all__ = ["AXES", "DEFAULT", "SLIDERS", "WITHIN", "simulate", "theory"]
+
 SLIDERS = {
     "activation": ("relu", "erf"),
     "hidden_layers": (1, 2, 4),

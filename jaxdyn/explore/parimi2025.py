@@ -9,6 +9,8 @@ from jaxdyn import train
 from jaxdyn.optimizers import ahead, three_term
 from jaxdyn.theory.descent import momentum
 
+__all__ = ["AXES", "DEFAULT", "SLIDERS", "WITHIN", "simulate", "theory"]
+
 SLIDERS = {
     "condition": (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0),
     "overestimate": (1.0, 1.5, 2.0, 4.0, 8.0),

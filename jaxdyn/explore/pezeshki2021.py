@@ -8,6 +8,8 @@ from jaxdyn.papers.regression import pezeshki2021 as paper
 from jaxdyn.tasks import regression
 from jaxdyn.theory.regression import given_data, spectrum
 
+__all__ = ["AXES", "DEFAULT", "SLIDERS", "WITHIN", "simulate", "theory"]
+
 SLIDERS = {
     "examples_per_feature": (0.7, 0.9, 1.2, 1.5, 3.0),
     "share_of_large_features": (0.3, 0.6, 0.8),

@@ -12,6 +12,8 @@ from jaxdyn.papers.descent import rosenfeld2023 as paper
 from jaxdyn.tasks import full_batch
 from jaxdyn.theory.descent import opposing
 
+__all__ = ["AXES", "DEFAULT", "SLIDERS", "WITHIN", "simulate", "theory"]
+
 SLIDERS = {
     "learning_rate": (0.03, 0.04, 0.05, 0.06, 0.07, 0.08),
     "variance_of_outlier": (10.0, 15.0, 20.0),

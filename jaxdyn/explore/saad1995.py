@@ -13,6 +13,8 @@ from jaxdyn.theory import online
 from jaxdyn.theory.online import specialisation
 from jaxdyn.theory.online.gaussian_integrals import erf, root
 
+__all__ = ["AXES", "DEFAULT", "SLIDERS", "WITHIN", "simulate", "theory"]
+
 SLIDERS = {
     "learning_rate": (0.3, 0.6, 1.0, 1.5),
     "noise": (0.01, 0.03, 0.1, 0.3),

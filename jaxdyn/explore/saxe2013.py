@@ -10,6 +10,8 @@ import numpy as np
 from jaxdyn import RK4, flow, losses, models, observables, tasks
 from jaxdyn.theory import linear
 
+__all__ = ["AXES", "DEFAULT", "SLIDERS", "WITHIN", "simulate", "theory"]
+
 SLIDERS = {
     "depth": (1.0, 2.0, 3.0, 4.0, 5.0),
     "initial_strength": (1e-4, 1e-3, 1e-2, 3e-2, 0.1),

@@ -8,6 +8,8 @@ import numpy as np
 from jaxdyn.papers.descent import wu2023 as paper
 from jaxdyn.theory.descent import stability
 
+__all__ = ["AXES", "DEFAULT", "SLIDERS", "WITHIN", "simulate", "theory"]
+
 SLIDERS = {
     "alignment_of_gradients": (0.0, 0.1, 0.3, 0.6, 0.9),
     "spread_of_norms": (1.0, 2.0, 4.0, 8.0),

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 
 from jaxdyn.kernels._kernel import Kernel, Layer
 
+__all__ = ["identity", "parallel", "repeat", "residual", "serial"]
+
 
 def identity() -> Layer:
     """Return the layer that does nothing."""
@@ -116,14 +118,18 @@ def _sum(branches):
     total = branches[0]
     for b in branches[1:]:
         cross = 2 * (total.m1 - total.m2) * (b.m1 - b.m2), 2 * (total.m1 + total.m2) * (b.m1 + b.m2)
+        q1 = total.q1 + b.q1 + 2 * total.m1 * b.m1
+        q2 = total.q2 + b.q2 + 2 * total.m2 * b.m2
+        d = total.d + b.d + cross[0]
+        s = total.plus + b.plus + cross[1]
         total = replace(
             total,
-            q1=total.q1 + b.q1 + 2 * total.m1 * b.m1,
-            q2=total.q2 + b.q2 + 2 * total.m2 * b.m2,
+            q1=q1,
+            q2=q2,
             m1=total.m1 + b.m1,
             m2=total.m2 + b.m2,
-            d=total.d + b.d + cross[0],
-            s=total.plus + b.plus + cross[1],
+            d=d,
+            s=s,
             ntk=total.ntk + b.ntk,
             gaussian=total.gaussian and b.gaussian,
         )
@@ -136,15 +142,17 @@ def _product(branches):
         # With sums A, B = (q1 + q2) / 2, E |u u' - v v'|^2 written in differences only.
         gaps = (total.q1 - total.q2) * (b.q1 - b.q2) / 2
         sums = (total.q1 + total.q2) / 2, (b.q1 + b.q2) / 2
+        d = gaps + sums[0] * b.d + sums[1] * total.d - total.d * b.d / 2
+        ntk = total.ntk * b.cov + total.cov * b.ntk
         total = replace(
             total,
             q1=total.q1 * b.q1,
             q2=total.q2 * b.q2,
             m1=total.m1 * b.m1,
             m2=total.m2 * b.m2,
-            d=gaps + sums[0] * b.d + sums[1] * total.d - total.d * b.d / 2,
+            d=d,
             s=None,
-            ntk=total.ntk * b.cov + total.cov * b.ntk,
+            ntk=ntk,
             gaussian=False,
         )
     return total
@@ -156,15 +164,22 @@ def _concat(branches: list[Kernel]) -> Kernel:
     def mean(value):
         return sum(value(b) * (b.channels / channels) for b in branches)
 
+    q1 = mean(lambda b: b.q1)
+    q2 = mean(lambda b: b.q2)
+    m1 = mean(lambda b: b.m1)
+    m2 = mean(lambda b: b.m2)
+    d = mean(lambda b: b.d)
+    s = mean(lambda b: b.plus)
+    ntk = mean(lambda b: b.ntk)
     return replace(
         branches[0],
-        q1=mean(lambda b: b.q1),
-        q2=mean(lambda b: b.q2),
-        m1=mean(lambda b: b.m1),
-        m2=mean(lambda b: b.m2),
-        d=mean(lambda b: b.d),
-        s=mean(lambda b: b.plus),
-        ntk=mean(lambda b: b.ntk),
+        q1=q1,
+        q2=q2,
+        m1=m1,
+        m2=m2,
+        d=d,
+        s=s,
+        ntk=ntk,
         gaussian=False,
         channels=channels,
     )

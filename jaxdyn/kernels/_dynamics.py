@@ -6,9 +6,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxdyn._numbers import bisected
 from jaxdyn.kernels import _inputs as inputs
 from jaxdyn.kernels import _krylov as krylov
 from jaxdyn.kernels._modes import filtered, flow_gain, turned
+
+__all__ = ["ensemble", "learned", "learned_by_products", "time_to_loss"]
 
 
 @partial(jax.jit, static_argnums=0)
@@ -118,14 +121,10 @@ def time_to_loss(modes, residual, targets, ridge, examples):
         reached = (target > last) & (target < first)
         aim = lax.stop_gradient(jnp.where(reached, target, (first + last) / 2))
         decades = jnp.log((first - last) / jnp.maximum(aim - last, jnp.finfo(aim.dtype).tiny))
-        bracket = jnp.log(decades / (2 * rate[-1])), jnp.log(decades / slow)
-
-        def halve(_, bracket):
-            middle = sum(bracket) / 2
-            above = loss(jnp.exp(middle)) > aim
-            return jnp.where(above, middle, bracket[0]), jnp.where(above, bracket[1], middle)
-
-        time = jnp.exp(sum(lax.fori_loop(0, 64, halve, bracket)) / 2)
+        earliest = jnp.log(decades / (2 * rate[-1]))
+        latest = jnp.log(decades / slow)
+        low, high = bisected(lambda x: loss(jnp.exp(x)) > aim, earliest, latest, 64)
+        time = jnp.exp((low + high) / 2)
         slope = jax.grad(loss)(time)
         times = time[None] / examples
         left = seen - filtered(flow_gain, True, times, (ridge,), modes.values, change, seen)[0]

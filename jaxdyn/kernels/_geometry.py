@@ -12,6 +12,20 @@ from jaxtyping import Array
 
 from jaxdyn.kernels._kernel import Kernel, Shape
 
+__all__ = [
+    "as_interleaved",
+    "as_matrix",
+    "check_positions",
+    "check_windows",
+    "equal_positions",
+    "equal_units",
+    "out_sizes",
+    "own_variances",
+    "pad_array",
+    "sum_outside",
+    "sum_windows",
+]
+
 
 def check_windows(
     name: str, window: Sequence[int], strides: Sequence[int] | None, padding: str

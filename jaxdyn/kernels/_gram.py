@@ -18,6 +18,8 @@ from jaxdyn.kernels._geometry import equal_units
 from jaxdyn.kernels._kernel import Kernel, Layer, Need, snap
 from jaxdyn.kernels._matrices import check_memory, mirrored
 
+__all__ = ["gram"]
+
 NAMES = ("nngp", "ntk")
 LANES = 8  # numbers that one instruction works on: the edges of blocks are multiples
 BLOCK_BYTES = (

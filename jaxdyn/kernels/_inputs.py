@@ -7,6 +7,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+__all__ = [
+    "applied",
+    "arrays",
+    "broadcast",
+    "cast",
+    "check",
+    "check_factor",
+    "check_labels",
+    "check_product",
+    "check_test",
+    "columns",
+    "flattened",
+    "moved",
+    "square",
+]
+
 
 def flattened(kernel):
     """Outputs beside examples, for a kernel (n1, n2, k1, k2) between outputs."""

@@ -12,6 +12,8 @@ from jaxtyping import Array
 
 from jaxdyn.types import Key, Params
 
+__all__ = ["Kernel", "Layer", "Need", "lift", "snap"]
+
 Shape = tuple[int, ...]
 
 

@@ -11,6 +11,8 @@ from jaxtyping import Array, Float
 from jaxdyn.kernels._inputs import check_product
 from jaxdyn.kernels._modes import Modes, filtered, turned
 
+__all__ = ["functions", "lanczos", "solve"]
+
 Product = Callable[[Float[Array, "..."]], Float[Array, "..."]]
 
 

@@ -25,6 +25,8 @@ from jaxdyn.kernels._geometry import (
 )
 from jaxdyn.kernels._kernel import Layer, Need, lift, snap
 
+__all__ = ["attention", "conv", "dense", "local"]
+
 Scalar = Float[Array, ""] | float
 
 
@@ -130,7 +132,8 @@ def local(
         apart = k.q1 + k.q2
         d = jnp.where(same, k.d, apart)
         s = jnp.where(same, k.plus, apart)
-        return replace(k, d=d, s=s, ntk=jnp.where(same, k.ntk, 0))
+        ntk = jnp.where(same, k.ntk, 0)
+        return replace(k, d=d, s=s, ntk=ntk)
 
     return Layer(init, apply, lift(rule))
 
@@ -243,12 +246,15 @@ def _convolved(name, k, window, strides, padding):
     )
     lost = sum_outside(k, window, strides, padding) if k.full and padding == "SAME" else 0.0
     sizes = out_sizes(k.spatial, window, strides, padding)
+    d = over(k.d, both, lost)
+    s = over(k.s, both, lost)
+    ntk = over(k.ntk, both)
     return replace(
         k,
         **one,
-        d=over(k.d, both, lost),
-        s=over(k.s, both, lost),
-        ntk=over(k.ntk, both),
+        d=d,
+        s=s,
+        ntk=ntk,
         spatial=sizes,
     )
 
@@ -297,14 +303,17 @@ def _weights(name, n_out, w_std, b_std, parametrization):
         w2 = w_std**2
         b2 = b_std**2 if bias else 0.0
         learned = fan_in * k.cov + bias if standard else w2 * k.cov + b2
+        m1 = jnp.zeros_like(k.m1)
+        m2 = jnp.zeros_like(k.m2)
+        s = None if k.s is None else w2 * k.s + 4 * b2
         return replace(
             k,
             q1=w2 * k.q1 + b2,
             q2=w2 * k.q2 + b2,
-            m1=jnp.zeros_like(k.m1),
-            m2=jnp.zeros_like(k.m2),
+            m1=m1,
+            m2=m2,
             d=w2 * k.d,
-            s=None if k.s is None else w2 * k.s + 4 * b2,
+            s=s,
             ntk=w2 * k.ntk + learned,
             gaussian=True,
             channels=n_out,

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+__all__ = ["check_memory", "memory", "mirrored"]
+
 
 def mirrored(lower: Float[Array, "n n"]) -> Float[Array, "n n"]:
     """Return the symmetric matrix with this lower triangle."""

@@ -11,6 +11,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int, Real
 
+__all__ = ["Modes", "decompose", "descent_gain", "filtered", "flow_gain", "turned"]
+
 
 class Modes(NamedTuple):
     """A kernel with its eigenvalues, ascending, and its eigenvectors, the columns of `vectors`;

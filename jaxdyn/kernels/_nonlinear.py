@@ -14,6 +14,28 @@ from jaxtyping import Array, Float
 from jaxdyn.kernels._kernel import Kernel, Layer, Need, lift, snap
 from jaxdyn.kernels._quadrature import expectation, expectation_at_angle, root, unit
 
+__all__ = [
+    "abrelu",
+    "abs_",
+    "angle",
+    "cos",
+    "elementwise",
+    "erf",
+    "exp",
+    "gaussian",
+    "gelu",
+    "hermite",
+    "lag",
+    "leaky_relu",
+    "monomial",
+    "polynomial",
+    "rbf",
+    "rectified_monomial",
+    "relu",
+    "sign",
+    "sin",
+]
+
 Scalar = Float[Array, ""] | float
 Covariance = Callable[[Array, Array, Array], Array]
 
@@ -105,15 +127,19 @@ def _piecewise_linear(name, a, b):
     def rule(k):
         g1, g2, z, y = _angle_of(k)
         theta = angle(z, y)
+        m1 = (b - a) / math.sqrt(2 * math.pi) * g1
+        m2 = (b - a) / math.sqrt(2 * math.pi) * g2
+        d = even * k.d - odd * (g1 * g2) * lag(z, y, theta)
+        ntk = k.ntk * (even - odd / (2 * math.pi) * theta)
         return replace(
             k,
             q1=even * k.q1,
             q2=even * k.q2,
-            m1=(b - a) / math.sqrt(2 * math.pi) * g1,
-            m2=(b - a) / math.sqrt(2 * math.pi) * g2,
-            d=even * k.d - odd * (g1 * g2) * lag(z, y, theta),
+            m1=m1,
+            m2=m2,
+            d=d,
             s=None,
-            ntk=k.ntk * (even - odd / (2 * math.pi) * theta),
+            ntk=ntk,
         )
 
     return _layer(name, lambda x: a * jnp.minimum(x, 0) + b * jnp.maximum(x, 0), rule)
@@ -158,9 +184,8 @@ def rectified_monomial(degree: int) -> Layer:
         )
         q1, q2 = (moment(q, 2 * degree) for q in (k.q1, k.q2))
         m1, m2 = (moment(q, degree) for q in (k.q1, k.q2))
-        return replace(
-            k, q1=q1, q2=q2, m1=m1, m2=m2, d=_distance(k, q1, q2, cov), s=None, ntk=k.ntk * slope
-        )
+        d = _distance(k, q1, q2, cov)
+        return replace(k, q1=q1, q2=q2, m1=m1, m2=m2, d=d, s=None, ntk=k.ntk * slope)
 
     return _layer("rectified_monomial", fn, rule)
 

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
+__all__ = ["expectation", "expectation_at_angle", "pair_expectation", "root", "unit"]
+
 REACH = {
     4: 6.5,
     8: 9.5,

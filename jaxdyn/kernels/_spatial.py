@@ -19,6 +19,8 @@ from jaxdyn.kernels._geometry import (
 )
 from jaxdyn.kernels._kernel import Layer, Need, lift, snap
 
+__all__ = ["avg_pool", "dropout", "flatten", "global_avg_pool", "layer_norm", "sum_pool"]
+
 
 def avg_pool(
     window: Sequence[int], *, strides: Sequence[int] | None = None, padding: str = "VALID"
@@ -92,9 +94,9 @@ def _pooled(k, sizes, one, two):
     k = replace(k, spatial=sizes, ntk=ntk, m1=m1, m2=m2)
     if k.own or k.selves is not None:
         q1, q2 = own_variances(k, cov) if k.own else (k.selves[0].q1, k.selves[1].q2)
-        return replace(
-            k, q1=q1, q2=q2, d=snap(q1 + q2 - 2 * cov, q1 + q2), s=snap(q1 + q2 + 2 * cov, q1 + q2)
-        )
+        d = snap(q1 + q2 - 2 * cov, q1 + q2)
+        s = snap(q1 + q2 + 2 * cov, q1 + q2)
+        return replace(k, q1=q1, q2=q2, d=d, s=s)
     return replace(
         k, q1=jnp.zeros_like(m1), q2=jnp.zeros_like(m2), d=-2 * cov, s=2 * cov, known=False
     )

@@ -18,6 +18,8 @@ from jax import lax
 from jax.extend import core
 from jax.extend.core import primitives as prim
 
+__all__ = ["Factors", "Layer", "Plan", "plan"]
+
 REINDEXED = {
     prim.reshape_p,
     prim.transpose_p,
@@ -82,9 +84,10 @@ def plan(f, params, x, *, taps: bool) -> Plan:
     points = list(dict.fromkeys(layer.leaving for layer in layers))
     zeros = [core.Var(point.aval) for point in points]
     aux = [[layer.entering, *(s for _, s in layer.scales + layer.bias_scales)] for layer in layers]
+    invars = [*consts, *closed.jaxpr.invars, *zeros]
     jaxpr = closed.jaxpr.replace(
         constvars=[],
-        invars=[*consts, *closed.jaxpr.invars, *zeros],
+        invars=invars,
         outvars=[*outvars, *itertools.chain(*aux)],
         eqns=_tapped(eqns, dict(zip(points, zeros, strict=True))),
     )

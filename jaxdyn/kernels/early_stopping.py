@@ -9,6 +9,8 @@ from jaxtyping import Array, Float, Real
 
 from jaxdyn.kernels.predict import ensemble
 
+__all__ = ["Response", "Risk", "response", "risk"]
+
 
 class Response(NamedTuple):
     """Outputs at m test inputs, f = f_0 + A (y - f_0): mean and covariance over f_0, and the gain A

@@ -24,6 +24,8 @@ from jaxdyn.kernels._krylov import lanczos
 from jaxdyn.kernels._matrices import check_memory, memory, mirrored
 from jaxdyn.types import Key, Params
 
+__all__ = ["linearize", "monte_carlo", "nngp", "ntk", "ntk_product", "spectrum", "taylor"]
+
 METHODS = ("auto", "taps", "jacobian", "products")
 
 

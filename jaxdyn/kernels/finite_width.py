@@ -21,6 +21,8 @@ from jaxdyn.kernels._linear import Scalar, dense
 from jaxdyn.kernels._quadrature import expectation_at_angle, root, unit
 from jaxdyn.types import Key, Params
 
+__all__ = ["Moments", "draw", "network", "one_hidden_layer", "rectifier_relative_variance"]
+
 
 class Moments(NamedTuple):
     """The mean and the variance, over random initial parameters, of each entry of a kernel (n1,

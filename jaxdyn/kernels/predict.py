@@ -51,6 +51,19 @@ from jaxdyn.kernels import _inputs as inputs
 from jaxdyn.kernels import _krylov as krylov
 from jaxdyn.kernels._modes import Modes, decompose, descent_gain, flow_gain
 
+__all__ = [
+    "Gaussian",
+    "Outputs",
+    "descent",
+    "ensemble",
+    "flow",
+    "flow_loss",
+    "max_learning_rate",
+    "modes",
+    "posterior",
+    "time_to_loss",
+]
+
 Product = Callable[[Float[Array, "..."]], Float[Array, "..."]]
 Matrix = Real[ArrayLike, "..."]
 Kernel = Matrix | Modes | Product

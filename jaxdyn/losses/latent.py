@@ -8,6 +8,8 @@ from jaxtyping import Array, Float
 
 from jaxdyn.types import Batch, Params
 
+__all__ = ["LatentLoss", "latent_covariance_loss", "latent_error"]
+
 LatentLoss = Callable[[Params, Params, Batch], Float[Array, ""]]
 """`(online, target, views) -> number`: gradients are taken with respect to either."""
 

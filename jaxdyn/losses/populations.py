@@ -10,6 +10,8 @@ from jaxtyping import Array, Float, Real
 from jaxdyn.losses.regression import Loss
 from jaxdyn.types import Params
 
+__all__ = ["teacher_loss"]
+
 
 def teacher_loss(activation: str, patches: Real[ArrayLike, ""] = 1) -> Loss:
     """Return `loss(params, teacher) = 1/2 E (y - y_teacher)^2` of two-layer networks for standard

@@ -9,6 +9,8 @@ from jaxtyping import Array, Float, Int, PyTree
 from jaxdyn._checks import kind
 from jaxdyn.types import Batch, Params
 
+__all__ = ["covariance_loss", "cross_entropy", "squared_error"]
+
 Loss = Callable[[Params, Batch], Float[Array, ""]]
 
 

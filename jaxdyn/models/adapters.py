@@ -17,6 +17,8 @@ from jaxtyping import Array, PyTree
 from jaxdyn._checks import kind
 from jaxdyn.types import Key, Model
 
+__all__ = ["from_layers", "from_linen", "from_nnx"]
+
 
 def from_linen(
     module: Any,

@@ -9,6 +9,8 @@ from jaxtyping import Array, Float
 from jaxdyn.models.two_layer import unit_init
 from jaxdyn.types import Model, Params
 
+__all__ = ["attention_heads", "attention_product", "in_context_attention"]
+
 
 def in_context_attention(
     inputs: int,

@@ -1,5 +1,6 @@
 """Gated deep linear networks: linear pathways that a context switches on and off."""
 
+import functools
 from collections.abc import Sequence
 
 import jax
@@ -9,8 +10,9 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from jaxdyn._numbers import normal
-from jaxdyn.models.linear import product
 from jaxdyn.types import Model
+
+__all__ = ["gated_inputs", "gated_linear", "gated_product"]
 
 Routes = Sequence[Sequence[int]]
 
@@ -61,7 +63,8 @@ def gated_product(
     of the examples.
     """
     layers = np.array(routes).T
-    products = product([w[layer] for w, layer in zip(weights, layers, strict=True)])
+    stacks = [w[layer] for w, layer in zip(weights, layers, strict=True)]
+    products = functools.reduce(lambda total, w: w @ total, stacks)
     side_by_side = jnp.moveaxis(products, 0, 1)
     return side_by_side.reshape(len(side_by_side), -1)
 

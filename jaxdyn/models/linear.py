@@ -12,6 +12,16 @@ from jaxtyping import Array, Float, Int, Real
 from jaxdyn._numbers import normal
 from jaxdyn.types import Key, Model
 
+__all__ = [
+    "aligned",
+    "deep_linear",
+    "diagonal_linear",
+    "lambda_balanced",
+    "orthogonal",
+    "product",
+    "product_to_depth",
+]
+
 
 def deep_linear(
     sizes: Sequence[int], *, scale: Float[ArrayLike, ""] = 1.0, init: str = "gaussian"

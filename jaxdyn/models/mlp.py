@@ -10,6 +10,8 @@ from jaxtyping import Array, Float
 from jaxdyn._numbers import normal
 from jaxdyn.types import Model
 
+__all__ = ["mlp"]
+
 
 def mlp(
     sizes: Sequence[int],

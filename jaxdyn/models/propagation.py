@@ -10,6 +10,8 @@ from jaxtyping import Array, Float
 from jaxdyn.dynamics import iterate
 from jaxdyn.types import Key
 
+__all__ = ["product_exponents", "propagate"]
+
 Draw = Callable[[Key], Float[Array, "n n"]]
 
 

@@ -12,6 +12,8 @@ from jaxtyping import Array, Float
 from jaxdyn._numbers import normal
 from jaxdyn.types import Key, Model, Params
 
+__all__ = ["two_layer", "two_layer_product"]
+
 
 def two_layer(
     inputs: int,

@@ -11,6 +11,8 @@ from jaxtyping import Array, Float
 from jaxdyn._numbers import normal
 from jaxdyn.types import Batch, Observe, Params
 
+__all__ = ["hessian_eigenvalues", "hessian_index", "sharpness"]
+
 
 def hessian_eigenvalues(
     loss: Callable[[Params, Batch], Float[Array, ""]],

@@ -7,6 +7,8 @@ from jaxtyping import Array, Float
 
 from jaxdyn.types import Batch, Field, Observe, Params
 
+__all__ = ["gradient_norm", "loss"]
+
 
 def loss(of: Callable[[Params, Batch], Float[Array, ""]], batch: Batch) -> Observe:
     """Observe the loss `of(params, batch)`."""

@@ -8,6 +8,8 @@ from jaxtyping import Array, Float
 
 from jaxdyn.types import Batch, Observe, Params
 
+__all__ = ["sample_losses"]
+
 
 def sample_losses(loss: Callable[[Params, Batch], Float[Array, ""]], batch: Batch) -> Observe:
     """Observe the loss of each example by itself, (n,): `loss(params, batch)` for batches of one

@@ -7,6 +7,8 @@ from jaxtyping import Array, Float
 
 from jaxdyn.types import Observe, Params
 
+__all__ = ["kernel_change", "kernel_target_alignment"]
+
 Kernel = Callable[[Params], Float[Array, "..."]]
 
 

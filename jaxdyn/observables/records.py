@@ -2,6 +2,8 @@
 
 from jaxdyn.types import Observe
 
+__all__ = ["combine", "prefixed"]
+
 
 def combine(*observes: Observe) -> Observe:
     """Observe everything that `observes` do, in one dict; ValueError where two use the same

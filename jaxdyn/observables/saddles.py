@@ -10,6 +10,8 @@ from jaxtyping import Array, Float
 
 from jaxdyn.types import Batch, Observe, Params
 
+__all__ = ["charges", "clusters", "effective_width", "rank_distance", "snapshot"]
+
 Loss = Callable[[Params, Batch], Float[Array, ""]]
 
 
@@ -36,7 +38,9 @@ def effective_width(units: Callable[[Params], Float[Array, "units ..."]]) -> Obs
     out, or what it contributes (such as `models.attention_heads`).  A saddle of rank r has r
     directions: in r units (sparse), or spread over all of them. NaN where all are 0.
 
-    >>> {name: f"{width:.1f}" for name, width in effective_width(lambda w: w)(State(0, jnp.ones((4, 2)))).items()}
+    >>> from jaxdyn.types import State
+    >>> widths = effective_width(lambda w: w)(State(0, jnp.ones((4, 2))))
+    >>> {name: f"{width:.1f}" for name, width in widths.items()}
     {'unit_width': '4.0', 'direction_width': '1.0'}
     """
 

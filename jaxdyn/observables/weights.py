@@ -10,6 +10,8 @@ from jaxtyping import Array, Float
 
 from jaxdyn.types import Observe, Params
 
+__all__ = ["alignment", "leakage", "mode_strengths", "singular_values", "weight_distance"]
+
 Matrix = Callable[[Params], Float[Array, "outputs inputs"]]
 
 

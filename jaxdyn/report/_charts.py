@@ -11,6 +11,8 @@ import numpy as np
 if TYPE_CHECKING:
     import xarray
 
+__all__ = ["charts", "numbers", "words"]
+
 LINE = 150
 POINTS = 30
 HUES = 7

@@ -10,6 +10,8 @@ from jaxdyn.report import _charts, _pages
 if TYPE_CHECKING:
     import xarray
 
+__all__ = ["exploration"]
+
 WEIGHT = 250_000  # characters of the numbers in a page
 
 

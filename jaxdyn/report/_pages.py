@@ -21,6 +21,8 @@ from jaxdyn import papers
 from jaxdyn.report import _charts
 from jaxdyn.report._saved import NOT_RUN, WORDS, Ran, Saved, counts, two_digits
 
+__all__ = ["asset", "gallery", "highlighted", "number", "page", "paper"]
+
 MEANING = {
     "refuted": "Refuted: was published and does not hold.",
     "fails": "Fails: should hold and does not, here.",

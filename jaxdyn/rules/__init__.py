@@ -1,6 +1,6 @@
 """Rules: fields that are no gradient, and what acts on fields."""
 
-from jaxdyn.rules.curl import keep_norms, sign_diverse
+from jaxdyn.rules.curl import sign_diverse
 from jaxdyn.rules.early_learning import early_learning
 from jaxdyn.rules.entropic import knowledge_accumulation, sigmoid_layers
 from jaxdyn.rules.perturbation import (
@@ -16,7 +16,6 @@ __all__ = [
     "direct_predictor",
     "early_learning",
     "forward_gradient",
-    "keep_norms",
     "knowledge_accumulation",
     "node_perturbation",
     "noisy",

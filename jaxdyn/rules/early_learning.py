@@ -12,6 +12,8 @@ from jaxtyping import Array, Float, Int, PyTree
 from jaxdyn.rules.state import with_state
 from jaxdyn.types import Field, Params
 
+__all__ = ["early_learning"]
+
 
 def early_learning(
     apply: Callable[..., Float[Array, "n classes"]],

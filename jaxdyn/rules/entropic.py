@@ -6,6 +6,8 @@ from jaxtyping import Array, Float
 
 from jaxdyn.types import Params
 
+__all__ = ["knowledge_accumulation", "sigmoid_layers"]
+
 
 def sigmoid_layers(
     params: Params, x: Float[Array, "n inputs"]
@@ -38,14 +40,12 @@ def knowledge_accumulation(params: Params, x: Float[Array, "n inputs"]) -> Param
     last = params["state"]
     seen = sigmoid_layers(params["params"], x)
     below = [x, *last[:-1]]
-    slopes = [
-        -(z * h * (1 - h) + (h - before)) / jnp.log(2)
-        for z, h, before in zip(seen["inputs"], seen["outputs"], last, strict=True)
-    ]
-    return {
-        "params": {
-            "weights": [g.T @ h / len(x) for g, h in zip(slopes, below, strict=True)],
-            "biases": [jnp.mean(g, 0) for g in slopes],
-        },
-        "state": jax.tree.map(jnp.subtract, last, seen["outputs"]),
-    }
+
+    def slope(z, h, before):
+        return -(z * h * (1 - h) + (h - before)) / jnp.log(2)
+
+    slopes = list(map(slope, seen["inputs"], seen["outputs"], last))
+    weights = [g.T @ h / len(x) for g, h in zip(slopes, below, strict=True)]
+    biases = [jnp.mean(g, 0) for g in slopes]
+    moved = jax.tree.map(jnp.subtract, last, seen["outputs"])
+    return {"params": {"weights": weights, "biases": biases}, "state": moved}

@@ -14,7 +14,10 @@ from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
+from jaxdyn._numbers import normal
 from jaxdyn.types import Batch, Field, Key, Params, Stream
+
+__all__ = ["forward_gradient", "node_perturbation", "noisy", "weight_perturbation"]
 
 Loss = Callable[[Params, Batch], Float[Array, ""]]
 DIRECTIONS = {"normal": jax.random.normal, "rademacher": jax.random.rademacher}
@@ -68,7 +71,8 @@ def forward_gradient(loss: Loss, *, directions: str = "normal") -> Field:
         data, key = batch
         flat, unravel = ravel_pytree(params)
         xi = _drawn(draw, key, flat.shape, flat.dtype)
-        return unravel(jax.jvp(lambda w: loss(unravel(w), data), (flat,), (xi,))[1] * xi)
+        _, slope = jax.jvp(lambda w: loss(unravel(w), data), (flat,), (xi,))
+        return unravel(slope * xi)
 
     return field
 
@@ -100,19 +104,23 @@ def node_perturbation(
 
     def field(params: Params, batch: tuple[Batch, Key]) -> Params:
         (x, y), key = batch
-        shapes = jax.eval_shape(lambda p: nodes(p, x, None)[1], params)
+
+        def unit_inputs(params):
+            _, inputs = nodes(params, x, None)
+            return inputs
+
+        shapes = jax.eval_shape(unit_inputs, params)
         keys = jax.random.split(key, len(shapes))
-        xi = [
-            _drawn(jax.random.normal, k, a.shape, a.dtype)
-            for k, a in zip(keys, shapes, strict=True)
-        ]
+        xi = [normal(key, a.shape, a.dtype) for key, a in zip(keys, shapes, strict=True)]
 
         def value(shift):
-            return error(nodes(params, x, [shift * a for a in xi])[0], y)
+            outputs, _ = nodes(params, x, [shift * a for a in xi])
+            return error(outputs, y)
 
         slope = _slope(value, sigma, antithetic)
-        pull = jax.vjp(lambda p: nodes(p, x, None)[1], params)[1]
-        return pull([slope[:, None] * a / len(slope) for a in xi])[0]
+        _, pull = jax.vjp(unit_inputs, params)
+        (update,) = pull([slope[:, None] * a / len(slope) for a in xi])
+        return update
 
     return field
 
@@ -129,8 +137,6 @@ def _drawn(draw, key, shape, dtype):
 
 
 def _slope(value, sigma, antithetic):
-    return (
-        (value(sigma) - value(-sigma)) / (2 * sigma)
-        if antithetic
-        else (value(sigma) - value(0.0)) / sigma
-    )
+    if antithetic:
+        return (value(sigma) - value(-sigma)) / (2 * sigma)
+    return (value(sigma) - value(0.0)) / sigma

@@ -16,6 +16,8 @@ from jaxtyping import Array, Float
 
 from jaxdyn.types import Batch, Field, Params
 
+__all__ = ["direct_predictor", "self_distillation"]
+
 LatentLoss = Callable[[Params, Params, Batch], Float[Array, ""]]
 """`(online, target, batch) -> loss`: `online` has the blocks "encoder" and "predictor", `target` is
 an encoder's."""
@@ -79,6 +81,7 @@ def direct_predictor(
     Ganguli, 2021).  It is a constant to gradients, which the eigenvectors of equal eigenvalues do
     not have.  Use it within a latent loss:
 
+    >>> from jaxdyn.losses import latent_covariance_loss
     >>> latent = latent_covariance_loss(lambda w: w)
     >>> def loss(w, target, moments):
     ...     predictor = direct_predictor(w["encoder"] @ moments[1] @ w["encoder"].T, boost=1.0)

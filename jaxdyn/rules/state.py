@@ -8,6 +8,8 @@ from jaxtyping import Array, Float
 
 from jaxdyn.types import Batch, Field, Params
 
+__all__ = ["with_state"]
+
 
 def with_state(loss: Callable[[Params, Batch], tuple[Float[Array, ""], Params]]) -> Field:
     """Return the field of `loss(params, batch) -> (value, new state)` for params {"params": ...,
@@ -20,9 +22,11 @@ def with_state(loss: Callable[[Params, Batch], tuple[Float[Array, ""], Params]])
     """
 
     def field(params: Params, batch: Batch) -> Params:
-        gradient, state = jax.grad(lambda p: loss({**params, "params": p}, batch), has_aux=True)(
-            params["params"]
-        )
-        return {"params": gradient, "state": jax.tree.map(jnp.subtract, params["state"], state)}
+        def loss_of(weights):
+            return loss({**params, "params": weights}, batch)
+
+        gradient, state = jax.grad(loss_of, has_aux=True)(params["params"])
+        moved = jax.tree.map(jnp.subtract, params["state"], state)
+        return {"params": gradient, "state": moved}
 
     return field

@@ -12,6 +12,17 @@ import numpy as np
 from jaxdyn._checks import kind
 from jaxdyn.dynamics import RESERVED
 
+__all__ = [
+    "Axis",
+    "blocks",
+    "box_shape",
+    "extent",
+    "make_grid",
+    "positions",
+    "static_cells",
+    "united",
+]
+
 
 class Axis(NamedTuple):
     """One dimension of the grid, with the values of every name that moves along it."""

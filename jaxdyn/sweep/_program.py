@@ -18,6 +18,24 @@ from jaxdyn._checks import kind
 from jaxdyn.dynamics import RESERVED
 from jaxdyn.types import Key, Trajectory, nearest
 
+__all__ = [
+    "Job",
+    "Output",
+    "Program",
+    "build",
+    "check_signature",
+    "compiler_options",
+    "digest",
+    "name_of",
+    "precision",
+    "precision_now",
+    "run_key",
+    "single_threaded_blas",
+    "trace",
+    "traced_dtype",
+    "unwrapped",
+]
+
 SALT = 0x73776570
 CLOSURE_BYTES = 64 << 20
 

@@ -24,6 +24,24 @@ import numpy as np
 if TYPE_CHECKING:
     import xarray
 
+__all__ = [
+    "cell_name",
+    "check_ours",
+    "diverged",
+    "extended",
+    "fill_value",
+    "finished_blocks",
+    "labelled",
+    "locked",
+    "mark_finished",
+    "open_zarr",
+    "opened",
+    "provenance",
+    "read_record",
+    "store_arrays",
+    "write_record",
+]
+
 RECORD = "jaxdyn.json"
 
 

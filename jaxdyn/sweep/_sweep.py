@@ -1,9 +1,7 @@
 """One experiment, many runs: product of axes -> vmap -> blocks -> threads, mesh or executor ->
 labelled results."""
 
-import concurrent.futures
 import contextlib
-import functools
 import hashlib
 import inspect
 import itertools
@@ -20,13 +18,15 @@ import jaxlib
 import numpy as np
 
 from jaxdyn._checks import kind
-from jaxdyn.dynamics import progress_bar
-from jaxdyn.sweep import _grid, _program, _store
+from jaxdyn._progress import progress_bar
+from jaxdyn.sweep import _execution, _grid, _program, _store
 from jaxdyn.sweep._program import run_key as run_key
 from jaxdyn.types import Trajectory
 
 if TYPE_CHECKING:
     import xarray
+
+__all__ = ["sweep"]
 
 BLOCK_RUNS = 64
 CACHE_BYTES = 16 << 20
@@ -123,7 +123,7 @@ def sweep(
                 box = own
                 programs = plan(own)
         elif chunk is None:
-            compiled = _compiled(programs, programs)
+            compiled = _execution.compiled(programs, programs)
             fitting = _grid.box_shape(sizes, _fitting_runs(compiled, math.prod(box)))
             if fitting != box:
                 box = fitting
@@ -287,116 +287,15 @@ def _run(work, todo, arrays, on, bar, mark=lambda point, block: None):
     bar.total = sum(math.prod(_grid.extent(work.grid, work.box, block)) for _, block in todo)
     if on is None:
         missing = {_store.cell_name(point) for point, _ in todo} - set(work.compiled)
-        work = work._replace(compiled=work.compiled | _compiled(work.programs, missing))
+        work = work._replace(compiled=work.compiled | _execution.compiled(work.programs, missing))
     bar.set_postfix_str("")
     with _program.single_threaded_blas():
         if isinstance(on, jax.sharding.Mesh):
-            _on_mesh(work, todo, on, arguments, finish, bar)
+            _execution.on_mesh(work, todo, on, arguments, finish, bar)
         elif on is not None:
-            _on_executor(work, todo, on, arguments, finish, bar)
+            _execution.on_executor(work, todo, on, arguments, finish, bar)
         else:
-            _on_threads(work, todo, arguments, finish, bar)
-
-
-def _on_threads(work, todo, arguments, finish, bar):
-    def compute(point, block):
-        cell = _store.cell_name(point)
-        with _program.precision(work.job.precision):
-            return finish(
-                point, block, work.compiled[cell](*arguments(block), work.programs[cell].data)
-            )
-
-    with concurrent.futures.ThreadPoolExecutor(_threads()) as pool:
-        futures = [pool.submit(compute, *task) for task in todo]
-        try:
-            for future in concurrent.futures.as_completed(futures):
-                bar.update(future.result())
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
-def _on_mesh(work, todo, mesh, arguments, finish, bar):
-    """Give every device of a mesh one block at a time: the block's shape, so its bits, are those of
-    a thread's."""
-    across = jax.sharding.PartitionSpec(mesh.axis_names)
-    whole = jax.sharding.PartitionSpec()
-    for cell, program in work.programs.items():
-        tasks = [task for task in todo if _store.cell_name(task[0]) == cell]
-        options = {
-            "mesh": mesh,
-            "in_specs": (across, across, whole),
-            "out_specs": across,
-            "check_vma": False,
-        }
-        sharded = jax.jit(
-            jax.shard_map(program.call, **options), compiler_options=_program.compiler_options()
-        )
-        for first in range(0, len(tasks), mesh.size):
-            group = tasks[first : first + mesh.size]
-            padded = [*group, *group[-1:] * (mesh.size - len(group))]
-            joined = jax.tree.map(
-                lambda *parts: np.concatenate(parts), *[arguments(block) for _, block in padded]
-            )
-            placed = jax.device_put(joined, jax.sharding.NamedSharding(mesh, across))
-            values = jax.tree.map(np.asarray, sharded(*placed, program.data))
-            for i, task in enumerate(group):
-                runs = slice(i * math.prod(work.box), (i + 1) * math.prod(work.box))
-                bar.update(finish(*task, {name: value[runs] for name, value in values.items()}))
-
-
-def _on_executor(work, todo, executor, arguments, finish, bar):
-    """Send blocks to workers, which compile once each; what they return is written here."""
-    import cloudpickle
-
-    blobs = {
-        cell: cloudpickle.dumps((work.job, program.fixed))
-        for cell, program in work.programs.items()
-    }
-    futures = {
-        executor.submit(_remote, blobs[_store.cell_name(p)], *arguments(block)): (p, block)
-        for p, block in todo
-    }
-    try:
-        while futures:
-            # Asked one by one, as the jobs of submitit are no Futures of the standard library.
-            if not (done := [future for future in futures if future.done()]):
-                time.sleep(0.01)
-            for future in done:
-                bar.update(finish(*futures.pop(future), future.result()))
-    except BaseException:
-        for future in futures:
-            future.cancel()
-        raise
-
-
-def _remote(blob, seeds, columns):
-    """Compute one block in a worker, at the precision of the caller."""
-    job, call, data = _unpacked(blob)
-    with _program.single_threaded_blas(), _program.precision(job.precision):
-        return jax.tree.map(np.asarray, call(seeds, columns, data))
-
-
-@functools.lru_cache(maxsize=8)
-def _unpacked(blob):
-    import cloudpickle
-
-    job, fixed = cloudpickle.loads(blob)
-    call, data, _ = _program.build(job, fixed)
-    return job, jax.jit(call, compiler_options=_program.compiler_options()), data
-
-
-def _compiled(programs, cells):
-    """Compile the programs of some cells side by side."""
-    setting = _program.precision_now()
-    cells = list(cells)
-
-    def one(cell):
-        with _program.precision(setting):
-            return programs[cell].lowered.compile()
-
-    with concurrent.futures.ThreadPoolExecutor(_threads()) as pool:
-        return dict(zip(cells, pool.map(one, cells), strict=True))
+            _execution.on_threads(work, todo, arguments, finish, bar)
 
 
 def _fitting_runs(compiled, runs):
@@ -486,15 +385,6 @@ def _check_same_experiment(path, old, record):
 
 def _block_name(cell, block):
     return "-".join([hashlib.sha256(cell.encode()).hexdigest()[:12], *map(str, block)])
-
-
-def _threads():
-    """Return how many runs compute side by side: one where XLA's thread pool may be too small for
-    two."""
-    reserved = os.environ.get("NPROC", "")
-    if jax.devices()[0].platform != "cpu" or not reserved.isdigit() or int(reserved) < 8:
-        return 1
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextlib.contextmanager

@@ -9,6 +9,8 @@ from jaxdyn._numbers import normal
 from jaxdyn.tasks.spectra import Covariances
 from jaxdyn.types import Key
 
+__all__ = ["Prompts", "in_context_features", "in_context_moments", "in_context_regression"]
+
 
 class Prompts(NamedTuple):
     """Pairs (x, y), y = w . x with a task w of each prompt's own, a query and its target, which no
@@ -26,6 +28,7 @@ def in_context_regression(
     """Draw prompts of `length` pairs and a query: inputs from N(0, covariance), tasks w from N(0,
     I).
 
+    >>> import jax
     >>> drawn = in_context_regression(jax.random.key(0), 5, 3, jnp.eye(2))
     >>> [a.shape for a in drawn]
     [(5, 3, 2), (5, 3), (5, 2), (5,)]

@@ -10,6 +10,8 @@ from jaxtyping import Array, Bool, Float
 from jaxdyn._numbers import normal
 from jaxdyn.types import Key
 
+__all__ = ["Mixture", "Outliers", "opposing_outliers", "two_clusters"]
+
 
 class Mixture(NamedTuple):
     """Examples `x` in rows with the given `labels` and the true ones, +-1 both; `wrong` tells where

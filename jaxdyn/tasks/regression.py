@@ -16,6 +16,8 @@ from jaxtyping import Array, Float, Real
 from jaxdyn._numbers import normal
 from jaxdyn.types import Key
 
+__all__ = ["Regression", "regression", "teacher_student"]
+
 Groups = Real[ArrayLike, "..."] | Sequence[int | float]
 
 

@@ -11,6 +11,8 @@ from jaxtyping import Array, Float
 from jaxdyn._numbers import normal
 from jaxdyn.types import Key
 
+__all__ = ["Covariances", "binary_tree", "covariances", "frames", "from_svd", "linear_teacher"]
+
 
 class Covariances(NamedTuple):
     """The uncentred second moments `xx = E x x^T`, `yx = E y x^T`, `yy = E y y^T`: all that a

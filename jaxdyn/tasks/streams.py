@@ -13,6 +13,8 @@ from jaxtyping import Array, Int, UInt
 
 from jaxdyn.types import Batch, Key, Stream
 
+__all__ = ["epochs", "full_batch", "minibatch", "online"]
+
 ROUNDS = 20  # with 8, orders of 5 examples are visibly not uniform
 
 

@@ -9,6 +9,8 @@ from jaxtyping import Array, Float
 from jaxdyn._numbers import normal
 from jaxdyn.types import Key
 
+__all__ = ["labelled"]
+
 
 def labelled(
     key: Key,
@@ -24,6 +26,7 @@ def labelled(
     `tasks.online(lambda key: labelled(key, teacher, 1, inputs))` learns online, from one new
     example at each step.
 
+    >>> import jax.numpy as jnp
     >>> x, y = labelled(jax.random.key(0), lambda x: x.sum(1), 5, 3)
     >>> x.shape, bool(jnp.all(y == x.sum(1)))
     ((5, 3), True)

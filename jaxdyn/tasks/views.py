@@ -9,6 +9,8 @@ from jaxdyn._numbers import normal
 from jaxdyn.tasks.spectra import Covariances
 from jaxdyn.types import Key
 
+__all__ = ["gaussian_pairs", "noisy_copies", "successive_states"]
+
 
 def noisy_copies(signal: Float[Array, "n n"], noise: Float[Array, "n n"]) -> Covariances:
     """Return the moments of x = z + e and y = z + e', two noisy copies of one signal z.

@@ -33,7 +33,8 @@ def test_losses_of_examples_average_to_the_loss():
         whole, one = jax.jit(
             lambda p, loss=loss, y=y: (loss(p, (x, y)), loss(p, (x[3:4], y[3:4])))
         )(params)
-        np.testing.assert_allclose([seen.mean(), seen[3]], [whole, one], rtol=1e-6)
+        computed = [seen.mean(), seen[3]]
+        np.testing.assert_allclose(computed, [whole, one], rtol=1e-6)
 
 
 @pytest.mark.usefixtures("x64")
@@ -49,19 +50,20 @@ def test_planted_opposing_groups_are_found():
     data = x, np.concatenate([np.sign(x[:n] @ draw(6)), labels])[:, None]
     net = models.mlp((6, 16, 1), bias_scale=None, scale=0.5)
     loss = losses.squared_error(net.apply)
+    times = np.arange(100, 600)
+    observe = observables.sample_losses(loss, data)
     run = jd.train(
         jax.grad(loss),
         optax.sgd(0.5),
         tasks.full_batch(data),
         net.init(key),
-        times=np.arange(100, 600),
-        observe=observables.sample_losses(loss, data),
+        times=times,
+        observe=observe,
     )
     members, correlations = analysis.opposing_groups(run.observed["sample_losses"], 2 * planted)
     assert sorted(members.tolist()) == list(range(n, n + 2 * planted))
-    np.testing.assert_array_equal(
-        np.sign(correlations), labels[members - n] * labels[members[0] - n]
-    )
+    expected = labels[members - n] * labels[members[0] - n]
+    np.testing.assert_array_equal(np.sign(correlations), expected)
 
 
 def test_groups_that_cannot_be_are_refused():
@@ -90,9 +92,8 @@ def test_saddles_are_prominent_minima_of_the_gradient():
         height = np.float32(np.cumsum(0.3 * rng.standard_normal(60)))
         marked = find(-np.arange(60, dtype=np.float32), np.float32(10**height))
         # The last records, where the loss has converged, do not count.
-        np.testing.assert_array_equal(
-            np.flatnonzero(marked), dips(np.log10(np.float32(10**height))[:59], 0.3)
-        )
+        expected = dips(np.log10(np.float32(10**height))[:59], 0.3)
+        np.testing.assert_array_equal(np.flatnonzero(marked), expected)
 
 
 def test_flicker_at_the_end_is_no_saddle_and_an_exact_start_is_one():
@@ -112,7 +113,9 @@ def test_plateaus_and_levels_of_a_staircase():
     loss = np.float32(2 - np.tanh(5 * (time - 3)) / 2 - np.tanh(5 * (time - 7)) / 2)
     flat = analysis.plateaus(time, loss)
     assert np.diff(np.flatnonzero(np.diff(np.asarray(flat, int)))).shape == (3,)
-    np.testing.assert_array_equal(flat[np.array([100, 500, 900, 300, 700])], [1, 1, 1, 0, 0])
+    computed = flat[np.array([100, 500, 900, 300, 700])]
+    expected = [1, 1, 1, 0, 0]
+    np.testing.assert_array_equal(computed, expected)
     when = analysis.level_times(time, loss, np.float32([2.5, 1.5, 0.5, 3.5]))
     np.testing.assert_allclose(when[:2], [3, 7], atol=1e-4)
     assert jnp.isnan(when[2])
@@ -127,22 +130,22 @@ def test_widths_are_participation_ratios():
     def pr(x):
         return np.sum(x) ** 2 / np.sum(x**2)
 
-    np.testing.assert_allclose(seen["unit_width"], pr(np.sum(rows**2, 1)), rtol=1e-13)
-    np.testing.assert_allclose(
-        seen["direction_width"], pr(np.linalg.svd(rows, compute_uv=False) ** 2), rtol=1e-13
-    )
+    expected = pr(np.sum(rows**2, 1))
+    np.testing.assert_allclose(seen["unit_width"], expected, rtol=1e-13)
+    expected = pr(np.linalg.svd(rows, compute_uv=False) ** 2)
+    np.testing.assert_allclose(seen["direction_width"], expected, rtol=1e-13)
     # Sparse: two units alike in norm, orthogonal; spread: one direction in all units.
     sparse = jnp.zeros((6, 4)).at[0, 0].set(1).at[3, 2].set(1)
     spread = jnp.ones((6, 1)) @ rows[:1]
     for rows, unit, direction in ((sparse, 2, 2), (spread, 6, 1)):
         seen = observables.effective_width(lambda p: p)(jd.State(0, rows))
-        np.testing.assert_allclose(
-            [seen["unit_width"], seen["direction_width"]], [unit, direction], rtol=1e-13
-        )
+        computed = [seen["unit_width"], seen["direction_width"]]
+        np.testing.assert_allclose(computed, [unit, direction], rtol=1e-13)
     tilted = spread.at[0, 0].add(0.3)
     s = np.linalg.svd(tilted, compute_uv=False)
     seen = observables.rank_distance(lambda p: p, 1)(jd.State(0, tilted))
-    np.testing.assert_allclose(seen["rank_distance"], s[1] / s[0], rtol=1e-12)
+    expected = s[1] / s[0]
+    np.testing.assert_allclose(seen["rank_distance"], expected, rtol=1e-12)
     with pytest.raises(ValueError, match="rank: 4 of 4 singular values; pass 1 <= rank < 4"):
         observables.rank_distance(lambda p: p, 4)(jd.State(0, tilted))
 
@@ -233,9 +236,8 @@ def test_a_run_that_never_leaves_is_a_saddle_at_its_end():
     start = [jnp.zeros((3, 2)), jnp.zeros((2, 3))]
     observe = observables.snapshot(loss, moments)
     stream = tasks.full_batch(moments)
-    run = jd.train(
-        jax.grad(loss), optax.sgd(0.1), stream, start, times=np.arange(0, 50, 10), observe=observe
-    )
+    times = np.arange(0, 50, 10)
+    run = jd.train(jax.grad(loss), optax.sgd(0.1), stream, start, times=times, observe=observe)
     table = analysis.saddle_table(run, loss, moments, like=start)
     assert table.sizes["saddle"] == 1
     assert [float(table[name][0]) for name in ("index", "left", "residual", "distance")] == [
@@ -249,13 +251,15 @@ def test_a_run_that_never_leaves_is_a_saddle_at_its_end():
 def trained(model, loss, data, scale, rate, steps):
     """The run of a flax network from its own initial weights times `scale`."""
     start = jax.tree.map(lambda w: scale * w, model.init(jax.random.key(1), data[0]))
+    times = np.arange(0, steps, steps // 200)
+    observe = observables.snapshot(loss, data)
     descend = functools.partial(
         jd.train,
         jax.grad(loss),
         optax.sgd(rate),
         tasks.full_batch(data),
-        times=np.arange(0, steps, steps // 200),
-        observe=observables.snapshot(loss, data),
+        times=times,
+        observe=observe,
     )
     return jax.jit(descend)(start), start
 
@@ -307,9 +311,8 @@ def test_the_table_reads_flax_attention_in_a_flow():
         return 0.5 * jnp.mean((net.apply(p, batch[0]) - batch[1]) ** 2)
 
     start = jax.tree.map(lambda w: 0.2 * w, net.init(jax.random.key(1), data[0]))
-    flow = functools.partial(
-        jd.flow, jax.grad(loss), observe=observables.snapshot(loss, data), solver=jd.RK4(0.25)
-    )
+    observe = observables.snapshot(loss, data)
+    flow = functools.partial(jd.flow, jax.grad(loss), observe=observe, solver=jd.RK4(0.25))
     run = jax.jit(functools.partial(flow, times=np.linspace(0, 200, 201)))(data, start)
 
     def heads(p):
@@ -338,9 +341,8 @@ def test_what_is_no_run_with_snapshots_is_refused():
     batch = 1.0
     like = jnp.array([1e-2, 1e-2])
     times = np.linspace(0, 5, 11)
-    run = jd.flow(
-        jax.grad(loss), batch, like, times=times, observe=observables.snapshot(loss, batch)
-    )
+    observe = observables.snapshot(loss, batch)
+    run = jd.flow(jax.grad(loss), batch, like, times=times, observe=observe)
     with pytest.raises(ValueError, match=r"run: has not observed \['gradient_norm', 'params'\]"):
         analysis.saddle_table(
             run._replace(observed={"loss": run.observed["loss"]}), loss, batch, like=like

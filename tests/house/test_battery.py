@@ -25,13 +25,17 @@ def every(*kinds):
 
 
 def public_functions():
-    for folder in ("models", "rules", "observables", "tasks"):
-        package = importlib.import_module(f"jaxdyn.{folder}")
-        for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+    rooms = ("models", "losses", "rules", "optimizers", "observables", "analysis", "tasks")
+    for room in rooms:
+        package = importlib.import_module(f"jaxdyn.{room}")
+        for info in pkgutil.walk_packages(getattr(package, "__path__", []), f"{package.__name__}."):
             module = importlib.import_module(info.name)
-            for name, value in inspect.getmembers(module, inspect.isfunction):
-                if value.__module__ == info.name and not name.startswith("_"):
-                    yield folder, name
+            for name in module.__all__:
+                if inspect.isfunction(getattr(module, name)):
+                    assert name in package.__all__
+        for name in package.__all__:
+            if inspect.isfunction(getattr(package, name)):
+                yield room, name
 
 
 def close(a, b, slack=100):
@@ -71,7 +75,8 @@ def mapped_is_single(function, args):
         both = two(args)
         together = jax.jit(jax.vmap(function))(*both)
         for index in range(2):
-            close(one(together, index), compiled(*one(both, index)))
+            expected = compiled(*one(both, index))
+            close(one(together, index), expected)
 
 
 def test_every_public_function_has_an_example_and_is_exported():
@@ -114,7 +119,8 @@ def test_models_are_pure_and_differentiable(name):
     seeds = jax.jit(jax.vmap(model.init))(keys)
     params = jax.jit(model.init)(keys[0])
     close(one(seeds, 0), params)
-    close(model.init(keys[0]), params)
+    computed = model.init(keys[0])
+    close(computed, params)
     assert any(jnp.any(a[0] != a[1]) for a in jax.tree.leaves(seeds))
     mapped_is_single(lambda p: model.apply(p, x), (params,))
     gradient = jax.jit(jax.grad(lambda p: jnp.sum(model.apply(p, x) ** 2)))(params)
@@ -149,7 +155,8 @@ def test_fields_point_up_the_finite_difference_gradient(name):
         loss = example.loss
     updates = jax.jit(field)(example.params, example.batch)
     chex.assert_trees_all_equal_shapes_and_dtypes(updates, example.params)
-    close(updates, field(example.params, example.batch))
+    expected = field(example.params, example.batch)
+    close(updates, expected)
     if loss is None:
         return
     flat, unravel = jax.flatten_util.ravel_pytree(example.params)
@@ -175,24 +182,27 @@ def test_observables_return_arrays_that_jit_and_vmap_and_leave_the_run_alone(nam
     assert seen
     chex.assert_tree_all_finite(seen)
     # Eigenvalues and singular vectors amplify rounding by the inverse of their gaps, tens here.
-    close(jax.jit(see)(params), seen, slack=1000)
+    computed = jax.jit(see)(params)
+    close(computed, seen, slack=1000)
     together = jax.jit(jax.vmap(see))(two(params))
     close(one(together, 0), seen, slack=1000)
 
     def decay(observe):
+        times = np.array([0, 3])
         return jd.train(
             lambda p, _: p,
             optax.sgd(0.1),
             lambda key, step: None,
             params,
-            times=np.array([0, 3]),
+            times=times,
             observe=observe,
         )
 
     run = decay(jd.at([0], observe))
     plain = decay(lambda state: {})
     chex.assert_trees_all_equal(run.final, plain.final)
-    close(one(run.observed, 0), seen, slack=1000)
+    computed = one(run.observed, 0)
+    close(computed, seen, slack=1000)
 
 
 @every(AsStream)
@@ -201,7 +211,8 @@ def test_streams_are_pure_and_feed_a_sweep(name):
     key = jax.random.key(0)
     step = jnp.asarray(5)
     close(stream(key, step), stream(key, step), slack=0)
-    close(jax.jit(stream)(key, step), stream(key, step))
+    computed = jax.jit(stream)(key, step)
+    close(computed, stream(key, step))
 
     def mean(batch):
         return sum(jnp.mean(a) for a in jax.tree.leaves(batch))
@@ -212,13 +223,17 @@ def test_streams_are_pure_and_feed_a_sweep(name):
 
         start = jnp.asarray(0.0)
         times = np.array([0, 4])
+
+        def observe(s):
+            return {"p": s.params}
+
         return jd.train(
             field,
             optax.sgd(0.1),
             stream,
             start,
             times=times,
-            observe=lambda s: {"p": s.params},
+            observe=observe,
             key=key,
         )
 

@@ -17,11 +17,16 @@ from jaxdyn import papers
 
 
 def simulate(key, *, rates, time):
+    times = np.linspace(0, time, 9)
+
+    def observe(state):
+        return {"u": state.params}
+
     return jd.integrate(
         lambda t, u: u * (jnp.asarray(rates) - u),
         jnp.full(len(rates), 0.1),
-        times=np.linspace(0, time, 9),
-        observe=lambda state: {"u": state.params},
+        times=times,
+        observe=observe,
     )
 
 

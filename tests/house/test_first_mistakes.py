@@ -70,12 +70,14 @@ def sweep(experiment=decay, axes={"rate": [0.1, 0.2]}, **options):
 
 @mistake("field", "loss has the shape (5, 1)", "the mean over examples")
 def a_loss_that_returns_a_vector():
-    train(field=jax.grad(lambda params, batch: (MODEL.apply(params, batch[0]) - batch[1]) ** 2))
+    field = jax.grad(lambda params, batch: (MODEL.apply(params, batch[0]) - batch[1]) ** 2)
+    train(field=field)
 
 
 @mistake("field", "takes (params)", "(params, batch)")
 def a_loss_without_its_batch():
-    train(field=jax.grad(lambda params: jnp.sum(params["weights"][0] ** 2)))
+    field = jax.grad(lambda params: jnp.sum(params["weights"][0] ** 2))
+    train(field=field)
 
 
 @mistake("field", "jax.grad(loss) in the place of a loss")
@@ -120,7 +122,8 @@ def more_steps_than_can_be_counted():
 
 @mistake("times", "before the start's time 10", "absolute")
 def times_before_the_start():
-    train(start=jd.State(10, MODEL.init(jax.random.key(0))))
+    start = jd.State(10, MODEL.init(jax.random.key(0)))
+    train(start=start)
 
 
 @mistake("stream", "is a tuple", "tasks.full_batch(batch)")
@@ -160,7 +163,8 @@ def a_model_in_the_place_of_its_parameters():
 
 @mistake("start", "int32", "floats")
 def parameters_that_are_whole_numbers():
-    train(start=jnp.array([1, 2]), field=lambda w, _: w)
+    start = jnp.array([1, 2])
+    train(start=start, field=lambda w, _: w)
 
 
 @mistake("start", "int32", "floats")

@@ -23,7 +23,7 @@ PACKAGE = ROOT / "jaxdyn"
 # other.
 FLOORS = [
     {"types"},
-    {"_numbers", "_checks"},
+    {"_numbers", "_checks", "_progress"},
     {"dynamics"},
     {"models", "tasks", "losses", "rules", "optimizers", "observables", "kernels", "theory"},
     {"analysis", "plot"},
@@ -219,7 +219,8 @@ def test_row_reductions_after_a_shared_product_are_right(inner, x64):
         as_users_compile["xla_cpu_use_fusion_emitters"] = True
     sums = jax.jit(lambda x, m: jnp.sum((x @ m) ** 2, axis=1), compiler_options=as_users_compile)
     computed = sums(rows, matrix)
-    np.testing.assert_allclose(computed, np.sum((rows @ matrix) ** 2, axis=1), rtol=1e-12)
+    expected = np.sum((rows @ matrix) ** 2, axis=1)
+    np.testing.assert_allclose(computed, expected, rtol=1e-12)
 
 
 def test_nothing_turns_float64_on_globally():

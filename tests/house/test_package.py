@@ -47,7 +47,7 @@ def test_it_works_without_the_repository(wheel, tmp_path):
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert [line.split()[0] for line in done.stdout.splitlines()] == papers.names()
+    assert [line.split()[1] for line in done.stdout.splitlines()] == papers.names()
 
 
 def test_versions_agree():

@@ -66,9 +66,8 @@ def plain(apply, params, x1, x2=None):
 def agree(found, expected, slack=200):
     scale = np.max(np.abs(expected))
     assert found.dtype == expected.dtype
-    np.testing.assert_allclose(
-        found, expected, rtol=0, atol=slack * jnp.finfo(expected.dtype).eps * scale
-    )
+    atol = slack * jnp.finfo(expected.dtype).eps * scale
+    np.testing.assert_allclose(found, expected, rtol=0, atol=atol)
 
 
 def of_linen(module, x):
@@ -280,14 +279,17 @@ def test_a_factor_is_taken_once_and_zeros_are_no_part(x64):
         return empirical.ntk(apply, p | {"count": count}, x, method=method)
 
     for found in jax.jit(lambda p: [ntk(p, method) for method in METHODS])(params):
-        agree(found, 13.0 * np.outer(x, x))
+        expected = 13.0 * np.outer(x, x)
+        agree(found, expected)
 
     # Two leaves of one product share its bias.
     def biased(p, x):
         return (p[0] @ p[1] + p[2][None]) * x[:, None]
 
     shared = [2 * np.ones((1, 3)), np.ones((3, 1)), np.ones(1)]
-    agree(jax.jit(functools.partial(empirical.ntk, biased))(shared, x), 16.0 * np.outer(x, x))
+    computed = jax.jit(functools.partial(empirical.ntk, biased))(shared, x)
+    expected = 16.0 * np.outer(x, x)
+    agree(computed, expected)
 
 
 @pytest.mark.usefixtures("x64")
@@ -496,7 +498,8 @@ def test_taylor_polynomials_have_their_order_and_are_exact_on_polynomials():
     exact, found = polynomials(b)
     agree(found[3], exact)
     orders = np.log2(np.divide(rests(2e-3), rests(1e-3)))
-    np.testing.assert_allclose(orders, [1, 2, 3], atol=0.02)
+    expected = [1, 2, 3]
+    np.testing.assert_allclose(orders, expected, atol=0.02)
 
 
 @pytest.mark.usefixtures("x64")
@@ -515,10 +518,12 @@ def test_the_spectrum_is_that_of_the_kernel():
 
     theta, (values, vectors), fewer = spectra(initial(mlp))
     theta = theta.transpose(0, 2, 1, 3).reshape(18, 18)
-    np.testing.assert_allclose(values, np.linalg.eigvalsh(theta)[::-1][:5], rtol=1e-10)
+    expected = np.linalg.eigvalsh(theta)[::-1][:5]
+    np.testing.assert_allclose(values, expected, rtol=1e-10)
     vectors = vectors.reshape(5, 18)
     np.testing.assert_allclose(vectors @ vectors.T, np.eye(5), atol=1e-10)
-    np.testing.assert_allclose(theta @ vectors.T, values[None] * vectors.T, atol=1e-8)
+    expected = values[None] * vectors.T
+    np.testing.assert_allclose(theta @ vectors.T, expected, atol=1e-8)
     # Fewer products: from below, and closer with more.
     assert np.all(np.diff([*fewer, values[0] * (1 + 1e-12)]) > 0)
 
@@ -527,8 +532,10 @@ def test_the_spectrum_is_that_of_the_kernel():
         return empirical.spectrum(lambda w, x: x @ w, w, jnp.ones((4, 2)), 3)
 
     values, vectors = jax.jit(rank_1)(np.ones((2, 1)))
-    np.testing.assert_allclose(values, [8, 0, 0], atol=1e-12)
-    np.testing.assert_allclose(jnp.abs(vectors[0]), 0.5, rtol=1e-12)
+    expected = [8, 0, 0]
+    np.testing.assert_allclose(values, expected, atol=1e-12)
+    computed = jnp.abs(vectors[0])
+    np.testing.assert_allclose(computed, 0.5, rtol=1e-12)
 
 
 @pytest.mark.usefixtures("x64")
@@ -544,9 +551,8 @@ def test_the_linearised_network_follows_its_kernel():
     def observe(state):
         return {"f": linear(state.params, x)}
 
-    run = jd.flow(
-        field, (x, y), params, times=np.array([0.0, 1.0, 3.0]), observe=observe, solver=jd.RK4(0.02)
-    )
+    times = np.array([0.0, 1.0, 3.0])
+    run = jd.flow(field, (x, y), params, times=times, observe=observe, solver=jd.RK4(0.02))
     theta, start = jax.jit(lambda p: (empirical.ntk(net.apply, p, x), net.apply(p, x)))(params)
 
     def decay(t):

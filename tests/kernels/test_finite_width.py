@@ -68,9 +68,8 @@ def test_smooth_closed_forms(name, double):
     assert moments.mean.dtype == moments.variance.dtype == precision
     rtol = 1e-12 if precision == jnp.float64 else 2e-4
     np.testing.assert_allclose(moments.mean, mean, rtol=rtol, atol=rtol)
-    np.testing.assert_allclose(
-        50 * np.asarray(moments.variance), variance, rtol=rtol, atol=rtol * variance.max()
-    )
+    computed = 50 * np.asarray(moments.variance)
+    np.testing.assert_allclose(computed, variance, rtol=rtol, atol=rtol * variance.max())
 
 
 def test_rectifier_on_the_diagonal_and_two_lists_of_rows(x64):
@@ -82,12 +81,17 @@ def test_rectifier_on_the_diagonal_and_two_lists_of_rows(x64):
     moments_of = compiled(rectifier)
     moments = moments_of(x[:3], x[1:], B)
     q = np.diagonal(covariances(ROWS)[2])[1:3]
-    np.testing.assert_allclose(np.diagonal(moments.mean, -1), B**2 + W**2 * q, rtol=1e-10)
-    np.testing.assert_allclose(np.diagonal(moments.variance, -1), 3 * W**4 * q**2 / 7, rtol=1e-10)
+    computed = np.diagonal(moments.mean, -1)
+    expected = B**2 + W**2 * q
+    np.testing.assert_allclose(computed, expected, rtol=1e-10)
+    computed = np.diagonal(moments.variance, -1)
+    expected = 3 * W**4 * q**2 / 7
+    np.testing.assert_allclose(computed, expected, rtol=1e-10)
     # The same law as of depth one, without biases.
     moments_at_zero = moments_of(x[:3], x[1:], 0.0)
     relative = moments_at_zero.variance[1, 0] / moments_at_zero.mean[1, 0] ** 2
-    np.testing.assert_allclose(relative, LAW(np.array([7.0])), rtol=1e-10)
+    expected = LAW(np.array([7.0]))
+    np.testing.assert_allclose(relative, expected, rtol=1e-10)
     for values in moments:
         np.testing.assert_allclose(values[1, 1], values[2, 0], rtol=1e-12)
         assert abs(values[0, 1] / values[2, 0] - 1) > 0.1
@@ -151,7 +155,8 @@ def test_depth_law_sums_the_products_of_terms(widths, precision):
     )
     law = LAW(np.asarray(widths, precision))
     assert law.dtype == precision
-    np.testing.assert_allclose(law, summed, rtol=1e-12 if precision == jnp.float64 else 1e-5)
+    rtol = 1e-12 if precision == jnp.float64 else 1e-5
+    np.testing.assert_allclose(law, summed, rtol=rtol)
 
 
 @pytest.mark.parametrize("depth", [1, 3, 8])
@@ -164,7 +169,8 @@ def test_depth_law_at_large_width(depth, x64):
     assert errors[0] < 13 * depth**2 / 1e4
     np.testing.assert_allclose(law(1e9), leading, rtol=1e-6)
     if depth > 1:
-        np.testing.assert_allclose(errors[0] / errors[1], 2, rtol=0.01)
+        computed = errors[0] / errors[1]
+        np.testing.assert_allclose(computed, 2, rtol=0.01)
 
 
 def test_transformations(x64):
@@ -179,12 +185,14 @@ def test_transformations(x64):
     scales = np.array([W - 1e-5, W, W + 1e-5, W])
     widths = np.array([5.0, 5.0, 5.0, 50.0])
     value, slope = compiled(jax.vmap(jax.value_and_grad(total)))(scales, widths)
-    np.testing.assert_allclose(slope[1], (value[2] - value[0]) / 2e-5, rtol=1e-6)
+    expected = (value[2] - value[0]) / 2e-5
+    np.testing.assert_allclose(slope[1], expected, rtol=1e-6)
     np.testing.assert_allclose(value[1], 10 * value[3], rtol=1e-12)
     law = compiled(jax.vmap(finite_width.rectifier_relative_variance))(
         np.array([[5.0] * 3, [50.0] * 3])
     )
-    np.testing.assert_allclose(law[0], LAW(np.array([5.0] * 3)), rtol=1e-12)
+    expected = LAW(np.array([5.0] * 3))
+    np.testing.assert_allclose(law[0], expected, rtol=1e-12)
 
 
 def test_bad_input():

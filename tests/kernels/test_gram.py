@@ -35,10 +35,15 @@ def test_blocks_rows_and_order_do_not_matter(x64, net, inputs, n, m):
     whole = K.gram(net, x)
     across = K.gram(net, x, y, batch=4)
     np.testing.assert_array_equal(whole, whole.T)
-    np.testing.assert_allclose(K.gram(net, x, batch=2), whole, rtol=1e-12)
+    computed = K.gram(net, x, batch=2)
+    np.testing.assert_allclose(computed, whole, rtol=1e-12)
     both = K.gram(net, jnp.concatenate([y, x[::-1]]))
-    np.testing.assert_allclose(both[m:, m:], whole[::-1, ::-1], rtol=1e-12)
-    np.testing.assert_allclose(both[m:, :m], across[::-1], rtol=1e-12)
+    computed = both[m:, m:]
+    expected = whole[::-1, ::-1]
+    np.testing.assert_allclose(computed, expected, rtol=1e-12)
+    computed = both[m:, :m]
+    expected = across[::-1]
+    np.testing.assert_allclose(computed, expected, rtol=1e-12)
 
 
 def test_many_channels_take_a_matrix_product_that_keeps_equal_inputs_equal():
@@ -49,7 +54,8 @@ def test_many_channels_take_a_matrix_product_that_keeps_equal_inputs_equal():
     ours = K.gram(NET, x, x)
     with jax.enable_x64(True):
         exact = K.gram(NET, x.astype(np.float64))
-    np.testing.assert_allclose(ours, exact, atol=2e-6 * np.abs(exact).max())
+    atol = 2e-6 * np.abs(exact).max()
+    np.testing.assert_allclose(ours, exact, atol=atol)
     np.testing.assert_allclose(np.diagonal(ours), np.diagonal(exact), rtol=2e-6)
     np.testing.assert_allclose(ours[6, 0], exact[6, 0], rtol=2e-6)
 
@@ -72,7 +78,8 @@ def test_derivatives_in_scales_and_inputs_agree_with_differences(x64):
             f(*(v + sign * step * w for v, w in zip(at, way, strict=True))) for sign in (1, -1)
         ]
         along = sum(jnp.sum(s * w) for s, w in zip(slopes, way, strict=True))
-        np.testing.assert_allclose(along, (moved[0] - moved[1]) / (2 * step), rtol=1e-6)
+        expected = (moved[0] - moved[1]) / (2 * step)
+        np.testing.assert_allclose(along, expected, rtol=1e-6)
 
 
 def test_vmap_over_a_scale_is_a_loop(x64):
@@ -82,9 +89,9 @@ def test_vmap_over_a_scale_is_a_loop(x64):
         return K.gram(K.serial(K.dense(1, w), K.relu(), K.dense()), x)
 
     scales = jnp.asarray([0.5, 1.0, 2.0])
-    np.testing.assert_allclose(
-        jax.vmap(ntk)(scales), jnp.stack([ntk(w) for w in scales]), rtol=1e-12
-    )
+    computed = jax.vmap(ntk)(scales)
+    expected = jnp.stack([ntk(w) for w in scales])
+    np.testing.assert_allclose(computed, expected, rtol=1e-12)
 
 
 def test_many_positions_take_slices_instead_of_matrices(x64, monkeypatch):
@@ -103,7 +110,8 @@ def test_many_positions_take_slices_instead_of_matrices(x64, monkeypatch):
         sliced = K.gram(whole(end, padding), x)
         with monkeypatch.context() as patch:
             patch.setattr("jaxdyn.kernels._geometry.LARGE", 100)
-            np.testing.assert_allclose(sliced, K.gram(whole(end, padding), x), rtol=1e-12)
+            expected = K.gram(whole(end, padding), x)
+            np.testing.assert_allclose(sliced, expected, rtol=1e-12)
 
 
 def test_a_mesh_spreads_rows_without_changing_them():

@@ -152,7 +152,8 @@ def test_kernels_are_those_of_wide_networks(name):
 def test_dropout_masks_with_a_key_and_is_the_identity_without():
     layer = K.serial(K.dropout(0.2), K.identity(), K.dropout(0.5))
     x = jnp.ones((1000, 8))
-    np.testing.assert_array_equal(layer.apply(layer.init(jax.random.key(0), (8,))[1], x), x)
+    computed = layer.apply(layer.init(jax.random.key(0), (8,))[1], x)
+    np.testing.assert_array_equal(computed, x)
     masked = np.asarray(layer.apply(((), (), ()), x, key=jax.random.key(1)))
     kept = 0.8 * 0.5
     assert set(np.unique(masked).round(5)) == {0.0, round(1 / kept, 5)}
@@ -195,9 +196,8 @@ def drawn_architecture(seed):
             weights(), pick(K.identity(), K.avg_pool((2,), strides=(1,))), phi(), after()
         )
 
-    branch = K.parallel(
-        K.identity(), K.serial(K.dense(1), phi()), combine=pick("sum", "product", "concat")
-    )
+    combine = pick("sum", "product", "concat")
+    branch = K.parallel(K.identity(), K.serial(K.dense(1), phi()), combine=combine)
     middle = [branch] if rng.random() < 0.5 else []
     return K.serial(
         block(), *middle, block(), pick(K.flatten(), K.global_avg_pool()), K.dense(1, 1.0, 0.2)
@@ -215,9 +215,8 @@ def test_random_architectures_have_symmetric_positive_kernels_that_rows_do_not_c
     whole, rows = jax.jit(lambda x: (both(x), both(x[3:], x)), compiler_options=QUICK)(x)
     for name, matrix in whole.items():
         np.testing.assert_array_equal(matrix, matrix.T)
-        np.testing.assert_allclose(
-            rows[name], matrix[3:], rtol=1e-9, atol=1e-9 * np.abs(matrix).max()
-        )
+        atol = 1e-9 * np.abs(matrix).max()
+        np.testing.assert_allclose(rows[name], matrix[3:], rtol=1e-9, atol=atol)
         assert np.linalg.eigvalsh(matrix).min() > -1e-12 * np.abs(matrix).max()
     # Training only the readout is part of training all.
     assert (
@@ -233,4 +232,5 @@ def test_positions_of_a_local_layer_share_nothing(x64):
     )
     equal = K.gram(K.serial(K.conv(1, (3,), **options), K.flatten()), x, get=("nngp", "ntk"))
     for name in ("nngp", "ntk"):
-        np.testing.assert_allclose(apart[name], equal[name] / x.shape[1], rtol=1e-12)
+        expected = equal[name] / x.shape[1]
+        np.testing.assert_allclose(apart[name], expected, rtol=1e-12)

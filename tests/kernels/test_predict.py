@@ -272,7 +272,8 @@ def test_eigenvalues_zero_stay_at_the_start(precision):
     for time, train, test in zip(times, *found, strict=True):
         left = scipy.linalg.expm(-kernel * min(time, 1e6) / 6)
         tolerance = 200 * np.finfo(precision).eps * (1 + min(time, 1e4) / 6)
-        np.testing.assert_allclose(train, y + left @ (start - y), atol=tolerance)
+        expected = y + left @ (start - y)
+        np.testing.assert_allclose(train, expected, atol=tolerance)
         gained = np.linalg.pinv(kernel, 1e-8) @ (np.eye(6) - left) @ (y - start)
         np.testing.assert_allclose(test, tests @ gained, atol=10 * tolerance)
     assert found.train.dtype == found.test.dtype == precision
@@ -327,7 +328,8 @@ def test_gradients_where_eigenvalues_are_zero_or_coincide(name, x64):
         s * jnp.arange(-2.0, 3.0)
     )
     difference = np.dot(values, [1, -8, 0, 8, -1]) / 12 / s
-    np.testing.assert_allclose([forward[2], reverse[2]], difference, rtol=2e-7, atol=1e-8)
+    computed = [forward[2], reverse[2]]
+    np.testing.assert_allclose(computed, difference, rtol=2e-7, atol=1e-8)
 
 
 def test_derivatives_that_there_are_not(x64):
@@ -351,7 +353,8 @@ def test_derivatives_that_there_are_not(x64):
     slopes, mixed = compiled(jax.vmap(lambda s: jax.jvp(slope, (s,), (1.0,))))(
         jnp.array([-s, 0.0, s])
     )
-    np.testing.assert_allclose(mixed[1], (slopes[2] - slopes[0]) / 2 / s, atol=1e-6)
+    expected = (slopes[2] - slopes[0]) / 2 / s
+    np.testing.assert_allclose(mixed[1], expected, atol=1e-6)
 
 
 @compiled
@@ -374,7 +377,8 @@ def test_descent_with_momentum_at_every_curvature(momentum, x64):
     for step in range(1, 1001):
         weights, before = weights + 1 - values * weights + momentum * (weights - before), weights
         expected += [weights] * (step in steps)
-    np.testing.assert_allclose(descended(values, steps, momentum), expected, rtol=1e-8)
+    computed = descended(values, steps, momentum)
+    np.testing.assert_allclose(computed, expected, rtol=1e-8)
     late = descended(np.r_[values[:3], 4 * [0.5]], 10**6 + 0 * steps, momentum)[0]
     time = 1e6 / (1 - momentum) - momentum / (1 - momentum) ** 2
     # To first order in what a step changes; the third mode moves.
@@ -406,7 +410,8 @@ def test_descent_follows_flow_and_blows_up_beyond_the_largest_rate(x64):
     same(slow, flow._asdict(), 1e-4)
     for momentum in (0.0, 0.5):
         rate, of_modes, (stable, unstable) = run(momentum)
-        np.testing.assert_allclose([rate, of_modes], 2 * (1 + momentum) * 6 / 2.0)
+        expected = 2 * (1 + momentum) * 6 / 2.0
+        np.testing.assert_allclose([rate, of_modes], expected)
         assert stable < 10
         assert not unstable < 1e10
 
@@ -450,7 +455,8 @@ def test_ensemble_is_the_distribution_of_trained_nets(learning_rate, x64):
             of_a = rows - rows @ gain @ trained
             of_b = rows_frozen - rows @ gain @ frozen
             np.testing.assert_allclose(mean, rows @ gain @ y, atol=1e-11)
-            np.testing.assert_allclose(covariance, of_a @ of_a.T + of_b @ of_b.T, atol=1e-11)
+            expected = of_a @ of_a.T + of_b @ of_b.T
+            np.testing.assert_allclose(covariance, expected, atol=1e-11)
     only = functools.partial(predict.ensemble, ntk_test=ntk_test, covariance=False, ridge=ridge)
     assert jax.eval_shape(only, ntk, prior, y, times).covariance is None
 
@@ -490,8 +496,10 @@ def test_products_agree_with_the_decomposition(x64):
         }
 
     found, exact = compiled(lambda x, y: (predicted(True, x, y), predicted(False, x, y)))(x, y)
-    same(found["flow"], exact["flow"]._asdict(), 5e-12)
-    same(found["descent"], exact["descent"]._asdict(), 2e-12)
+    expected = exact["flow"]._asdict()
+    same(found["flow"], expected, 5e-12)
+    expected = exact["descent"]._asdict()
+    same(found["descent"], expected, 2e-12)
     np.testing.assert_allclose(found["rate"], exact["rate"], rtol=1e-14)
     np.testing.assert_allclose(found["posterior"], exact["posterior"], atol=4e-10)
 
@@ -502,14 +510,14 @@ def test_too_few_products_are_nan(x64):
         lambda y, times: predict.flow(lambda v: values * v, y, times, products=12).train
     )
     found = flow(np.ones(30), np.array([1.0, 3e5]))
-    np.testing.assert_allclose(found[0], -np.expm1(-values / 30), atol=1e-9)
+    expected = -np.expm1(-values / 30)
+    np.testing.assert_allclose(found[0], expected, atol=1e-9)
     assert np.all(np.isnan(found[1]))
     # Not where the labels excite few modes only: the vectors end.
     few = np.where(np.arange(30) % 15 == 0, 1.0, 0.0)
     found = flow(few, np.array([1.0, 1e9]))
-    np.testing.assert_allclose(
-        found, few * -np.expm1(-np.array([[1.0], [1e9]]) * values[None] / 30), atol=1e-12
-    )
+    expected = few * -np.expm1(-np.array([[1.0], [1e9]]) * values[None] / 30)
+    np.testing.assert_allclose(found, expected, atol=1e-12)
 
 
 def test_kernels_between_outputs(x64):
@@ -543,7 +551,8 @@ def test_shapes_jit_and_vmap(x64):
     # Not compiled as a whole.
     modes = predict.modes(2 * kernel)
     alone = one(modes, y, 1.0)
-    np.testing.assert_allclose(many.test[1, 0, 0], alone.test, atol=1e-12)
+    computed = many.test[1, 0, 0]
+    np.testing.assert_allclose(computed, alone.test, atol=1e-12)
     jax.tree.map(np.testing.assert_array_equal, one(2 * kernel, y, 1.0), alone)
     assert jax.eval_shape(one, kernel, y[:, 0], 1.0).test.shape == (3,)
     pair = jax.eval_shape(predict.ensemble, modes, kernel, y[:, 0], jnp.array([1.0, 2.0]))
@@ -573,14 +582,16 @@ def test_time_to_loss(ridge, x64):
     first, last = loss_at(np.array([0.0, np.inf, 1.0, 1.0]), *setting)[:2]
     losses = last + (first - last) * np.array([1.0, 0.9, 1e-1, 1e-6])
     times = time_to(losses, *setting)
-    np.testing.assert_allclose(loss_at(times, *setting), losses, rtol=1e-12)
+    computed = loss_at(times, *setting)
+    np.testing.assert_allclose(computed, losses, rtol=1e-12)
     assert np.all(np.diff(times) > 0)
     never = time_to(np.array([2 * first, 0.99 * last, -1.0, np.nextafter(first, 9)]), *setting)
     assert never.tolist() == [0.0, np.inf, np.inf, 0.0]
     alone = time_to(
         np.exp(-np.array([0.5, 1.0, 10.0, 100.0])), np.eye(6), np.ones((6, 2)), 0.0, 0.0
     )
-    np.testing.assert_allclose(alone, [1.5, 3.0, 30.0, 300.0], rtol=1e-12)
+    expected = [1.5, 3.0, 30.0, 300.0]
+    np.testing.assert_allclose(alone, expected, rtol=1e-12)
 
 
 def test_any_loss_against_another_integrator(x64):
@@ -655,13 +666,14 @@ def test_rows_may_be_sharded():
         "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
         "NPROC": "8",
     }
+    cwd = Path(__file__).parents[2]
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(program)],
         capture_output=True,
         text=True,
         timeout=300,
         check=False,
-        cwd=Path(__file__).parents[2],
+        cwd=cwd,
         env=environment,
     )
     assert done.returncode == 0, done.stderr

@@ -15,8 +15,8 @@ def normal(seed, *shape):
     return jax.random.normal(jax.random.key(seed), shape, jnp.float32).astype(float)
 
 
-def within_sampling_error(losses, expected):
-    assert abs(losses.mean() - expected) < 4.5 * losses.std() / len(losses) ** 0.5
+def within_sampling_error(drawn, expected):
+    assert abs(drawn.mean() - expected) < 4.5 * drawn.std() / len(drawn) ** 0.5
 
 
 @pytest.mark.parametrize(
@@ -33,8 +33,8 @@ def test_teacher_loss_is_the_mean_over_gaussian_inputs(activation, patches):
         params = student.init(key)
         goal = teacher.init(jax.random.key(1))
         x = normal(2, 20_000, 2 * patches)
-        losses = (student.apply(params, x) - teacher.apply(goal, x)) ** 2 / 2
-        return losses, losses.teacher_loss(activation, patches)(params, goal)
+        drawn = (student.apply(params, x) - teacher.apply(goal, x)) ** 2 / 2
+        return drawn, losses.teacher_loss(activation, patches)(params, goal)
 
     within_sampling_error(*map(np.asarray, both(jax.random.key(0))))
 
@@ -61,7 +61,9 @@ def test_the_loss_of_rectifiers_is_smooth_at_zero_and_at_parallel_units():
     curvature = (slope(up) - slope(down)) / 2e-5
     assert np.all(np.isfinite(hessian))
     # Third derivatives jump at parallel units, so that differences are of first order.
-    np.testing.assert_allclose(hessian[moving][:, moving], curvature[moving][:, moving], atol=1e-4)
+    computed = hessian[moving][:, moving]
+    expected = curvature[moving][:, moving]
+    np.testing.assert_allclose(computed, expected, atol=1e-4)
 
 
 def test_linear_convolutions_and_attention_are_linear_networks_of_second_moments():
@@ -94,7 +96,8 @@ def test_moments_of_prompts_are_those_of_drawn_ones():
     q = models.orthogonal(jax.random.key(0), 3, 3)
     covariance = tasks.from_svd(q, jnp.array([1.0, 0.5, 0.2]), q)
     prompts = tasks.in_context_regression(jax.random.key(1), 20_000, 2, covariance)
-    np.testing.assert_allclose(prompts.x[:, 0].T @ prompts.query, 0, atol=4.5 * 20_000**0.5)
+    computed = prompts.x[:, 0].T @ prompts.query
+    np.testing.assert_allclose(computed, 0, atol=4.5 * 20_000**0.5)
     features = tasks.in_context_features(*prompts[:3])
     exact = tasks.in_context_moments(covariance, 2)
     for i, j in ((0, 0), (0, 4), (3, 5), (7, 7), (2, 6)):
@@ -114,7 +117,8 @@ def test_a_softmax_of_small_scores_averages_and_adds_linear_attention():
     params |= {"key": 1e-4 * params["key"]}
     centred = prompts[0], prompts[1] - prompts[1].mean(1, keepdims=True), prompts[2]
     expected = params["v"].sum() * prompts[1].mean(1) + linear.apply(params, centred)
-    np.testing.assert_allclose(soft.apply(params, prompts), expected, atol=1e-7)
+    computed = soft.apply(params, prompts)
+    np.testing.assert_allclose(computed, expected, atol=1e-7)
 
 
 @pytest.mark.parametrize(

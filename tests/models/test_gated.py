@@ -37,9 +37,8 @@ def test_covariances_give_the_gradient_of_the_batch(problem):
     of_batch = losses.squared_error(model.apply)
     of_moments = losses.covariance_loss(lambda w: models.gated_product(w, SHARED))
     moments = tasks.covariances(models.gated_inputs(x, gates), y)
-    np.testing.assert_allclose(
-        of_moments(weights, moments), of_batch(weights, ((x, gates), y)), rtol=1e-13
-    )
+    expected = of_batch(weights, ((x, gates), y))
+    np.testing.assert_allclose(of_moments(weights, moments), expected, rtol=1e-13)
     gradients = jax.grad(of_moments)(weights, moments), jax.grad(of_batch)(weights, ((x, gates), y))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-13), *gradients)
 
@@ -49,7 +48,8 @@ def test_one_open_pathway_is_a_deep_linear_network(problem):
     one = models.gated_linear(SIZES, ((0, 0, 0),))
     alone = [w[0] for w in weights]
     out = one.apply([w[:1] for w in weights], (x, jnp.ones((20, 1))))
-    np.testing.assert_allclose(out, models.deep_linear(SIZES).apply(alone, x), atol=1e-14)
+    expected = models.deep_linear(SIZES).apply(alone, x)
+    np.testing.assert_allclose(out, expected, atol=1e-14)
 
 
 def test_initial_variances_are_as_documented():

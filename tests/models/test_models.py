@@ -40,12 +40,13 @@ def test_saxe_in_steps_approaches_flow_at_first_order():
     field = jax.grad(losses.covariance_loss(models.product))
 
     def gap(rate):
+        times = np.round(np.linspace(0, 2, 11) / rate)
         run = jd.train(
             field,
             optax.sgd(rate),
             lambda key, step: moments,
             models.aligned(frames, jnp.full(2, 0.1)),
-            times=np.round(np.linspace(0, 2, 11) / rate),
+            times=times,
             observe=observables.mode_strengths(models.product, frames[-1], frames[0]),
         )
         t = np.linspace(0, 2, 11)[:, None]
@@ -60,7 +61,8 @@ def test_orthogonal_has_orthonormal_columns_or_rows_and_haar_moments(precision):
     tall = models.orthogonal(jax.random.key(0), 5, 3, 2.0)
     wide = models.orthogonal(jax.random.key(0), 3, 5)
     eps = float(jnp.finfo(precision).eps)
-    np.testing.assert_allclose(tall.T @ tall, 4 * np.eye(3), atol=50 * eps)
+    expected = 4 * np.eye(3)
+    np.testing.assert_allclose(tall.T @ tall, expected, atol=50 * eps)
     np.testing.assert_allclose(wide @ wide.T, np.eye(3), atol=50 * eps)
     # Haar: E q_ij^2 = 1/n with variance 2(n-1)/(n^2 (n+2)), and E trace = 0 with variance 1 (QR's
     # own signs bias it).
@@ -87,9 +89,9 @@ def test_lambda_balanced_weights_are_and_have_half_normal_singular_values(
     first, second = jax.jit(draw)(jax.random.key(0))
     assert (first.shape, second.shape) == ((sizes[1], sizes[0]), (sizes[2], sizes[1]))
     difference = second.T @ second - first @ first.T
-    np.testing.assert_allclose(
-        difference, imbalance * np.eye(sizes[1]), atol=100 * jnp.finfo(precision).eps
-    )
+    expected = imbalance * np.eye(sizes[1])
+    atol = 100 * jnp.finfo(precision).eps
+    np.testing.assert_allclose(difference, expected, atol=atol)
     smaller = first if imbalance >= 0 else second
     drawn = jax.jit(jax.vmap(lambda key: draw(key)[0 if imbalance >= 0 else 1]))
     squares = np.sum(drawn(jax.random.split(jax.random.key(1), 500)) ** 2, (1, 2)) / 0.25
@@ -132,10 +134,10 @@ def test_an_mlp_with_identity_activation_is_the_deep_linear_network():
     params = models.mlp((3, 5, 4, 2), bias_scale=None).init(jax.random.key(0))
     x = jax.random.normal(jax.random.key(1), (7, 3))
     out = models.mlp((3, 5, 4, 2), activation=lambda h: h).apply(params, x)
-    np.testing.assert_allclose(out, x @ models.product(params["weights"]).T, atol=1e-5)
-    np.testing.assert_allclose(
-        models.deep_linear((3, 5, 4, 2)).apply(params["weights"], x), out, atol=1e-5
-    )
+    expected = x @ models.product(params["weights"]).T
+    np.testing.assert_allclose(out, expected, atol=1e-5)
+    computed = models.deep_linear((3, 5, 4, 2)).apply(params["weights"], x)
+    np.testing.assert_allclose(computed, out, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -318,7 +320,8 @@ def test_three_seeds_at_once_equal_three_runs(make):
     keys = jax.random.split(jax.random.key(0), 3)
     together = jax.jit(jax.vmap(lambda key: train_net(model, key, 5)))(keys)
     alone = train_net(model, keys[1], 5)
-    np.testing.assert_allclose(together.observed["out"][1], alone.observed["out"], atol=1e-5)
+    computed = together.observed["out"][1]
+    np.testing.assert_allclose(computed, alone.observed["out"], atol=1e-5)
     assert jnp.std(together.observed["out"][:, 0]) > 0
 
 
@@ -338,14 +341,18 @@ def test_linen_and_nnx_agree_on_equal_weights():
     last = params["params"]["layers_2"]
     moved = {"params": {"layers": {0: first, 2: last}}, "state": {}}
     assert jax.tree.structure(moved) == jax.tree.structure(shape)
-    np.testing.assert_allclose(old.apply(params, x), new.apply(moved, x), atol=1e-6)
+    computed = old.apply(params, x)
+    expected = new.apply(moved, x)
+    np.testing.assert_allclose(computed, expected, atol=1e-6)
     for model, p in ((old, params), (new, moved)):
         assert model.apply(p, x, train=True)[1] == {}
     fields = [jax.grad(losses.squared_error(model.apply)) for model in (old, new)]
     grads = [field(p, (x, x[:, :2])) for field, p in zip(fields, (params, moved), strict=True)]
+    computed = grads[0]["params"]["layers_0"]["kernel"]
+    expected = grads[1]["params"]["layers"][0]["kernel"]
     np.testing.assert_allclose(
-        grads[0]["params"]["layers_0"]["kernel"],
-        grads[1]["params"]["layers"][0]["kernel"],
+        computed,
+        expected,
         atol=1e-6,
     )
 
@@ -396,7 +403,9 @@ def test_flax_models_are_swept(kind):
     swept = jd.sweep(experiment, {"rate": [0.02, 0.1]}, seeds=3)
     assert swept.ok.all()
     assert (swept.loss[..., 1] < swept.loss[..., 0]).all()
-    np.testing.assert_array_equal(swept.loss.isel(rate=0, time=0), swept.loss.isel(rate=1, time=0))
+    computed = swept.loss.isel(rate=0, time=0)
+    expected = swept.loss.isel(rate=1, time=0)
+    np.testing.assert_array_equal(computed, expected)
 
 
 def test_the_jacobian_of_a_propagated_signal_is_its_derivative(x64):
@@ -407,9 +416,9 @@ def test_the_jacobian_of_a_propagated_signal_is_its_derivative(x64):
         return models.propagate(jax.random.key(1), draw, h, depth=5)[0]
 
     start = jnp.linspace(-1, 1, 6)
-    np.testing.assert_allclose(
-        models.propagate(jax.random.key(1), draw, start, depth=5)[1], jax.jacfwd(last)(start)
-    )
+    computed = models.propagate(jax.random.key(1), draw, start, depth=5)[1]
+    expected = jax.jacfwd(last)(start)
+    np.testing.assert_allclose(computed, expected)
 
 
 def test_exponents_add_up_to_the_determinants_of_the_layers(x64):
@@ -419,9 +428,8 @@ def test_exponents_add_up_to_the_determinants_of_the_layers(x64):
     exponents = models.product_exponents(jax.random.key(2), draw, width=5, depth=7)
     layers = [draw(jd.step_key(jax.random.key(2), step)) for step in range(7)]
     # det(W_D ... W_1) is the product of the determinants.
-    np.testing.assert_allclose(
-        exponents.sum(), np.mean([np.linalg.slogdet(w)[1] for w in layers]), rtol=1e-12
-    )
+    expected = np.mean([np.linalg.slogdet(w)[1] for w in layers])
+    np.testing.assert_allclose(exponents.sum(), expected, rtol=1e-12)
     rotations = models.product_exponents(
         jax.random.key(2), lambda k: models.orthogonal(k, 5, 5), width=5, depth=7
     )

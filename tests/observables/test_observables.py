@@ -79,18 +79,22 @@ def test_expensive_observables_run_on_schedule_under_vmap():
             ),
         )
         observe = observables.combine(observables.loss(loss, data), jd.at([0, 4], expensive))
+        times = np.array([0, 2, 4])
         return jd.train(
             jax.grad(loss),
             optax.sgd(0.1),
             tasks.full_batch(data),
             start,
-            times=np.array([0, 2, 4]),
+            times=times,
             observe=observe,
         ).observed
 
     seen = jax.jit(jax.vmap(simulate))(jax.random.split(jax.random.key(0), 3))
-    np.testing.assert_array_equal(np.isnan(seen["sharpness"]), np.array([[False, True, False]] * 3))
-    np.testing.assert_allclose(seen["kernel_alignment"][:, 0], 1, rtol=1e-5)
+    computed = np.isnan(seen["sharpness"])
+    expected = np.array([[False, True, False]] * 3)
+    np.testing.assert_array_equal(computed, expected)
+    computed = seen["kernel_alignment"][:, 0]
+    np.testing.assert_allclose(computed, 1, rtol=1e-5)
     assert np.all(seen["kernel_distance"][:, 2] > 1e-3)
     assert np.all(np.diff(seen["loss"]) < 0)
 
@@ -113,12 +117,12 @@ def test_ntk_of_a_linear_network_is_its_closed_form():
     seen = observables.kernel_change(ntk, a)(jd.State(0, b))
     k = kernel(b)
     k0 = kernel(a)
-    np.testing.assert_allclose(
-        seen["kernel_distance"], np.linalg.norm(k - k0) / np.linalg.norm(k0), rtol=1e-12
-    )
+    expected = np.linalg.norm(k - k0) / np.linalg.norm(k0)
+    np.testing.assert_allclose(seen["kernel_distance"], expected, rtol=1e-12)
+    expected = np.sum(k * k0) / np.linalg.norm(k) / np.linalg.norm(k0)
     np.testing.assert_allclose(
         seen["kernel_alignment"],
-        np.sum(k * k0) / np.linalg.norm(k) / np.linalg.norm(k0),
+        expected,
         rtol=1e-12,
     )
 
@@ -133,7 +137,8 @@ def test_alignment_with_targets_is_centred():
         ]
 
     # Neither a shift of the targets nor one common to all entries of the kernel counts.
-    np.testing.assert_allclose(align(3 * y @ y.T + 7, y + 5), 1, rtol=1e-12)
+    computed = align(3 * y @ y.T + 7, y + 5)
+    np.testing.assert_allclose(computed, 1, rtol=1e-12)
     h = np.eye(6) - 1 / 6
     k = np.diag(np.arange(6.0))
     expected = (
@@ -141,10 +146,10 @@ def test_alignment_with_targets_is_centred():
         / np.linalg.norm(h @ k @ h)
         / np.linalg.norm(h @ y @ y.T @ h)
     )
-    np.testing.assert_allclose(align(jnp.asarray(k), y), expected, rtol=1e-12)
-    np.testing.assert_allclose(
-        align(jnp.asarray(k), y[:, 0]), align(jnp.asarray(k), y[:, :1]), rtol=1e-12
-    )
+    computed = align(jnp.asarray(k), y)
+    np.testing.assert_allclose(computed, expected, rtol=1e-12)
+    computed = align(jnp.asarray(k), y[:, 0])
+    np.testing.assert_allclose(computed, align(jnp.asarray(k), y[:, :1]), rtol=1e-12)
     with pytest.raises(ValueError, match=r"\(6, 6, 2, 2\)"):
         align(jnp.ones((6, 6, 2, 2)), y)
 
@@ -165,15 +170,15 @@ def test_modes_of_a_known_matrix():
     def of(params):
         return params["w"]
 
+    computed = observables.mode_strengths(of, left, right)(here)["mode_strengths"]
+    np.testing.assert_allclose(computed, s, rtol=1e-13)
+    computed = observables.leakage(of, left, right)(here)["leakage"]
+    np.testing.assert_allclose(computed, 0.5, rtol=1e-13)
+    computed = observables.singular_values(of)(here)["singular_values"]
+    expected = np.linalg.svd(w, compute_uv=False)
     np.testing.assert_allclose(
-        observables.mode_strengths(of, left, right)(here)["mode_strengths"], s, rtol=1e-13
-    )
-    np.testing.assert_allclose(
-        observables.leakage(of, left, right)(here)["leakage"], 0.5, rtol=1e-13
-    )
-    np.testing.assert_allclose(
-        observables.singular_values(of)(here)["singular_values"],
-        np.linalg.svd(w, compute_uv=False),
+        computed,
+        expected,
         atol=1e-14,
     )
     clean = jd.State(0, {"w": -tasks.from_svd(left, s, right)})
@@ -194,16 +199,16 @@ def test_norms_are_over_all_parameters():
     def flat(tree):
         return np.concatenate([np.ravel(a) for a in jax.tree.leaves(tree)])
 
+    expected = np.linalg.norm(flat(jax.grad(loss)(state(0).params, data)))
     np.testing.assert_allclose(
         seen["gradient_norm"],
-        np.linalg.norm(flat(jax.grad(loss)(state(0).params, data))),
+        expected,
         rtol=1e-5,
     )
     a = flat(state(0).params)
     b = flat(state(1).params)
-    np.testing.assert_allclose(
-        seen["weight_distance"], np.linalg.norm(a - b) / np.linalg.norm(b), rtol=1e-5
-    )
+    expected = np.linalg.norm(a - b) / np.linalg.norm(b)
+    np.testing.assert_allclose(seen["weight_distance"], expected, rtol=1e-5)
 
 
 def test_names_that_clash_are_refused_and_prefixed_apart():
@@ -233,7 +238,9 @@ def test_eigenvalues_that_the_hessian_does_not_have_are_nan(precision):
     hessian = (q * jnp.array([5.0, 5.0, 5.0, 1.0, 1.0, 1.0])[None]) @ q.T
     observe = observables.hessian_eigenvalues(lambda p, b: 0.5 * p @ b @ p, hessian, top=3, depth=6)
     found = jax.jit(observe)(jd.State(0, jnp.ones(6)))["hessian_eigenvalues"]
-    np.testing.assert_allclose(found, [5, 1, np.nan], rtol=1000 * jnp.finfo(precision).eps)
+    expected = [5, 1, np.nan]
+    rtol = 1000 * jnp.finfo(precision).eps
+    np.testing.assert_allclose(found, expected, rtol=rtol)
 
 
 @pytest.mark.parametrize("window", [1, 2, 5, 12])
@@ -241,9 +248,11 @@ def test_box_averages_are_means_of_windows(window):
     records = 1e4 + np.random.default_rng(0).standard_normal((12, 3))
     found = np.asarray(analysis.box_average(jnp.asarray(records), window))
     places = np.flatnonzero(np.isfinite(found[:, 0]))
-    np.testing.assert_array_equal(places, window // 2 + np.arange(12 - window + 1))
+    expected = window // 2 + np.arange(12 - window + 1)
+    np.testing.assert_array_equal(places, expected)
     for i, place in enumerate(places):
         # Rounding of single numbers of size 1e4, not of their sums.
-        np.testing.assert_allclose(found[place], records[i : i + window].mean(0), atol=2e-3)
+        expected = records[i : i + window].mean(0)
+        np.testing.assert_allclose(found[place], expected, atol=2e-3)
     with pytest.raises(ValueError, match="window: 13 of 12 records"):
         analysis.box_average(jnp.asarray(records), 13)

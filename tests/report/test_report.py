@@ -43,7 +43,8 @@ def growth(**sizes):
     s = xr.DataArray(np.linspace(0, 2, sizes.get("time", 9)), dims="time", name="time")
     a = xr.DataArray(1.0 + np.arange(sizes.get("rate", 3)), dims="rate", name="rate")
     theory = np.exp(-a * s)
-    noise = xr.DataArray(rng.normal(size=(4, *theory.shape)), dims=("seed", *theory.dims))
+    dims = ("seed", *theory.dims)
+    noise = xr.DataArray(rng.normal(size=(4, *theory.shape)), dims=dims)
     return xr.Dataset(
         {"u": theory + 0.01 * noise, "u_theory": theory}, {"time": s.values, "rate": a.values}
     )
@@ -57,13 +58,14 @@ def test_a_chart_has_the_mean_over_seeds_its_error_and_the_theory():
     assert [curve["name"] for curve in chart["curves"]] == ["1", "2", "3"]
     for rate, curve in enumerate(chart["curves"]):
         one = runs.isel(rate=rate)
-        np.testing.assert_allclose(chart["xs"][curve["x"]], runs.time, rtol=1e-5)
+        computed = chart["xs"][curve["x"]]
+        np.testing.assert_allclose(computed, runs.time, rtol=1e-5)
         np.testing.assert_allclose(curve["theory"], one.u_theory, rtol=1e-3)
         places, mean, error = np.array(curve["points"]).T
-        np.testing.assert_allclose(mean, one.u.mean("seed")[places.astype(int)], rtol=1e-3)
-        np.testing.assert_allclose(
-            error, one.u.std("seed", ddof=1)[places.astype(int)] / 2, rtol=0.06
-        )
+        expected = one.u.mean("seed")[places.astype(int)]
+        np.testing.assert_allclose(mean, expected, rtol=1e-3)
+        expected = one.u.std("seed", ddof=1)[places.astype(int)] / 2
+        np.testing.assert_allclose(error, expected, rtol=0.06)
 
 
 def test_long_curves_are_thinned_and_keep_their_ends():
@@ -92,7 +94,8 @@ def test_scales_are_logarithmic_where_positive_numbers_span_decades(time, values
 
 
 def test_a_theory_without_hue_is_one_line_and_times_may_differ_by_run():
-    runs = growth().assign(u_theory=("time", np.linspace(1, 0, 9)))
+    u_theory = ("time", np.linspace(1, 0, 9))
+    runs = growth().assign(u_theory=u_theory)
     (chart,), _ = report.charts({"decay": runs})
     assert [("theory" in curve, "points" in curve) for curve in chart["curves"]] == [
         (False, True)
@@ -113,7 +116,8 @@ def test_what_has_no_numbers_to_stand_at_gets_labels():
 
 
 def test_what_is_no_pair_is_no_chart_and_a_page_stays_light():
-    runs = growth().assign(lonely=1.0, word="a", word_theory="b", lost=("time", np.full(9, np.nan)))
+    lost = ("time", np.full(9, np.nan))
+    runs = growth().assign(lonely=1.0, word="a", word_theory="b", lost=lost)
     runs["lost_theory"] = runs.lost
     assert len(report.charts({"decay": runs})[0]) == 1
     wide = {f"u{i}": growth(time=200, rate=7).expand_dims(draw=9, other=9) for i in range(20)}
@@ -170,7 +174,8 @@ def test_the_command_repeats_the_options_of_a_run():
 
     experiment = papers.Experiment(decay, (), None)
     options = {"a": [1, -2], "b": 3, "c": False, "d": True, "e": "it's"}
-    ran = report.Ran(experiment, Path(), made={"size": "quick", "options": options})
+    made = {"size": "quick", "options": options}
+    ran = report.Ran(experiment, Path(), made=made)
     command = """jaxdyn run tian2021 decay --a 1 -2 --no-c --d --e 'it'"'"'s'"""
     shown = html.unescape(_pages._command("tian2021", ran))
     assert shown.startswith(f'<div class="command"><code>{command}</code>')
@@ -234,7 +239,8 @@ def test_an_exploration_holds_its_table():
     assert data["sliders"][1]["texts"] == ["flow", "descent"]
     assert (data["x"]["over"], data["curves"][0]["over"]) == ([], ["rate", "kind"])
     values = np.reshape(data["curves"][0]["values"], (5, 2, -1))
-    np.testing.assert_allclose(values, table.decay.transpose("rate", "kind", "point"), rtol=1e-3)
+    expected = table.decay.transpose("rate", "kind", "point")
+    np.testing.assert_allclose(values, expected, rtol=1e-3)
 
 
 def test_a_heavy_exploration_loses_points_not_sliders():

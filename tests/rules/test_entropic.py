@@ -32,11 +32,13 @@ def test_a_step_is_the_one_written_out():
     z = np.asarray(start["state"][0]) @ w.T + b
     h = 1 / (1 + np.exp(-z))
     g = -(z * h * (1 - h) + 0.1 * h) / np.log(2)
-    np.testing.assert_allclose(
-        updates["params"]["weights"][1], g.T @ (0.9 * start["state"][0]) / 30, atol=1e-15
-    )
-    np.testing.assert_allclose(updates["params"]["biases"][1], g.mean(0), atol=1e-15)
-    np.testing.assert_allclose(updates["state"][1], -0.1 * h, atol=1e-15)
+    computed = updates["params"]["weights"][1]
+    expected = g.T @ (0.9 * start["state"][0]) / 30
+    np.testing.assert_allclose(computed, expected, atol=1e-15)
+    computed = updates["params"]["biases"][1]
+    np.testing.assert_allclose(computed, g.mean(0), atol=1e-15)
+    computed = updates["state"][1]
+    np.testing.assert_allclose(computed, -0.1 * h, atol=1e-15)
 
 
 def test_entropies_of_the_layers_add_up_to_that_of_their_decisions_to_first_order():
@@ -67,4 +69,5 @@ def test_entropies_of_the_layers_add_up_to_that_of_their_decisions_to_first_orde
         entropy = run.observed["entropy"]
         return change - (entropy[-1] - entropy[0])
 
-    np.testing.assert_allclose(gap(0.02) / gap(0.01), 2, rtol=0.05)
+    computed = gap(0.02) / gap(0.01)
+    np.testing.assert_allclose(computed, 2, rtol=0.05)

@@ -15,18 +15,20 @@ from jaxdyn import losses, rules, tasks
 def test_clusters_have_their_moments(precision):
     mixture = tasks.two_clusters(jax.random.key(0), 20_000, 3, sigma=0.5, flipped=0.3)
     assert mixture.x.dtype == precision
-    np.testing.assert_array_equal(
-        mixture.labels, np.where(mixture.wrong, -mixture.truth, mixture.truth)
-    )
+    expected = np.where(mixture.wrong, -mixture.truth, mixture.truth)
+    np.testing.assert_array_equal(mixture.labels, expected)
     assert mixture.wrong.sum() == 6000
     # Five standard errors of means of n variables of deviation 1/2, or 1 for the truth.
     centred = mixture.x - mixture.truth[:, None] * np.eye(3)[:1]
     np.testing.assert_allclose(centred.mean(0), 0, atol=5 * 0.5 / 20_000**0.5)
-    np.testing.assert_allclose(
-        centred.T @ centred / 20_000, 0.25 * np.eye(3), atol=5 * 0.25 * (2 / 20_000) ** 0.5
-    )
-    np.testing.assert_allclose(mixture.truth.mean(), 0, atol=5 / 20_000**0.5)
-    np.testing.assert_allclose((mixture.wrong * mixture.truth).mean(), 0, atol=5 / 20_000**0.5)
+    computed = centred.T @ centred / 20_000
+    expected = 0.25 * np.eye(3)
+    atol = 5 * 0.25 * (2 / 20_000) ** 0.5
+    np.testing.assert_allclose(computed, expected, atol=atol)
+    computed = mixture.truth.mean()
+    np.testing.assert_allclose(computed, 0, atol=5 / 20_000**0.5)
+    computed = (mixture.wrong * mixture.truth).mean()
+    np.testing.assert_allclose(computed, 0, atol=5 / 20_000**0.5)
 
 
 def test_both_precisions_draw_the_same():
@@ -58,9 +60,8 @@ def test_the_gradient_is_that_of_the_lemma(problem):
     p = jax.nn.softmax(x @ weights.T)
     t = 0.7 * memory + 0.3 * p
     g = p / (1 - jnp.sum(p * t, 1, keepdims=True)) * (jnp.sum(t * p, 1, keepdims=True) - t)
-    np.testing.assert_allclose(
-        updates["params"], (p - jax.nn.one_hot(labels, 2) + 3 * g).T @ x / 30, atol=1e-15
-    )
+    expected = (p - jax.nn.one_hot(labels, 2) + 3 * g).T @ x / 30
+    np.testing.assert_allclose(updates["params"], expected, atol=1e-15)
     np.testing.assert_allclose(memory - updates["state"], t, atol=1e-15)
 
 
@@ -69,7 +70,8 @@ def test_only_visited_examples_remember(problem):
     index = jnp.array([3, 17])
     field = rules.early_learning(lambda w, x: x @ w.T, 1.0, 0.5)
     updates = field({"params": weights, "state": memory}, (x[index], labels[index], index))
-    np.testing.assert_array_equal(np.flatnonzero(np.any(updates["state"] != 0, axis=1)), [3, 17])
+    computed = np.flatnonzero(np.any(updates["state"] != 0, axis=1))
+    np.testing.assert_array_equal(computed, [3, 17])
 
 
 def test_without_strength_it_is_cross_entropy(problem):
@@ -80,8 +82,9 @@ def test_without_strength_it_is_cross_entropy(problem):
 
     plain = jax.grad(losses.cross_entropy(apply))(weights, (x, labels))
     field = rules.early_learning(apply, 0.0, 0.9)
+    computed = field({"params": weights, "state": memory}, (x, labels, jnp.arange(30)))["params"]
     chex.assert_trees_all_close(
-        field({"params": weights, "state": memory}, (x, labels, jnp.arange(30)))["params"],
+        computed,
         plain,
         atol=1e-15,
     )
@@ -101,4 +104,5 @@ def test_it_trains_on_minibatches(problem):
         observe=lambda state: {},
     )
     # After one epoch each example was met once: 0.3 of a distribution.
-    np.testing.assert_allclose(run.final.params["state"].sum(1), 0.3, rtol=1e-12)
+    computed = run.final.params["state"].sum(1)
+    np.testing.assert_allclose(computed, 0.3, rtol=1e-12)

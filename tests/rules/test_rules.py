@@ -19,7 +19,8 @@ def test_moments_give_the_loss_and_gradient_of_the_batch_they_came_from():
     of_batch = losses.squared_error(net.apply)
     of_moments = losses.covariance_loss(models.product)
     moments = tasks.covariances(x, y)
-    np.testing.assert_allclose(of_moments(params, moments), of_batch(params, (x, y)), rtol=1e-13)
+    expected = of_batch(params, (x, y))
+    np.testing.assert_allclose(of_moments(params, moments), expected, rtol=1e-13)
     gradients = jax.grad(of_moments)(params, moments), jax.grad(of_batch)(params, (x, y))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-14), *gradients)
 
@@ -74,7 +75,8 @@ def test_state_moves_by_its_own_rule_while_the_rest_descends():
     k = np.arange(9)
     np.testing.assert_allclose(run.observed["params"], 0.8**k, rtol=1e-6)
     # m_{k+1} - 0.9 m_k = 0.1 * 0.8^k with m_0 = 0 has the solution m_k = 0.9^k - 0.8^k.
-    np.testing.assert_allclose(run.observed["state"], 0.9**k - 0.8**k, atol=1e-6)
+    expected = 0.9**k - 0.8**k
+    np.testing.assert_allclose(run.observed["state"], expected, atol=1e-6)
 
 
 def test_scalar_rmsprop_by_hand(precision):
@@ -98,8 +100,10 @@ def test_scalar_rmsprop_by_hand(precision):
         nu = 0.9 * nu + 0.1 * g @ g
         p = p - 0.1 * g / np.sqrt(nu)
     found = np.r_[run.final.params["a"], run.final.params["b"]]
-    np.testing.assert_allclose(found, p, rtol=10 * jnp.finfo(precision).eps)
-    np.testing.assert_allclose(run.observed["nu"], nu, rtol=10 * jnp.finfo(precision).eps)
+    rtol = 10 * jnp.finfo(precision).eps
+    np.testing.assert_allclose(found, p, rtol=rtol)
+    rtol = 10 * jnp.finfo(precision).eps
+    np.testing.assert_allclose(run.observed["nu"], nu, rtol=rtol)
     assert run.final.memory.nu.dtype == precision
 
 
@@ -130,4 +134,5 @@ def test_kicks_are_of_their_size_and_no_two_alike():
         exact = optimizers.kicks(jax.random.key(3), 0.1)
         wide = exact.update(jnp.zeros(4), exact.init(None))[0]
     # The same draw, scaled in its own precision.
-    np.testing.assert_allclose(wide, exact.update(jnp.zeros(4), exact.init(None))[0], rtol=1e-6)
+    expected = exact.update(jnp.zeros(4), exact.init(None))[0]
+    np.testing.assert_allclose(wide, expected, rtol=1e-6)

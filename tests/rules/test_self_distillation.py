@@ -36,9 +36,12 @@ def test_field_is_that_of_the_paper(x64):
     field = rules.self_distillation(latent, predictor_rate=2.0, weight_decay=0.1, target_rate=0.3)
     updates = field(params, views())
     error = w_a @ yx - p @ w @ xx
-    np.testing.assert_allclose(-updates["predictor"], 2 * error @ w.T - 0.1 * p, atol=1e-13)
-    np.testing.assert_allclose(-updates["encoder"], p.T @ error - 0.1 * w, atol=1e-13)
-    np.testing.assert_allclose(-updates["target"], 0.3 * (w - w_a), atol=1e-14)
+    expected = 2 * error @ w.T - 0.1 * p
+    np.testing.assert_allclose(-updates["predictor"], expected, atol=1e-13)
+    expected = p.T @ error - 0.1 * w
+    np.testing.assert_allclose(-updates["encoder"], expected, atol=1e-13)
+    expected = 0.3 * (w - w_a)
+    np.testing.assert_allclose(-updates["target"], expected, atol=1e-14)
 
 
 def test_without_stop_gradient_it_is_the_gradient_of_the_whole_loss(x64):
@@ -62,7 +65,8 @@ def test_commutator_of_a_symmetric_predictor_obeys_the_alignment_rate(x64):
     velocity = -updates["encoder"], -(updates["predictor"] + updates["predictor"].T) / 2
     commutator, moved = jax.jvp(lambda w, p: w @ w.T @ p - p @ w @ w.T, (w, p), velocity)
     k = 1.3 * (p @ p + w @ w.T) - p + 0.15 * jnp.eye(3)
-    np.testing.assert_allclose(moved, -(k @ commutator + commutator @ k), atol=1e-12)
+    expected = -(k @ commutator + commutator @ k)
+    np.testing.assert_allclose(moved, expected, atol=1e-12)
     rate = theory.alignment_rate(w, p, augmentation=0.3, decay=0.1, predictor_rate=2.0)
     assert float(rate) == pytest.approx(2 * np.linalg.eigvalsh(k)[0], rel=1e-12)
 
@@ -73,7 +77,8 @@ def test_encoders_alone_decay_at_the_collapse_rate(stop_gradient, x64):
     moments = tasks.noisy_copies(jnp.eye(4), 0.3 * jnp.eye(4))
     field = rules.self_distillation(latent, stop_gradient=stop_gradient, weight_decay=0.1)
     rate = theory.collapse_rate(0.3, 0.1, predictor=False, stop_gradient=stop_gradient)
-    np.testing.assert_allclose(field({"encoder": w}, moments)["encoder"], rate * w, atol=1e-14)
+    computed = field({"encoder": w}, moments)["encoder"]
+    np.testing.assert_allclose(computed, rate * w, atol=1e-14)
 
 
 @pytest.mark.parametrize("predictor", [True, False])
@@ -88,9 +93,8 @@ def test_moments_give_the_latent_error_of_the_batch_they_came_from(predictor, x6
         return x @ w.T
 
     of_batch = losses.latent_error(linear, linear)(params, target, batch)
-    np.testing.assert_allclose(
-        latent(params, target, tasks.covariances(*batch)), of_batch, rtol=1e-13
-    )
+    computed = latent(params, target, tasks.covariances(*batch))
+    np.testing.assert_allclose(computed, of_batch, rtol=1e-13)
 
 
 @pytest.mark.parametrize("depth", [1, 3])
@@ -137,7 +141,8 @@ def test_what_the_layers_conserve_decays_with_the_weights(x64):
     )(params)
     c = run.observed["c"]
     # The method's order is four, and the fastest rate some 50.
-    np.testing.assert_allclose(c, c[0][None] * np.exp(-0.2 * times)[:, None, None], atol=1e-4)
+    expected = c[0][None] * np.exp(-0.2 * times)[:, None, None]
+    np.testing.assert_allclose(c, expected, atol=1e-4)
 
 
 def test_target_of_a_flow_relaxes_and_that_of_training_averages(x64):
@@ -154,7 +159,8 @@ def test_target_of_a_flow_relaxes_and_that_of_training_averages(x64):
         observe=lambda s: {"w": s.params["target"]},
         solver=jd.RK4(0.01),
     )
-    np.testing.assert_allclose(run.observed["w"], 2 - 3 * np.exp(-0.5 * np.arange(3)), atol=1e-10)
+    expected = 2 - 3 * np.exp(-0.5 * np.arange(3))
+    np.testing.assert_allclose(run.observed["w"], expected, atol=1e-10)
     moving = rules.self_distillation(
         lambda online, target, batch: online["encoder"], target_rate=0.5
     )
@@ -169,10 +175,11 @@ def test_target_of_a_flow_relaxes_and_that_of_training_averages(x64):
         observe=lambda s: s.params,
     )
     w = run.observed["encoder"]
-    np.testing.assert_array_equal(w, 2.0 - np.arange(6))
-    np.testing.assert_allclose(
-        run.observed["target"][1:], 0.5 * run.observed["target"][:-1] + 0.5 * w[:-1], rtol=1e-14
-    )
+    expected = 2.0 - np.arange(6)
+    np.testing.assert_array_equal(w, expected)
+    computed = run.observed["target"][1:]
+    expected = 0.5 * run.observed["target"][:-1] + 0.5 * w[:-1]
+    np.testing.assert_allclose(computed, expected, rtol=1e-14)
 
 
 def test_nonlinear_encoders_collapse_without_stop_gradient_and_predictor():
@@ -212,9 +219,9 @@ def test_direct_predictor_has_its_spectrum_and_no_gradient(precision):
     predictor = rules.direct_predictor(correlation, 0.1)
     # A zero eigenvalue is known to the rounding of the largest, its root to the root of that.
     eps = float(jnp.finfo(precision).eps)
-    np.testing.assert_allclose(
-        jnp.diagonal(basis.T @ predictor @ basis), [2.2, 1.2, 0.2], atol=10 * eps**0.5
-    )
+    computed = jnp.diagonal(basis.T @ predictor @ basis)
+    expected = [2.2, 1.2, 0.2]
+    np.testing.assert_allclose(computed, expected, atol=10 * eps**0.5)
     assert jnp.all(jax.grad(lambda f: rules.direct_predictor(f).sum())(jnp.eye(3)) == 0)
 
 
@@ -222,8 +229,10 @@ def test_successive_states_are_stationary(x64):
     transition = jnp.array([[0.5, 0.4], [-0.2, 0.7]])
     noise = jnp.array([[1.0, 0.2], [0.2, 0.5]])
     xx, yx, yy = tasks.successive_states(transition, noise)
-    np.testing.assert_allclose(transition @ xx @ transition.T + noise, xx, atol=1e-14)
-    np.testing.assert_allclose(yx @ jnp.linalg.inv(xx), transition, atol=1e-14)
+    computed = transition @ xx @ transition.T + noise
+    np.testing.assert_allclose(computed, xx, atol=1e-14)
+    computed = yx @ jnp.linalg.inv(xx)
+    np.testing.assert_allclose(computed, transition, atol=1e-14)
     np.testing.assert_array_equal(xx, yy)
     with pytest.raises(ValueError, match=r"spectral radius 1\.1"):
         tasks.successive_states(jnp.array([[1.1]]), jnp.eye(1))

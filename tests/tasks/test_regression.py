@@ -10,6 +10,7 @@ from jaxdyn import tasks
 
 
 def test_norms_are_exact_in_every_group(precision):
+    start = jnp.array([0.5, 0.0])
     data = tasks.regression(
         jax.random.key(0),
         50,
@@ -17,7 +18,7 @@ def test_norms_are_exact_in_every_group(precision):
         (30, 40),
         [2.0, 300.0],
         noise=0.3,
-        start=jnp.array([0.5, 0.0]),
+        start=start,
     )
     eps = jnp.finfo(precision).eps
 
@@ -27,12 +28,10 @@ def test_norms_are_exact_in_every_group(precision):
     np.testing.assert_allclose(squares(data.teacher), [2, 300], rtol=100 * eps)
     np.testing.assert_allclose(squares(data.start), [0.5, 0], rtol=100 * eps)
     # The noise is a difference of labels of the size of |teacher| = 17 times 0.1.
-    np.testing.assert_allclose(
-        jnp.mean((data.y - data.x @ data.teacher) ** 2), 0.09, rtol=1e4 * eps
-    )
-    np.testing.assert_array_equal(
-        data.eigenvalues, np.repeat(np.array([1.0, 0.01], precision), [30, 40])
-    )
+    computed = jnp.mean((data.y - data.x @ data.teacher) ** 2)
+    np.testing.assert_allclose(computed, 0.09, rtol=1e4 * eps)
+    expected = np.repeat(np.array([1.0, 0.01], precision), [30, 40])
+    np.testing.assert_array_equal(data.eigenvalues, expected)
 
 
 def test_inputs_have_the_chosen_spectrum_and_float64_repeats_the_run():
@@ -44,7 +43,8 @@ def test_inputs_have_the_chosen_spectrum_and_float64_repeats_the_run():
     # The relative standard error of a covariance of two Gaussians is at most sqrt(2/n), here at 5
     # of them.
     scale = jnp.sqrt(data.eigenvalues[:, None] * data.eigenvalues[None])
-    np.testing.assert_allclose(covariance / scale, np.eye(5), rtol=0, atol=5 * np.sqrt(2 / 20_000))
+    atol = 5 * np.sqrt(2 / 20_000)
+    np.testing.assert_allclose(covariance / scale, np.eye(5), rtol=0, atol=atol)
     with jax.enable_x64(True):
         repeated = draw()
     np.testing.assert_allclose(repeated.x, data.x, rtol=1e-6)
@@ -54,10 +54,15 @@ def test_inputs_have_the_chosen_spectrum_and_float64_repeats_the_run():
 def test_teacher_student_has_its_ratios_to_noise():
     data = tasks.teacher_student(jax.random.key(2), 400, 200, snr=5.0, inr=0.5)
     assert data.x.shape == (200, 400)
-    np.testing.assert_allclose(jnp.mean(data.teacher**2), 5, rtol=1e-5)
-    np.testing.assert_allclose(jnp.mean(data.start**2), 0.5, rtol=1e-5)
-    np.testing.assert_allclose(jnp.mean((data.y - data.x @ data.teacher) ** 2), 1, rtol=1e-4)
-    np.testing.assert_allclose(jnp.mean(jnp.sum(data.x**2, 1)), 1, atol=5 * np.sqrt(2 / 80_000))
+    computed = jnp.mean(data.teacher**2)
+    np.testing.assert_allclose(computed, 5, rtol=1e-5)
+    computed = jnp.mean(data.start**2)
+    np.testing.assert_allclose(computed, 0.5, rtol=1e-5)
+    computed = jnp.mean((data.y - data.x @ data.teacher) ** 2)
+    np.testing.assert_allclose(computed, 1, rtol=1e-4)
+    computed = jnp.mean(jnp.sum(data.x**2, 1))
+    atol = 5 * np.sqrt(2 / 80_000)
+    np.testing.assert_allclose(computed, 1, atol=atol)
 
 
 def test_directions_of_a_group_are_uniform():

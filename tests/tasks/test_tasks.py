@@ -24,7 +24,9 @@ def indices(key, n, size, steps, start=0):
 def test_every_epoch_visits_each_example_once_in_another_order(n, size):
     drawn = indices(jax.random.key(0), n, size, 4 * n).reshape(-1)
     orders = drawn[: len(drawn) // n * n].reshape(-1, n)
-    np.testing.assert_array_equal(np.sort(orders, 1), np.broadcast_to(np.arange(n), orders.shape))
+    computed = np.sort(orders, 1)
+    expected = np.broadcast_to(np.arange(n), orders.shape)
+    np.testing.assert_array_equal(computed, expected)
     if n >= 60:
         assert len(np.unique(orders, axis=0)) == len(orders)
         assert not np.array_equal(
@@ -74,7 +76,8 @@ def test_each_seed_of_a_vmap_has_its_own_order():
         return tasks.epochs(key, jnp.arange(11), 4)(None, step)
 
     together = jax.jit(jax.vmap(draw))(keys)
-    np.testing.assert_array_equal(together, jnp.stack([draw(key) for key in keys]))
+    expected = jnp.stack([draw(key) for key in keys])
+    np.testing.assert_array_equal(together, expected)
     assert len(np.unique(together, axis=0)) == 3
 
 
@@ -128,7 +131,9 @@ def test_binary_tree_has_the_singular_values_of_its_blocks():
     assert y.shape == (8, 15)
     assert jnp.array_equal(moments.xx, jnp.eye(8) / 8)
     s = jnp.linalg.svd(moments.yx, compute_uv=False)
-    np.testing.assert_allclose((8 * s) ** 2, [15, 7, 3, 3, 1, 1, 1, 1], rtol=1e-5)
+    computed = (8 * s) ** 2
+    expected = [15, 7, 3, 3, 1, 1, 1, 1]
+    np.testing.assert_allclose(computed, expected, rtol=1e-5)
     assert jnp.array_equal(y[:, 0], jnp.ones(8))
     assert jnp.array_equal(y[:, -8:], jnp.eye(8))
 
@@ -138,9 +143,9 @@ def test_frames_are_orthonormal_and_carry_the_chosen_spectrum():
     left, right = tasks.frames(jax.random.key(0), (6, 4), 3)
     np.testing.assert_allclose(left.T @ left, np.eye(3), atol=1e-14)
     s = np.array([3.0, 2.0, 0.5])
-    np.testing.assert_allclose(
-        np.linalg.svd(tasks.from_svd(left, s, right), compute_uv=False), [3, 2, 0.5, 0], atol=1e-14
-    )
+    computed = np.linalg.svd(tasks.from_svd(left, s, right), compute_uv=False)
+    expected = [3, 2, 0.5, 0]
+    np.testing.assert_allclose(computed, expected, atol=1e-14)
 
 
 @pytest.mark.usefixtures("x64")
@@ -175,11 +180,17 @@ def test_outliers_share_a_feature_that_tells_nothing_of_the_label():
     assert (len(usual), len(one), len(other)) == (4000, 500, 500)
     # 4.5 standard errors of means and variances.
     for group in (one, other):
-        np.testing.assert_allclose(group.mean(0), [6, 0, 0], atol=4.5 * 0.3 / 500**0.5)
-        np.testing.assert_allclose(group.var(0), 0.09, rtol=4.5 * (2 / 500) ** 0.5)
+        expected = [6, 0, 0]
+        np.testing.assert_allclose(group.mean(0), expected, atol=4.5 * 0.3 / 500**0.5)
+        rtol = 4.5 * (2 / 500) ** 0.5
+        np.testing.assert_allclose(group.var(0), 0.09, rtol=rtol)
     np.testing.assert_allclose(usual.mean(0), 0, atol=4.5 / 4000**0.5)
-    np.testing.assert_array_equal(data.labels[4000:], data.group[4000:])
-    np.testing.assert_array_equal(data.group[4000:], np.repeat([1, -1], 500))
+    computed = data.labels[4000:]
+    expected = data.group[4000:]
+    np.testing.assert_array_equal(computed, expected)
+    computed = data.group[4000:]
+    expected = np.repeat([1, -1], 500)
+    np.testing.assert_array_equal(computed, expected)
     # A linear teacher: least squares gets its direction, and that labels all usual examples.
     direction = np.linalg.lstsq(usual, data.labels[:4000], rcond=None)[0]
     assert np.mean(np.sign(usual @ direction) == data.labels[:4000]) > 0.97

@@ -23,6 +23,8 @@ from jaxdyn.tasks import Covariances, covariances, frames
 from jaxdyn.theory import linear
 from jaxdyn.theory.linear import gated
 
+__all__ = ["EXPERIMENTS", "REFERENCE"]
+
 REFERENCE = Reference(
     title="The neural race reduction: dynamics of abstraction in gated networks",
     authors="Saxe, Sodhani, Lewallen",

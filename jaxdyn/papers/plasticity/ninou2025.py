@@ -21,8 +21,9 @@ from jaxdyn.analysis import tangent_growth, with_tangents
 from jaxdyn.compare import crossing_time
 from jaxdyn.losses import covariance_loss
 from jaxdyn.models import product
+from jaxdyn.optimizers import keep_norms
 from jaxdyn.papers import Reference
-from jaxdyn.rules import keep_norms, sign_diverse
+from jaxdyn.rules import sign_diverse
 from jaxdyn.tasks import full_batch, linear_teacher
 from jaxdyn.theory.plasticity import curl
 

@@ -29,6 +29,18 @@ from jaxdyn._numbers import normal
 from jaxdyn.theory.descent import complementarity
 from jaxdyn.types import Batch, Key, Observe, Params, State
 
+__all__ = [
+    "CentralFlow",
+    "Memory",
+    "Method",
+    "central_flow",
+    "gradient_descent",
+    "predictions",
+    "rmsprop",
+    "stable_velocity",
+    "time_average",
+]
+
 EDGE = 2.0
 FRESH = 20  # refinements of random vectors at the start
 

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
+__all__ = ["Solution", "solve"]
+
 LIMIT = 30
 
 

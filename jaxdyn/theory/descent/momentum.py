@@ -20,6 +20,22 @@ from jaxtyping import Array, Float
 
 from jaxdyn._numbers import Numbers, check_positive, decayed, floats
 
+__all__ = [
+    "ThreeTerm",
+    "gradient_descent",
+    "heavy_ball",
+    "heavy_ball_oscillator",
+    "mode",
+    "mode_rate",
+    "nesterov",
+    "nesterov_flow",
+    "nesterov_oscillator",
+    "nesterov_quadratic",
+    "oscillator",
+    "step_velocity",
+    "triple_momentum",
+]
+
 
 class ThreeTerm(NamedTuple):
     """The coefficients (a, b, g, d) of a method: `optimizers.three_term` takes the first three,

@@ -26,6 +26,8 @@ from jaxdyn._numbers import Numbers, check, check_positive, floats
 from jaxdyn.dynamics import iterate
 from jaxdyn.types import Params
 
+__all__ = ["charges", "equilibrium_angle", "equilibrium_norm", "residual"]
+
 
 def residual(
     generator: Callable[[Params], Params],

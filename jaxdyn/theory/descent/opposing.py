@@ -16,6 +16,8 @@ from jaxtyping import Array, Float, Real
 
 from jaxdyn._numbers import floats
 
+__all__ = ["Course", "course", "edge", "flow_limit"]
+
 
 class Course(NamedTuple):
     """The course of descent at its edge: the output weight c, the signals' weights b, and the mean

@@ -16,7 +16,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from jaxdyn._numbers import Numbers, check
+from jaxdyn._numbers import Numbers, bisected, check
+
+__all__ = ["largest_learning_rate", "moment_step", "necessary_learning_rate"]
 
 Gradients = Float[Array, "n p"]
 """The rows g_i; those of an example's outputs are rows of their own where batches draw them so."""
@@ -71,22 +73,20 @@ def largest_learning_rate(gradients: Gradients, batch_size: Numbers) -> Float[Ar
 
     def largest_eigenvalue(learning_rate):
         gap = h[:, None] + h[None] - learning_rate * (1 - 1 / batch_size) * h[:, None] * h[None]
-        weight = jnp.where(
-            gap > 0, learning_rate / (batch_size * n) / jnp.where(gap > 0, gap, 1), 0
-        )
+        divisor = jnp.where(gap > 0, gap, 1)
+        weight = jnp.where(gap > 0, learning_rate / (batch_size * n) / divisor, 0)
 
         # Of each pair of examples at a time, so that memory grows as n r alone.
         def row(both):
             return jnp.sum((both @ weight) * both, 1)
 
-        return jnp.linalg.eigvalsh(lax.map(lambda g_k: row(g * g_k[None]), g))[-1]
+        matrix = lax.map(lambda g_k: row(g * g_k[None]), g)
+        return jnp.linalg.eigvalsh(matrix)[-1]
 
-    def halve(_, bounds):
-        middle = sum(bounds) / 2
-        stable = largest_eigenvalue(middle) < 1
-        return jnp.where(stable, middle, bounds[0]), jnp.where(stable, bounds[1], middle)
+    def is_stable(learning_rate):
+        return largest_eigenvalue(learning_rate) < 1
 
-    low, high = lax.fori_loop(0, 60, halve, (jnp.zeros_like(h[0]), 2 / h[0]))
+    low, high = bisected(is_stable, jnp.zeros_like(h[0]), 2 / h[0], 60)
     return (low + high) / 2
 
 
@@ -96,8 +96,7 @@ def necessary_learning_rate(gradients: Gradients, batch_size: Numbers) -> Float[
 
     2 tr H / (E |g|^4 / B + (1 - 1/B) |H|_F^2): the trace of M^-1 T M = rho, M the moment that the
     map T multiplies by rho, with Cauchy and Schwarz.  It is the threshold itself for orthogonal
-    gradients of one norm.  For B = 1, with E
-    |g|^4 >= (tr H)^2, it is at most 2 / tr H: a stable minimum is flat in its trace (Wu, Su, 2023).
+    gradients of one norm.  For B = 1, with E |g|^4 >= (tr H)^2, it is at most 2 / tr H: a stable minimum is flat in its trace (Wu, Su, 2023).
 
     Raises ValueError like `largest_learning_rate`.
     """

@@ -5,6 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxdyn._numbers import bisected
+
+__all__ = ["reaches", "strength_after", "time_between"]
+
 
 def reaches(u, s, u0):
     """Whether a mode that moves from u0 towards s passes u on its way."""
@@ -21,9 +25,11 @@ def time_between(y0, y1, decay, s, p):
     x, weight = np.polynomial.legendre.leggauss(64)
     x = jnp.asarray((x + 1) / 2, y0.dtype)
     weight = jnp.asarray(weight / 2, y0.dtype)
-    y = y0[..., None] + (y1 - y0)[..., None] * x.reshape((1,) * y0.ndim + (-1,))
+    length = y1 - y0
+    nodes = x.reshape((1,) * y0.ndim + (-1,))
+    y = y0[..., None] + length[..., None] * nodes
     smooth = jnp.exp(y) * jnp.expm1(-p[..., None] * y) / -jnp.expm1(y)
-    return s**-p * (decay + (y1 - y0) * (smooth @ weight))
+    return s**-p * (decay + length * (smooth @ weight))
 
 
 def strength_after(time, s, u0, p):
@@ -34,24 +40,20 @@ def strength_after(time, s, u0, p):
     """
     start = jnp.log(u0 / s) - jnp.log1p(-u0 / s)
     # At a logit of 40 no precision tells u from s.
-    rate = s * jnp.maximum(s ** (p - 1), u0 ** (p - 1))
-    bracket = start, jnp.minimum(start + rate * time, jnp.maximum(start, 0.0) + 40.0)
+    fastest = s * jnp.maximum(s ** (p - 1), u0 ** (p - 1))
+    highest = jnp.maximum(start, 0.0) + 40.0
+    end = jnp.minimum(start + fastest * time, highest)
 
     def late(x):
         y0 = -jax.nn.softplus(-start)
         y = -jax.nn.softplus(-x)
-        return time_between(y0, y, jax.nn.softplus(x) - jax.nn.softplus(start), s, p) - time
-
-    def halve(_, bracket):
-        low, high = bracket
-        middle = (low + high) / 2
-        before = late(middle) < 0
-        return jnp.where(before, middle, low), jnp.where(before, high, middle)
+        decay = jax.nn.softplus(x) - jax.nn.softplus(start)
+        return time_between(y0, y, decay, s, p) - time
 
     def newton(_, x):
         return x - late(x) * s * (s * jax.nn.sigmoid(x)) ** (p - 1)
 
-    x, _ = lax.fori_loop(0, 12, halve, bracket)
+    x, _ = bisected(lambda x: late(x) < 0, start, end, 12)
     x = lax.fori_loop(0, 5, newton, x)
     # A step of Newton's method from the root carries the derivatives of the implicit function.
     return s * jax.nn.sigmoid(newton(0, lax.stop_gradient(x)))

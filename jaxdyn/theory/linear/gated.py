@@ -19,6 +19,8 @@ from jaxtyping import Array, Float
 from jaxdyn._numbers import Numbers, floats
 from jaxdyn.theory.linear.modes import unbalanced_modes
 
+__all__ = ["race_outcome", "race_velocity", "shared_modes"]
+
 Strengths = list[Float[Array, "matrices modes"]]
 
 
@@ -38,12 +40,15 @@ def race_velocity(
     layers = [jnp.asarray(layer) for layer in zip(*routes, strict=True)]
 
     def explained(strengths):
-        b = jnp.prod(
-            jnp.stack([b[layer] for b, layer in zip(strengths, layers, strict=True)]), axis=0
-        )
-        return jnp.sum(b * yx) - jnp.sum(b[:, None] * xx * b[None]) / 2
+        along = [b[layer] for b, layer in zip(strengths, layers, strict=True)]
+        products = jnp.prod(jnp.stack(along), axis=0)
+        shared = products[:, None] * xx * products[None]
+        return jnp.sum(products * yx) - jnp.sum(shared) / 2
 
-    return lambda time, strengths: jax.grad(explained)(strengths)
+    def velocity(time, strengths):
+        return jax.grad(explained)(strengths)
+
+    return velocity
 
 
 def shared_modes(
@@ -66,8 +71,10 @@ def shared_modes(
     """
     time, s, a0, b0, first, second = floats(time, s, a0, b0, first, second)
     rate = jnp.sqrt(first * second)
-    a, b = unbalanced_modes(rate**2 * time, s / rate, a0 / jnp.sqrt(first), b0 / jnp.sqrt(second))
-    return jnp.sqrt(first) * a, jnp.sqrt(second) * b
+    unit_a = jnp.sqrt(first)
+    unit_b = jnp.sqrt(second)
+    a, b = unbalanced_modes(rate**2 * time, s / rate, a0 / unit_a, b0 / unit_b)
+    return unit_a * a, unit_b * b
 
 
 def race_outcome(

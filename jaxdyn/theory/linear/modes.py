@@ -18,6 +18,20 @@ from jaxdyn._numbers import Numbers, decayed, floats, positive
 from jaxdyn.dynamics import iterate
 from jaxdyn.theory.linear._growth import reaches, strength_after, time_between
 
+__all__ = [
+    "deep_mode_strength",
+    "descent_lag",
+    "lyapunov_exponents",
+    "max_learning_rate",
+    "mode_strength",
+    "seed_strengths",
+    "tanh_mean_field",
+    "time_of_strength",
+    "time_of_strength_limit",
+    "tree_singular_values",
+    "unbalanced_modes",
+]
+
 
 def mode_strength(time: Numbers, s: Numbers, u0: Numbers) -> Float[Array, "..."]:
     """Return the strength u(t) of a balanced mode of a two-layer network, du/dt = 2 u (s - u), u(0)
@@ -31,7 +45,9 @@ def mode_strength(time: Numbers, s: Numbers, u0: Numbers) -> Float[Array, "..."]
     '0.5000'
     """
     time, s, u0 = floats(time, s, u0)
-    return u0 / positive(jnp.exp(-2 * s * time) + 2 * u0 * time * decayed(2 * s * time))
+    left = jnp.exp(-2 * s * time)
+    spent = time * decayed(2 * s * time)
+    return u0 / positive(left + 2 * u0 * spent)
 
 
 def deep_mode_strength(
@@ -45,8 +61,10 @@ def deep_mode_strength(
     smooth and monotone; as well conditioned as the escape from a plateau is, whose time grows as
     u0^(2/D - 1).
     """
-    time, s, u0, depth = jnp.broadcast_arrays(*floats(time, s, u0, depth))
-    return strength_after(depth * time, s, u0, 2 - 2 / depth)
+    numbers = floats(time, s, u0, depth)
+    time, s, u0, depth = jnp.broadcast_arrays(*numbers)
+    power = 2 - 2 / depth
+    return strength_after(depth * time, s, u0, power)
 
 
 def time_of_strength(
@@ -66,10 +84,11 @@ def time_of_strength(
     u, s, u0, depth = jnp.broadcast_arrays(*floats(u, s, u0, depth))
     reached = reaches(u, s, u0)
     u = jnp.where(reached, u, u0)
-    time = (
-        time_between(jnp.log(u0 / s), jnp.log(u / s), jnp.log((s - u0) / (s - u)), s, 2 - 2 / depth)
-        / depth
-    )
+    start = jnp.log(u0 / s)
+    end = jnp.log(u / s)
+    decay = jnp.log((s - u0) / (s - u))
+    power = 2 - 2 / depth
+    time = time_between(start, end, decay, s, power) / depth
     return jnp.where(reached, time, jnp.inf)
 
 
@@ -84,9 +103,9 @@ def time_of_strength_limit(u: Numbers, s: Numbers, u0: Numbers) -> Float[Array, 
     u, s, u0 = jnp.broadcast_arrays(*floats(u, s, u0))
     reached = reaches(u, s, u0)
     u = jnp.where(reached, u, u0)
-    return jnp.where(
-        reached, jnp.log(u / u0 * (s - u0) / (s - u)) / s**2 + (1 / u0 - 1 / u) / s, jnp.inf
-    )
+    exponential = jnp.log(u / u0 * (s - u0) / (s - u)) / s**2
+    algebraic = (1 / u0 - 1 / u) / s
+    return jnp.where(reached, exponential + algebraic, jnp.inf)
 
 
 def unbalanced_modes(
@@ -105,16 +124,17 @@ def unbalanced_modes(
     rate = jnp.hypot(c, s)
     moving = rate > 0
     divisor = jnp.where(rate > 0, rate, 1.0)
-    growing = (
-        jnp.where(moving, (a0 + (c * a0 + s * b0) / divisor) / 2, a0),
-        jnp.where(moving, (b0 + (s * a0 - c * b0) / divisor) / 2, b0),
-    )
-    falling = a0 - growing[0], b0 - growing[1]
+    along_a = (c * a0 + s * b0) / divisor
+    along_b = (s * a0 - c * b0) / divisor
+    growing_a = jnp.where(moving, (a0 + along_a) / 2, a0)
+    growing_b = jnp.where(moving, (b0 + along_b) / 2, b0)
+    falling_a = a0 - growing_a
+    falling_b = b0 - growing_b
     e = jnp.exp(-2 * rate * time)
     spent = time * decayed(2 * rate * time)
-    weight = growing[0] ** 2 + growing[1] ** 2 + e * (falling[0] ** 2 + falling[1] ** 2)
+    weight = growing_a**2 + growing_b**2 + e * (falling_a**2 + falling_b**2)
     scale = jnp.sqrt(positive(e + spent * weight))
-    return (growing[0] + e * falling[0]) / scale, (growing[1] + e * falling[1]) / scale
+    return (growing_a + e * falling_a) / scale, (growing_b + e * falling_b) / scale
 
 
 def descent_lag(
@@ -127,15 +147,15 @@ def descent_lag(
     flow of f - (learning rate) f f'/2 up to the second order (Hairer, Lubich, Wanner, 2006, chapter
     IX), so that the lag is -(learning rate)/2 du/dt ln[f(a)/f(a0)].  For 0 < u0 < s.
     """
-    time, s, u0, depth, learning_rate = jnp.broadcast_arrays(
-        *floats(time, s, u0, depth, learning_rate)
-    )
+    numbers = floats(time, s, u0, depth, learning_rate)
+    time, s, u0, depth, learning_rate = jnp.broadcast_arrays(*numbers)
     u = deep_mode_strength(time, s, u0, depth)
-    speed = u ** (1 - 1 / depth) * (s - u)
-    start = u0 ** (1 - 1 / depth) * (s - u0)
+    power = 1 - 1 / depth
+    speed = u**power * (s - u)
+    start = u0**power * (s - u0)
     # At the end of learning speed * log(speed) goes to zero with the speed.
     logarithm = jnp.log(positive(speed) / start)
-    return -learning_rate / 2 * depth * u ** (1 - 1 / depth) * speed * logarithm
+    return -learning_rate / 2 * depth * u**power * speed * logarithm
 
 
 def max_learning_rate(s: Numbers, depth: Numbers) -> Float[Array, "..."]:
@@ -160,17 +180,18 @@ def seed_strengths(
 
     Mode by mode the combination p = (W_1 v + W_2^T u)/2 grows and the others decay; what is left of
     it for mode i once the stronger ones are learned is its part orthogonal to theirs, so u0 =
-    R_ii^2 of the QR decomposition of (p_1, p_2,
-    ...).  From there on `mode_strength` and `time_of_strength` hold to first order in the scale of
-    the start.  The columns of `left` (u) and `right` (v) go from the largest singular value to the
+    R_ii^2 of the QR decomposition of (p_1, p_2, ...).  From there on `mode_strength` and
+    `time_of_strength` hold to first order in the scale of the start.  The columns of `left` (u) and `right` (v) go from the largest singular value to the
     smallest.
     """
     if left.shape[1] > first.shape[0]:
         raise ValueError(
-            f"left: {left.shape[1]} modes do not fit into {first.shape[0]} hidden units; pass the strongest ones only"
+            f"left: {left.shape[1]} modes do not fit into {first.shape[0]} hidden units; pass the "
+            "strongest ones only"
         )
     growing = (first @ right + second.T @ left) / 2
-    return jnp.diagonal(jnp.linalg.qr(growing, mode="r")) ** 2
+    r = jnp.linalg.qr(growing, mode="r")
+    return jnp.diagonal(r) ** 2
 
 
 def lyapunov_exponents(width: int) -> Float[Array, " width"]:
@@ -185,7 +206,8 @@ def lyapunov_exponents(width: int) -> Float[Array, " width"]:
     array([-0.29, -0.98], dtype=float32)
     """
     freedom = jnp.arange(width, 0, -1, dtype=jnp.result_type(float))
-    return (jax.scipy.special.digamma(freedom / 2) + jnp.log(2 / width)) / 2
+    psi = jax.scipy.special.digamma(freedom / 2)
+    return (psi + jnp.log(2 / width)) / 2
 
 
 def tanh_mean_field(
@@ -206,15 +228,20 @@ def tanh_mean_field(
     gain, variance = floats(gain, variance)
 
     def layer(_, state):
-        h = jnp.tanh(gain * jnp.sqrt(state.params[0]) * z)
-        return state._replace(params=(weight @ h**2, gain**2 * (weight @ (1 - h**2) ** 2)))
+        variance, _ = state.params
+        h = jnp.tanh(gain * jnp.sqrt(variance) * z)
+        slope = 1 - h**2
+        susceptibility = gain**2 * (weight @ slope**2)
+        return state._replace(params=(weight @ h**2, susceptibility))
 
     start = (variance, jnp.ones_like(variance))
 
     def observe(state):
-        return {"variance": state.params[0], "susceptibility": state.params[1]}
+        variance, susceptibility = state.params
+        return {"variance": variance, "susceptibility": susceptibility}
 
-    observed = iterate(layer, start, times=np.arange(1, depth + 1), observe=observe).observed
+    layers = np.arange(1, depth + 1)
+    observed = iterate(layer, start, times=layers, observe=observe).observed
     return observed["variance"], observed["susceptibility"]
 
 

@@ -20,6 +20,8 @@ from jaxtyping import Array, Float, Real
 
 from jaxdyn._numbers import decayed, floats
 
+__all__ = ["generator", "gram", "imbalance", "late_rate", "ntk", "solution", "trajectory"]
+
 Weights = Sequence[Float[Array, "_ _"]]
 
 
@@ -74,10 +76,10 @@ def trajectory(
     Raises ValueError like `solution`, and for times that do not increase.
     """
     ordered: Any = times if isinstance(times, jax.core.Tracer) else np.asarray(times)
-    if isinstance(ordered, np.ndarray) and not (
-        np.all(np.diff(ordered) > 0) and np.all(np.isfinite(ordered))
-    ):
-        raise ValueError(f"times: {times} do not increase; pass finite times >= 0 in order")
+    if isinstance(ordered, np.ndarray):
+        increasing = np.all(np.diff(ordered) > 0)
+        if not (increasing and np.all(np.isfinite(ordered))):
+            raise ValueError(f"times: {times} do not increase; pass finite times >= 0 in order")
     first, second = _checked(weights, yx, ordered[0])
     times, first, second, yx, variance = floats(times, first, second, yx, variance)
     return _advanced(times, first, second, yx, variance)
@@ -95,8 +97,9 @@ def imbalance(weights: Weights) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """
     first, second = weights
     difference = second.T @ second - first @ first.T
-    mean = jnp.trace(difference) / first.shape[0]
-    off = jnp.linalg.norm(difference - mean * jnp.eye(first.shape[0], dtype=difference.dtype))
+    identity = jnp.eye(len(difference), dtype=difference.dtype)
+    mean = jnp.trace(difference) / len(difference)
+    off = jnp.linalg.norm(difference - mean * identity)
     size = jnp.sum(first**2) + jnp.sum(second**2)
     return mean, off / jnp.maximum(size, jnp.finfo(size.dtype).tiny)
 
@@ -111,13 +114,10 @@ def generator(
     yx, imbalance, variance = floats(yx, imbalance, variance)
     outputs, inputs = yx.shape
     sign = jnp.concatenate([-jnp.ones(inputs, yx.dtype), jnp.ones(outputs, yx.dtype)])
-
-    def zeros(n):
-        return jnp.zeros((n, n), yx.dtype)
-
-    return jnp.block([[zeros(inputs), yx.T], [yx, zeros(outputs)]]) + jnp.diag(
-        sign * variance * imbalance / 2
-    )
+    of_inputs = jnp.zeros((inputs, inputs), yx.dtype)
+    of_outputs = jnp.zeros((outputs, outputs), yx.dtype)
+    correlation = jnp.block([[of_inputs, yx.T], [yx, of_outputs]])
+    return correlation + jnp.diag(sign * variance * imbalance / 2)
 
 
 def gram(weights: Weights) -> Float[Array, "units units"]:
@@ -135,10 +135,11 @@ def ntk(weights: Weights, x: Float[Array, "n inputs"]) -> Float[Array, "n_output
     to rotations of the hidden units, so exact along `solution`.
     """
     first, second = weights
-    h = x @ first.T
-    return jnp.kron(h @ h.T, jnp.eye(second.shape[0], dtype=h.dtype)) + jnp.kron(
-        x @ x.T, second @ second.T
-    )
+    hidden = x @ first.T
+    identity = jnp.eye(second.shape[0], dtype=hidden.dtype)
+    of_second = jnp.kron(hidden @ hidden.T, identity)
+    of_first = jnp.kron(x @ x.T, second @ second.T)
+    return of_second + of_first
 
 
 def late_rate(
@@ -159,40 +160,60 @@ def late_rate(
     yx, imbalance, variance = floats(yx, imbalance, variance)
     modes = min(hidden, *yx.shape)
     w = jnp.linalg.eigvalsh(generator(yx, imbalance, variance))[::-1]
-    learned = jnp.sum(w > 100 * jnp.finfo(w.dtype).eps * w[0])
-    learned = jnp.minimum(learned, hidden)
-    return w[modes - 1] + jnp.minimum(w[learned - 1], -w[learned])
+    rounding = 100 * jnp.finfo(w.dtype).eps * w[0]
+    learned = jnp.minimum(jnp.sum(w > rounding), hidden)
+    slowest = jnp.minimum(w[learned - 1], -w[learned])
+    return w[modes - 1] + slowest
 
 
 @jax.jit
 def _evolved(time, first, second, yx, variance):
-    start = jnp.concatenate([first.T, second])
+    """Return the weights at a time: Q(t) = e^(Ft) Q_0 M^(-1/2) in the eigenbasis of F.
+
+    The rows of [e^(Ft) Q_0; I] are carried without their growth e^height, so that nothing
+    overflows; M is then formed from rows that `_graded` has made alike in size.
+    """
     w, basis, mixing = _eigenbasis(generator(yx, imbalance([first, second])[0], variance))
+    start = basis.T @ jnp.concatenate([first.T, second])
     growth = jnp.maximum(w * time, 0)
+    spent, slope = _spent(w, time, growth)
 
-    # The integral of e^(2 w s), and its slope in w, over e^(2 growth).
-    def integral(w):
-        return (
-            jnp.exp(2 * (jnp.maximum(w * time, 0) - growth)) * time * decayed(2 * jnp.abs(w) * time)
-        )
+    # The rows of e^(Ft) Q_0 over those of I, with the weights that M gives them.
+    hidden = len(first)
+    still = jnp.zeros(hidden, w.dtype)
+    height = jnp.r_[growth, still]
+    weight = jnp.r_[variance * spent, still + 1]
+    rows = jnp.concatenate([start, jnp.eye(hidden, dtype=w.dtype)])
+    rows, pivots = _graded(rows, height, weight)
 
-    spent, slope = jax.jvp(integral, (w,), (jnp.ones_like(w),))
-    rest = jnp.zeros(len(first), w.dtype)
-    height = jnp.r_[growth, rest]
-    weight = jnp.r_[variance * spent, rest + 1]
-    rows, pivots = _graded(
-        jnp.concatenate([basis.T @ start, jnp.eye(len(first), dtype=w.dtype)]), height, weight
-    )
+    # A column is measured by the growth of its pivot's row, and kept below what overflows.
     rise = height[:, None] - lax.stop_gradient(height)[pivots][None]
-    rows = rows * jnp.exp(jnp.minimum(rise, jnp.log(jnp.finfo(w.dtype).max) - 1))
+    highest = jnp.log(jnp.finfo(w.dtype).max) - 1
+    rows = rows * jnp.exp(jnp.minimum(rise, highest))
     moving = rows[: len(w)]
     fixed = rows[len(w) :]
-    metric = variance * (jnp.diag(spent) + mixing * (slope[:, None] + slope[None]) / 2)
-    factor = jnp.linalg.cholesky(moving.T @ metric @ moving + fixed.T @ fixed)
+
+    # Among equal eigenvalues a change of F mixes modes, which its tangent has to see.
+    mean_slope = (slope[:, None] + slope[None]) / 2
+    metric = variance * (jnp.diag(spent) + mixing * mean_slope)
+    gram = moving.T @ metric @ moving + fixed.T @ fixed
+    factor = jnp.linalg.cholesky(gram)
     moving = lax.linalg.triangular_solve(factor, moving, lower=True, transpose_a=True)
-    moving = jnp.exp(jnp.minimum(w * time, 0))[:, None] * moving
+    decay = jnp.exp(jnp.minimum(w * time, 0))
+    moving = decay[:, None] * moving
     end = basis @ (moving + time * mixing @ moving)
-    return [end[: first.shape[1]].T, end[first.shape[1] :]]
+    inputs = first.shape[1]
+    return [end[:inputs].T, end[inputs:]]
+
+
+def _spent(w, time, growth):
+    """Return the integral of e^(2 w s) up to `time` over e^(2 growth), and its slope in w."""
+
+    def integral(w):
+        left = jnp.exp(2 * (jnp.maximum(w * time, 0) - growth))
+        return left * time * decayed(2 * jnp.abs(w) * time)
+
+    return jax.jvp(integral, (w,), (jnp.ones_like(w),))
 
 
 @jax.jit
@@ -203,12 +224,13 @@ def _advanced(times, first, second, yx, variance):
         steps = jnp.maximum(jnp.ceil(2 * w[-1] * gap / 16), 1)
         dt = gap / steps
         # The integral of e^(2 w s) over the step.
-        spent = variance * jnp.exp(2 * jnp.maximum(w, 0) * dt) * dt * decayed(2 * jnp.abs(w) * dt)
+        growth = jnp.exp(2 * jnp.maximum(w, 0) * dt)
+        spent = variance * growth * dt * decayed(2 * jnp.abs(w) * dt)
 
         def step(_, q):
-            factor = jnp.linalg.cholesky(
-                jnp.eye(q.shape[1], dtype=q.dtype) + q.T @ (spent[:, None] * q)
-            )
+            identity = jnp.eye(q.shape[1], dtype=q.dtype)
+            gram = q.T @ (spent[:, None] * q)
+            factor = jnp.linalg.cholesky(identity + gram)
             moved = jnp.exp(w * dt)[:, None] * q
             return lax.linalg.triangular_solve(factor, moved, lower=True, transpose_a=True)
 
@@ -218,7 +240,8 @@ def _advanced(times, first, second, yx, variance):
     start = basis.T @ jnp.concatenate([first.T, second])
     _, path = lax.scan(advance, start, jnp.diff(times, prepend=0.0))
     path = basis @ path
-    return [jnp.swapaxes(path[:, : first.shape[1]], 1, 2), path[:, first.shape[1] :]]
+    inputs = first.shape[1]
+    return [jnp.swapaxes(path[:, :inputs], 1, 2), path[:, inputs:]]
 
 
 @jax.custom_jvp
@@ -231,12 +254,16 @@ def _eigenbasis(matrix):
 @_eigenbasis.defjvp
 def _eigenbasis_jvp(primals, tangents):
     w, v, mixing = _eigenbasis(*primals)
-    change = v.T @ tangents[0] @ v
+    (tangent,) = tangents
+    change = v.T @ tangent @ v
     gap = w[None] - w[:, None]
-    equal = jnp.abs(gap) <= jnp.finfo(w.dtype).eps ** 0.5 * jnp.max(jnp.abs(w))
+    # Eigenvalues that agree to half of their digits turn into one another too fast to be told apart.
+    close = jnp.finfo(w.dtype).eps ** 0.5 * jnp.max(jnp.abs(w))
+    equal = jnp.abs(gap) <= close
     turn = jnp.where(equal, 0, change / jnp.where(equal, 1, gap))
     own = jnp.diagonal(change)
-    return (w, v, mixing), (own, v @ turn, jnp.where(equal, change, 0) - jnp.diag(own))
+    mixed = jnp.where(equal, change, 0) - jnp.diag(own)
+    return (w, v, mixing), (own, v @ turn, mixed)
 
 
 def _graded(rows, height, weight):
@@ -251,9 +278,8 @@ def _graded(rows, height, weight):
 
     def eliminate(_, state):
         rows, pivots, left = state
-        size = jnp.where(
-            left[None], level[:, None] + jnp.log(jnp.abs(lax.stop_gradient(rows))), -jnp.inf
-        )
+        logarithm = jnp.log(jnp.abs(lax.stop_gradient(rows)))
+        size = jnp.where(left[None], level[:, None] + logarithm, -jnp.inf)
         i, j = jnp.unravel_index(jnp.argmax(size), size.shape)
         left = left.at[j].set(False)
         column = rows[:, j] / rows[i, j]

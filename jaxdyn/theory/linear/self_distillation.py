@@ -16,12 +16,29 @@ Chen, Ganguli, 2021).  W_a = r W, where r is 1 but for a target that lags behind
 flow times, every layer moving at unit rate.
 """
 
+from typing import NamedTuple
+
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Real
 
 from jaxdyn._numbers import Numbers, check_positive, floats
 from jaxdyn.theory.linear._growth import reaches, strength_after, time_between
+
+__all__ = [
+    "alignment_rate",
+    "collapse_rate",
+    "critical_decay",
+    "direct_strength",
+    "escape_time",
+    "fixed_strength",
+    "imbalance",
+    "mode_strength",
+    "mode_velocity",
+    "predictor_fixed_points",
+    "predictor_velocity",
+    "time_of_strength",
+]
 
 
 def mode_velocity(
@@ -34,7 +51,8 @@ def mode_velocity(
     """
     w, c, rho, depth = floats(strength, covariance, influence, depth)
     q, r = _powers(depth, objective)
-    return depth * c * w ** (1 + (q - 1) / depth) * (1 - w ** (r / depth) / rho)
+    left = 1 - w ** (r / depth) / rho
+    return depth * c * w ** (1 + (q - 1) / depth) * left
 
 
 def fixed_strength(influence: Numbers, depth: Numbers, objective: str) -> Float[Array, "..."]:
@@ -45,7 +63,8 @@ def fixed_strength(influence: Numbers, depth: Numbers, objective: str) -> Float[
     (0.25, 0.63)
     """
     rho, depth = floats(influence, depth)
-    return rho ** (depth / _powers(depth, objective)[1])
+    _, r = _powers(depth, objective)
+    return rho ** (depth / r)
 
 
 def time_of_strength(
@@ -68,14 +87,13 @@ def time_of_strength(
     Infinite for what is never reached: a strength behind the start, at the fixed strength or beyond
     it.  Raises ValueError for numbers that are not positive, where concrete.
     """
-    x, x0, rate, p, _ = _logistic(strength, covariance, influence, start, depth, objective)
-    reached = reaches(x, 1, x0)
-    x = jnp.where(reached, x, x0)
-    return jnp.where(
-        reached,
-        time_between(jnp.log(x0), jnp.log(x), jnp.log((1 - x0) / (1 - x)), 1.0, p) / rate,
-        jnp.inf,
-    )
+    mode = _logistic(strength, covariance, influence, start, depth, objective)
+    x0 = mode.start
+    reached = reaches(mode.strength, 1, x0)
+    x = jnp.where(reached, mode.strength, x0)
+    decay = jnp.log((1 - x0) / (1 - x))
+    time = time_between(jnp.log(x0), jnp.log(x), decay, 1.0, mode.power) / mode.rate
+    return jnp.where(reached, time, jnp.inf)
 
 
 def mode_strength(
@@ -94,9 +112,12 @@ def mode_strength(
     """
     (time,) = floats(time)
     fixed = fixed_strength(influence, depth, objective)
-    _, x0, rate, p, root = _logistic(start, covariance, influence, start, depth, objective)
-    time, x0, rate, p, root, fixed = jnp.broadcast_arrays(time, x0, rate, p, root, fixed)
-    return fixed * strength_after(rate * time, jnp.ones_like(x0), x0, p) ** root
+    mode = _logistic(start, covariance, influence, start, depth, objective)
+    time, fixed, *numbers = jnp.broadcast_arrays(time, fixed, *mode)
+    mode = _Logistic(*numbers)
+    one = jnp.ones_like(mode.start)
+    x = strength_after(mode.rate * time, one, mode.start, mode.power)
+    return fixed * x**mode.root
 
 
 def escape_time(
@@ -137,11 +158,12 @@ def predictor_velocity(
     alpha is the `predictor_rate` and eta the weight `decay` (Tian, Chen, Ganguli, 2021).  The
     target is w itself without an average, else it moves by dw_a/dt = beta (w - w_a).
     """
-    p, w, target, a, decay, alpha = floats(
-        predictor, encoder, target, augmentation, decay, predictor_rate
-    )
+    numbers = floats(predictor, encoder, target, augmentation, decay, predictor_rate)
+    p, w, target, a, decay, alpha = numbers
     error = target - (1 + a) * p * w
-    return alpha * error * w - decay * p, error * p - decay * w
+    of_predictor = alpha * error * w - decay * p
+    of_encoder = error * p - decay * w
+    return of_predictor, of_encoder
 
 
 def predictor_fixed_points(
@@ -157,7 +179,9 @@ def predictor_fixed_points(
     [0.1162, 0.7171]
     """
     a, decay, r = floats(augmentation, decay, target_ratio)
-    larger = (r + jnp.sqrt(r**2 - 4 * decay * (1 + a))) / (2 * (1 + a))
+    root = jnp.sqrt(r**2 - 4 * decay * (1 + a))
+    larger = (r + root) / (2 * (1 + a))
+    # The product of both is decay / (1 + a): so the smaller one keeps its digits.
     return decay / ((1 + a) * larger), larger
 
 
@@ -200,7 +224,8 @@ def direct_strength(
     (Tian, Chen, Ganguli, 2021).  NaN beyond the `critical_decay`.
     """
     augmentation, decay, boost, target_ratio = floats(augmentation, decay, boost, target_ratio)
-    return (predictor_fixed_points(augmentation, decay, target_ratio)[1] / (1 + boost)) ** 2
+    _, stable = predictor_fixed_points(augmentation, decay, target_ratio)
+    return (stable / (1 + boost)) ** 2
 
 
 def imbalance(
@@ -235,7 +260,8 @@ def alignment_rate(
     correlation = encoder @ encoder.T
     identity = jnp.eye(predictor.shape[0], dtype=predictor.dtype)
     stretch = (1 + augmentation) * (predictor @ predictor + predictor_rate * correlation / 2)
-    return 2 * jnp.linalg.eigvalsh(stretch - target_ratio * predictor + 1.5 * decay * identity)[0]
+    k = stretch - target_ratio * predictor + 1.5 * decay * identity
+    return 2 * jnp.linalg.eigvalsh(k)[0]
 
 
 def _powers(depth, objective):
@@ -247,15 +273,24 @@ def _powers(depth, objective):
     raise ValueError(f"objective: {objective!r} is unknown; pass 'jepa' or 'mae'")
 
 
+class _Logistic(NamedTuple):
+    """A mode as dx/dt = rate x^power (1 - x), x = a^r / rho, with w/w* = x^root."""
+
+    strength: Array
+    start: Array
+    rate: Array
+    power: Array
+    root: Array
+
+
 def _logistic(strength, covariance, influence, start, depth, objective):
-    """The variables of dx/dt = rate x^p (1 - x), x = a^r / rho: (x, x0, rate, p) and the root L/r
-    of w/w* = x^(L/r)."""
-    check_positive(
-        strength=strength, covariance=covariance, influence=influence, start=start, depth=depth
-    )
+    """Return the mode that starts from `start`, at a strength, in its logistic variables."""
+    check_positive(strength=strength, covariance=covariance, influence=influence)
+    check_positive(start=start, depth=depth)
     numbers = floats(strength, covariance, influence, start, depth)
     w, c, rho, start, depth = jnp.broadcast_arrays(*numbers)
     q, r = _powers(depth, objective)
     x = w ** (r / depth) / rho
     x0 = start ** (r / depth) / rho
-    return x, x0, r * c * rho ** ((q - 1) / r), 1 + (q - 1) / r, depth / r
+    rate = r * c * rho ** ((q - 1) / r)
+    return _Logistic(x, x0, rate, 1 + (q - 1) / r, depth / r)

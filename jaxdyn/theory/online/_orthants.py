@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+__all__ = ["diffusion", "first_moment", "probability", "second_moment"]
+
 
 def diffusion(G: Float[Array, "n n"], s: Float[Array, " n"], k: int) -> Float[Array, "{k} {k}"]:
     """Return E 1(h_i > 0) 1(h_j > 0) (sum_b s_b max(h_b, 0))^2 of fields h ~ N(0, G) for i, j <

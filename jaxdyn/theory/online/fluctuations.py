@@ -18,6 +18,8 @@ from jaxtyping import Array, Float, PyTree
 from jaxdyn.theory.online.gaussian_integrals import Rule, Unit, erf, root
 from jaxdyn.theory.online.order_parameters import Number, Student, Teacher, velocity
 
+__all__ = ["Fluctuations", "linear_noise", "online", "start"]
+
 Moments = Callable[[PyTree], tuple[Float[Array, "p p"], Float[Array, " p"]]]
 
 

@@ -16,6 +16,8 @@ from jaxtyping import Array, Float
 
 from jaxdyn.theory.online import _orthants
 
+__all__ = ["Unit", "erf", "linear", "relu", "root", "smooth", "sobol", "trapezoid"]
+
 Rule = Callable[[int], tuple[Float[np.ndarray, "points dim"], Float[np.ndarray, " points"]]]
 """`rule(dim)`: points and weights that average over dim independent standard normal variables."""
 

@@ -23,6 +23,17 @@ from jaxdyn._numbers import Number, normal
 from jaxdyn.theory.online.gaussian_integrals import Unit, erf, root
 from jaxdyn.types import Key, State
 
+__all__ = [
+    "Student",
+    "Teacher",
+    "chain",
+    "generalisation_error",
+    "noise_floor",
+    "overlaps",
+    "random_start",
+    "velocity",
+]
+
 
 class Teacher(NamedTuple):
     """A teacher of M units: the overlaps T = w* w*^T of their weights, their readout v*, the noise

@@ -25,6 +25,21 @@ from jaxdyn.theory.online.order_parameters import (
     velocity,
 )
 
+__all__ = [
+    "Plateau",
+    "asymmetry",
+    "decay_rate",
+    "deviations",
+    "escape_time",
+    "growth_rates",
+    "max_learning_rate",
+    "moving_plateau",
+    "noise_floor",
+    "optimal_learning_rate",
+    "plateau",
+    "teacher",
+]
+
 
 class Plateau(NamedTuple):
     """A saddle: its order parameters, its generalisation error, the rate of escape over the

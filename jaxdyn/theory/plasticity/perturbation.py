@@ -19,6 +19,8 @@ from jaxtyping import Array, Float
 from jaxdyn._numbers import Numbers, floats
 from jaxdyn.types import nearest
 
+__all__ = ["RULES", "contraction", "estimate_variance", "noise_floor"]
+
 RULES = ("gradient", "node", "weight", "rademacher")
 
 
@@ -36,12 +38,9 @@ def estimate_variance(rule: str, outputs: Numbers, inputs: Numbers) -> Float[Arr
     [8, 48, 208, 192]
     """
     m, n = floats(outputs, inputs)
-    factors = {
-        "gradient": jnp.ones_like(m * n),
-        "node": m + 2,
-        "weight": m * n + 2,
-        "rademacher": m * n,
-    }
+    weights = m * n
+    factors = {"gradient": jnp.ones_like(weights), "node": m + 2}
+    factors |= {"weight": weights + 2, "rademacher": weights}
     if rule not in factors:
         raise ValueError(f"rule: {rule!r} is unknown; {nearest(rule, RULES)}")
     return (n + 2) * factors[rule]
@@ -75,16 +74,13 @@ def noise_floor(
     m, n = floats(outputs, inputs)
     # E |xi|^4 |xi|^2 of the perturbation's part along the outputs, and of all its parts.
     along = m * (m + 2) * (m + 4)
-    sizes = {
-        "gradient": 0 * n,
-        "node": n * along,
-        "weight": n * (n + 2) * (along + m**2 * (m + 2) * (n - 1)),
-    }
+    across = m**2 * (m + 2) * (n - 1)
+    sizes = {"gradient": 0 * n, "node": n * along, "weight": n * (n + 2) * (along + across)}
     if rule not in sizes:
         raise ValueError(f"rule: the floor of {rule!r} is not known; {nearest(rule, sizes)}")
     eta = jnp.asarray(learning_rate, m.dtype)
     kappa = estimate_variance(rule, m, n)
     stable = eta * kappa < 2
-    return jnp.where(
-        stable, eta * sigma**2 / 4 * sizes[rule] / jnp.where(stable, 2 - eta * kappa, 1), jnp.inf
-    )
+    margin = jnp.where(stable, 2 - eta * kappa, 1)
+    floor = eta * sigma**2 / 4 * sizes[rule] / margin
+    return jnp.where(stable, floor, jnp.inf)

@@ -21,6 +21,19 @@ from jaxtyping import Array, Complex, Float, Inexact, Num, Real
 
 from jaxdyn._numbers import check
 
+__all__ = [
+    "Resolvent",
+    "Spectrum",
+    "bilinear",
+    "contract",
+    "crossed",
+    "descent_resolvent",
+    "effective_regularisation",
+    "flow_resolvent",
+    "largest_eigenvalue",
+    "population",
+]
+
 Numbers = Real[ArrayLike, "..."] | Sequence[int | float]
 
 

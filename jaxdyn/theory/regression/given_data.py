@@ -15,6 +15,8 @@ from jaxtyping import Array, Float, Real
 
 from jaxdyn._numbers import check
 
+__all__ = ["descended", "descent", "excess_error", "flow", "mean_squared_error", "ridge"]
+
 Inputs = Float[Array, "n inputs"]
 Labels = Float[Array, "n"]
 Weights = Float[Array, "*times inputs"]

@@ -17,6 +17,16 @@ from jaxdyn._numbers import Number, check
 from jaxdyn.theory.regression.given_data import descended
 from jaxdyn.theory.regression.spectrum import Errors
 
+__all__ = [
+    "descent",
+    "flow",
+    "noise_at_threshold",
+    "optimal_ridge",
+    "quadrature",
+    "ridge",
+    "trained",
+]
+
 Numbers = Real[ArrayLike, "*times"]
 
 

@@ -21,6 +21,8 @@ from jaxdyn._numbers import Number, check
 from jaxdyn.theory.regression import equivalents
 from jaxdyn.theory.regression.equivalents import Numbers
 
+__all__ = ["LearningCurve", "averaged_error", "learning_curve"]
+
 
 class LearningCurve(NamedTuple):
     """The test error for each number of samples, the kernel's effective ridge kappa, and freedom =

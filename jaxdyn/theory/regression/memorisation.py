@@ -23,6 +23,8 @@ from jaxdyn._numbers import Number, check, positive
 from jaxdyn.theory.regression import equivalents, spectrum
 from jaxdyn.theory.regression.equivalents import contract
 
+__all__ = ["Memorisation", "first_step", "flow"]
+
 
 class Memorisation(NamedTuple):
     """Fractions of the examples with wrong labels that are predicted as labelled, of the clean

@@ -22,9 +22,20 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Real
 
-from jaxdyn._numbers import Number, check
+from jaxdyn._numbers import Number, around_largest, check
 from jaxdyn.theory.regression import equivalents
 from jaxdyn.theory.regression.equivalents import Resolvent, Spectrum, bilinear, contract, crossed
+
+__all__ = [
+    "Errors",
+    "default_nodes",
+    "descent",
+    "errors_on",
+    "flow",
+    "optimal_ridge",
+    "optimal_stopping",
+    "ridge",
+]
 
 
 class Errors(NamedTuple):
@@ -256,19 +267,13 @@ def _least(error, system, low, high, beyond):
     """Return the place of the least error between `low` and `high`, or `beyond` where the limit
     there is no larger."""
     population = system[0]
-
-    def refined(_, bounds):
-        low, high = bounds
-        grid = low + (high - low) * jnp.linspace(0, 1, 64, dtype=low.dtype)
-        best = jnp.argmin(error(jnp.exp(grid), *fixed))
-        return grid[jnp.maximum(best - 1, 0)], grid[jnp.minimum(best + 1, 63)]
-
-    fixed, bounds = lax.stop_gradient((system, (jnp.log(low), jnp.log(high))))
-    place = jnp.exp(sum(lax.fori_loop(0, 5, refined, bounds)) / 2)
+    fixed = lax.stop_gradient(system)
+    ends = lax.stop_gradient((jnp.log(low), jnp.log(high)))
+    left, right = around_largest(lambda place: -error(jnp.exp(place), *fixed), *ends, 5)
+    place = jnp.exp((left + right) / 2)
     # What lies below rounding is no minimum.
-    rounding = jnp.finfo(low.dtype).eps ** (2 / 3) * jnp.sum(
-        population.power * population.eigenvalues
-    )
+    signal = jnp.sum(population.power * population.eigenvalues)
+    rounding = jnp.finfo(low.dtype).eps ** (2 / 3) * signal
     ended = ridge(0.0, *fixed).excess <= error(place, *fixed) + rounding
     # The limit may diverge, and must not then be differentiated.
     limit = ridge(jnp.where(ended, 0, 1), *system).excess

@@ -18,6 +18,8 @@ from jaxtyping import Array, Float
 
 from jaxdyn._numbers import check
 
+__all__ = ["append_unit", "mix_units", "split_unit"]
+
 Units = tuple[Float[Array, "wide *incoming"], Float[Array, "wide *outgoing"]]
 
 
@@ -43,13 +45,15 @@ def split_unit(
 
     Raises ValueError for concrete shares that do not add up to 1.
     """
-    shares, scales = jnp.broadcast_arrays(
-        jnp.asarray(shares, u.dtype), jnp.asarray(scales, u.dtype)
-    )
+    shares = jnp.asarray(shares, u.dtype)
+    scales = jnp.asarray(scales, u.dtype)
+    shares, scales = jnp.broadcast_arrays(shares, scales)
     check("shares", shares, lambda w: abs(w.sum() - 1) < 1e-5, "shares that add up to 1")
 
     def replaced(a, factors):
-        return jnp.concatenate([jnp.delete(a, unit, axis=0), jnp.tensordot(factors, a[unit], 0)])
+        others = jnp.delete(a, unit, axis=0)
+        copies = jnp.tensordot(factors, a[unit], 0)
+        return jnp.concatenate([others, copies])
 
     return replaced(u, scales), replaced(v, shares / scales**degree)
 
@@ -64,8 +68,9 @@ def append_unit(
     Its `outgoing` weights must be 0, except where the slope vanishes there as well (squares,
     attention heads of zero keys and queries).
     """
+    incoming = jnp.zeros_like(u[:1])
     outgoing = jnp.broadcast_to(jnp.asarray(outgoing, v.dtype), v.shape[1:])
-    return jnp.concatenate([u, jnp.zeros_like(u[:1])]), jnp.concatenate([v, outgoing[None]])
+    return jnp.concatenate([u, incoming]), jnp.concatenate([v, outgoing[None]])
 
 
 def mix_units(

@@ -19,6 +19,19 @@ from jaxdyn._numbers import Numbers, floats
 from jaxdyn.dynamics import RK4, integrate
 from jaxdyn.theory.linear.modes import time_of_strength
 
+__all__ = [
+    "attention_plateaus",
+    "best_rectifier",
+    "blow_up_lead",
+    "blow_up_time",
+    "drop_times",
+    "linear_plateaus",
+    "quadratic_lead",
+    "quadratic_plateaus",
+    "saddle_eigenvalues",
+    "unit_spread",
+]
+
 
 def linear_plateaus(s: Float[ArrayLike, " modes"]) -> Float[Array, " modes+1"]:
     """Return the losses of the best linear networks of 0, 1, ... hidden units, of any depth.
@@ -48,8 +61,9 @@ def quadratic_plateaus(
     ['30.000', '13.333', '5.000', '0.000']
     """
     a = jnp.asarray(a)
-    excess = _remaining(a) / (2 + jnp.arange(len(a) + 1))
-    return _remaining(a**2) + _remaining(a) * excess, excess
+    trace = _remaining(a)
+    excess = trace / (2 + jnp.arange(len(a) + 1))
+    return _remaining(a**2) + trace * excess, excess
 
 
 def attention_plateaus(
@@ -68,10 +82,13 @@ def attention_plateaus(
     ['0.500', '0.320', '0.188', '0.103', '0.066']
     """
     variances = jnp.asarray(variances)
-    second = variances**2 * (1 + 1 / length) + variances * jnp.sum(variances) / length
+    trace = jnp.sum(variances)
+    second = variances**2 * (1 + 1 / length) + variances * trace / length
     gained = jnp.cumsum(variances**3 / second)
-    heads = jnp.minimum(rank * jnp.arange(-(-len(variances) // rank) + 1), len(variances))
-    losses = jnp.sum(variances) - jnp.concatenate([jnp.zeros_like(gained[:1]), gained])[heads]
+    gained = jnp.concatenate([jnp.zeros_like(gained[:1]), gained])
+    heads = jnp.arange(-(-len(variances) // rank) + 1)
+    amplitudes = jnp.minimum(rank * heads, len(variances))
+    losses = trace - gained[amplitudes]
     return losses / 2, variances / second
 
 
@@ -97,29 +114,30 @@ def best_rectifier(
     v = jnp.asarray(v)
     summed = patches * (patches - 1) / (2 * jnp.pi)
     norms = jnp.linalg.norm(u, axis=1)
+    directions = jnp.arctan2(u[:, 1], u[:, 0])
 
     def product(angle):
         # The angle between two directions in the plane, in [0, pi], without an arc cosine's
         # infinite slope.
-        between = jnp.abs(
-            jnp.remainder(angle - jnp.arctan2(u[:, 1], u[:, 0]) + jnp.pi, 2 * jnp.pi) - jnp.pi
-        )
+        turned = jnp.remainder(angle - directions + jnp.pi, 2 * jnp.pi)
+        between = jnp.abs(turned - jnp.pi)
         return norms * (patches * _arc_cosine(between) + summed)
 
     def learned(angle):
         return v @ product(angle)
 
     scan = jnp.linspace(-jnp.pi, jnp.pi, angles)
-    angle = scan[jnp.argmax(jnp.abs(jax.vmap(learned)(scan)))]
+    size = jnp.abs(jax.vmap(learned)(scan))
+    angle = scan[jnp.argmax(size)]
     slope = jax.grad(learned)
     for _ in range(4):
         angle = angle - slope(angle) / jax.grad(slope)(angle)
-    teacher = v @ jax.vmap(product)(jnp.arctan2(u[:, 1], u[:, 0])) @ (v * norms)
+    teacher = v @ jax.vmap(product)(directions) @ (v * norms)
     own = patches / 2 + summed
     strength = learned(angle) / own
-    return (teacher - learned(angle) * strength) / 2, strength * jnp.stack(
-        [jnp.cos(angle), jnp.sin(angle)]
-    )
+    direction = jnp.stack([jnp.cos(angle), jnp.sin(angle)])
+    loss = (teacher - learned(angle) * strength) / 2
+    return loss, strength * direction
 
 
 def drop_times(s: Numbers, u0: Numbers, depth: Numbers = 2.0) -> Float[Array, "..."]:
@@ -169,9 +187,12 @@ def saddle_eigenvalues(
     s = jnp.asarray(s)
     if not 0 <= rank <= min(len(s), width):
         raise ValueError(
-            f"rank: {rank} modes of {len(s)} in {width} units; pass 0 <= rank <= {min(len(s), width)}"
+            f"rank: {rank} modes of {len(s)} in {width} units; pass 0 <= rank <= "
+            f"{min(len(s), width)}"
         )
-    return -jnp.repeat(s[rank:], width - rank, total_repeat_length=(width - rank) * (len(s) - rank))
+    missing = s[rank:]
+    free = width - rank
+    return -jnp.repeat(missing, free, total_repeat_length=free * len(missing))
 
 
 def blow_up_time(
@@ -195,29 +216,30 @@ def blow_up_time(
     """
     if degree <= 2:
         raise ValueError(
-            f"degree: {degree}; only energies of a degree above 2 blow up, others grow exponentially"
+            f"degree: {degree}; only energies of a degree above 2 blow up, others grow "
+            "exponentially"
         )
     start, unravel = ravel_pytree(start)
 
-    def of(w):
+    def energy_of(w):
         return energy(unravel(w))
 
-    slope = jax.grad(of)
+    slope = jax.grad(energy_of)
+    hessian = jax.hessian(energy_of)
 
     def velocity(_, params):
-        clock = 1 / jnp.linalg.norm(jax.hessian(of)(params["w"]))
+        clock = 1 / jnp.linalg.norm(hessian(params["w"]))
         return {"w": slope(params["w"]) * clock, "time": clock}
 
     initial = {"w": start, "time": jnp.zeros((), start.dtype)}
-    run = integrate(
-        velocity, initial, times=[0.1 * steps], observe=lambda state: {}, solver=RK4(0.1)
-    )
+    times = [0.1 * steps]
+    run = integrate(velocity, initial, times=times, observe=lambda state: {}, solver=RK4(0.1))
     w = run.final.params["w"]
-    left = of(run.final.params["w"])
+    left = energy_of(w)
+    # What has not grown a hundredfold has not found its final direction.
     grown = (w @ w > 1e4 * (start @ start)) & (left > 0)
-    return jnp.where(
-        grown, run.final.params["time"] + w @ w / (degree * (degree - 2) * left), jnp.inf
-    )
+    remaining = w @ w / (degree * (degree - 2) * left)
+    return jnp.where(grown, run.final.params["time"] + remaining, jnp.inf)
 
 
 def blow_up_lead(u: Numbers, s: Numbers, depth: Numbers) -> Float[Array, "..."]:
@@ -235,9 +257,12 @@ def blow_up_lead(u: Numbers, s: Numbers, depth: Numbers) -> Float[Array, "..."]:
     u, s, depth = jnp.broadcast_arrays(*floats(u, s, depth))
     end = u ** (2 / depth)
     nodes, weights = np.polynomial.legendre.leggauss(64)
-    y = end[..., None] * (nodes + 1).reshape((1,) * end.ndim + (64,)) / 2
-    saturating = (1 / (s[..., None] - y ** (depth[..., None] / 2))) @ weights * end / 2
-    return (u ** (2 / depth - 1) / (depth - 2) - saturating / 2) / s
+    shares = (nodes + 1).reshape((1,) * end.ndim + (64,)) / 2
+    y = end[..., None] * shares
+    integrand = 1 / (s[..., None] - y ** (depth[..., None] / 2))
+    saturating = integrand @ weights * end / 2
+    growing = u ** (2 / depth - 1) / (depth - 2)
+    return (growing - saturating / 2) / s
 
 
 def quadratic_lead(strength: Numbers) -> Float[Array, "..."]:
@@ -250,8 +275,10 @@ def quadratic_lead(strength: Numbers) -> Float[Array, "..."]:
     Units from small weights are balanced, as |u|^2 - 2 v^2 is conserved, and aligned where A is a
     multiple of the identity.
     """
-    strength = floats(strength)[0]
-    return blow_up_lead((1 - 0.5**0.5) * strength, strength, 3.0) / (3 * 2 ** (2 / 3))
+    (strength,) = floats(strength)
+    midway = (1 - 0.5**0.5) * strength
+    lead = blow_up_lead(midway, strength, 3.0)
+    return lead / (3 * 2 ** (2 / 3))
 
 
 def _remaining(values):

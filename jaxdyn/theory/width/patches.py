@@ -20,6 +20,16 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Real
 
+__all__ = [
+    "axis_law",
+    "joint_law",
+    "kernel",
+    "learning_exponent",
+    "sector_spectrum",
+    "sphere_spectrum",
+    "torus_spectrum",
+]
+
 Get = Literal["ntk", "nngp"]
 OnCosines = Callable[[Float[Array, "*grid p"]], Float[Array, "*grid"]]
 

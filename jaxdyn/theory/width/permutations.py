@@ -18,8 +18,22 @@ from jax.scipy.special import gammaln, log_ndtr, logsumexp, ndtri
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Real
 
-from jaxdyn._numbers import Values, floats, normal
+from jaxdyn._numbers import Values, bisected, floats, normal
 from jaxdyn.types import Key
+
+__all__ = [
+    "Votes",
+    "all_right",
+    "crude_size",
+    "ensemble_size",
+    "ensemble_size_all",
+    "log_failure",
+    "log_failures",
+    "near_full_coefficient",
+    "noise_ratio",
+    "votes",
+    "weight_two_size",
+]
 
 B = 1 / (2 * np.pi)
 A = 1 - B
@@ -217,17 +231,13 @@ def _smallest(log_risk, risk):
     def excess(log_members):
         return log_risk(jnp.exp(log_members)) - jnp.log(risk)
 
-    def halve(_, bracket):
-        low, high = bracket
-        middle = (low + high) / 2
-        enough = excess(middle) <= 0
-        return jnp.where(enough, low, middle), jnp.where(enough, middle, high)
-
     def newton(_, x):
         value, slope = jax.jvp(excess, (x,), (jnp.ones_like(x),))
         return x - value / slope
 
-    low, high = lax.fori_loop(0, 14, halve, (jnp.zeros_like(risk), jnp.full_like(risk, 30.0)))
+    # Newton's method converges from within 30 / 2^14 of the root.
+    largest = jnp.full_like(risk, 30.0)
+    low, high = bisected(lambda x: excess(x) > 0, jnp.zeros_like(risk), largest, 14)
     return jnp.exp(lax.fori_loop(0, 4, newton, (low + high) / 2))
 
 

@@ -53,7 +53,9 @@ def test_complementarity_of_one_number_is_a_ratio():
     a = np.linspace(-2, 2, 9)
     b = np.geomspace(1e-4, 1e4, 9)
     found = SOLVE(a[:, None, None], b[:, None, None, None, None])
-    np.testing.assert_allclose(found.x[:, 0, 0], np.maximum(0, -a / b), rtol=1e-10)
+    computed = found.x[:, 0, 0]
+    expected = np.maximum(0, -a / b)
+    np.testing.assert_allclose(computed, expected, rtol=1e-10)
 
 
 @pytest.mark.usefixtures("x64")
@@ -74,7 +76,9 @@ def test_complementarity_of_planted_solutions(active, slack):
     assert np.all(found.ok)
     # The product of degenerate factors vanishes to eps^0.8, each of them to its root.
     assert np.abs(np.sum(found.x * (a + apply(b, np.asarray(found.x))), (1, 2))).max() < 1e-8
-    np.testing.assert_allclose(found.x[2::3], planted[2::3], atol=1e-4)
+    computed = found.x[2::3]
+    expected = planted[2::3]
+    np.testing.assert_allclose(computed, expected, atol=1e-4)
 
 
 @pytest.mark.usefixtures("x64")
@@ -89,7 +93,8 @@ def test_complementarity_is_the_minimum_that_brute_force_finds():
         values, vectors = np.linalg.eigh(x - rate * (a + np.einsum("ijkl,kl->ij", b, x)))
         x = (vectors * np.maximum(values, 0)) @ vectors.T
     # What is left to the search after so many steps.
-    np.testing.assert_allclose(SOLVE(a[None], b[None]).x[0], x, atol=1e-6)
+    computed = SOLVE(a[None], b[None]).x[0]
+    np.testing.assert_allclose(computed, x, atol=1e-6)
 
 
 @pytest.mark.usefixtures("x64")
@@ -97,8 +102,11 @@ def test_problems_without_a_solution_are_data():
     found = SOLVE(
         np.array([[[-1.0]], [[-1.0]], [[np.nan]]]), np.array([0.0, 2.0, 1.0]).reshape(3, 1, 1, 1, 1)
     )
-    np.testing.assert_array_equal(found.ok, [False, True, False])
-    np.testing.assert_allclose(found.x[:, 0, 0], [np.nan, 0.5, np.nan])
+    expected = [False, True, False]
+    np.testing.assert_array_equal(found.ok, expected)
+    computed = found.x[:, 0, 0]
+    expected = [np.nan, 0.5, np.nan]
+    np.testing.assert_allclose(computed, expected)
 
 
 def quartic(params, batch):
@@ -123,11 +131,14 @@ def test_a_valley_in_closed_form():
     seen = jax.jit(lambda p: jd.iterate(flow.step, flow.init(p), times=[0, 100], observe=observe))(
         start
     ).observed
-    np.testing.assert_allclose(seen["x"][1], 1, rtol=1e-10)
+    computed = seen["x"][1]
+    np.testing.assert_allclose(computed, 1, rtol=1e-10)
     np.testing.assert_allclose(seen["variance"], [0, 0.1], atol=1e-10)
     np.testing.assert_allclose(seen["loss"], [0.4, 0.3], rtol=1e-9)
     np.testing.assert_allclose(seen["loss_center"], [0.4, 0.1], rtol=1e-9)
-    np.testing.assert_allclose(seen["eigenvalues"][1], [2, 0.5, 0.1], rtol=1e-10)
+    computed = seen["eigenvalues"][1]
+    expected = [2, 0.5, 0.1]
+    np.testing.assert_allclose(computed, expected, rtol=1e-10)
     assert np.all(seen["enough"])
 
 
@@ -192,10 +203,11 @@ def test_eigenvectors_are_followed_through_crossings():
     expected = 0.2 * np.sort(np.c_[np.broadcast_to(curvatures, (20, 23)), curvature])[:, :-4:-1]
     assert curvature[0] < 2.8 < 3 < curvature[-1]
     # It is found when it has grown for a step.
-    np.testing.assert_allclose(
-        seen.observed["eigenvalues"][1:, :2], expected[1:, :2], atol=0.05 * np.diff(curvature).max()
-    )
-    np.testing.assert_allclose(seen.observed["eigenvalues"][-5:], expected[-5:], rtol=1e-5)
+    computed = seen.observed["eigenvalues"][1:, :2]
+    atol = 0.05 * np.diff(curvature).max()
+    np.testing.assert_allclose(computed, expected[1:, :2], atol=atol)
+    computed = seen.observed["eigenvalues"][-5:]
+    np.testing.assert_allclose(computed, expected[-5:], rtol=1e-5)
 
 
 def test_nu_moves_by_what_it_has_moved_in_the_method(precision):
@@ -205,9 +217,9 @@ def test_nu_moves_by_what_it_has_moved_in_the_method(precision):
     for shared, squares in ((False, g**2), (True, jnp.full(3, g @ g))):
         method = central_flow.rmsprop(0.1, 0.8, nu, shared=shared)
         moved = 0.8 * nu + 0.2 * squares
-        np.testing.assert_allclose(
-            method.drift(moved, g**2), moved - nu, rtol=20 * jnp.finfo(precision).eps
-        )
+        computed = method.drift(moved, g**2)
+        rtol = 20 * jnp.finfo(precision).eps
+        np.testing.assert_allclose(computed, moved - nu, rtol=rtol)
 
 
 @pytest.mark.usefixtures("x64")
@@ -250,9 +262,8 @@ def test_at_the_edge_sharpness_is_locked_by_the_covariance_of_the_closed_form():
         x = flat(final.params)
         variance = jnp.sum(final.memory.roots**2)
         off.append(abs(final.memory.eigenvalues[0] - 2))
-        np.testing.assert_allclose(
-            RATE * sharpness(x[None])[0], final.memory.eigenvalues[0], rtol=1e-9
-        )
+        computed = RATE * sharpness(x[None])[0]
+        np.testing.assert_allclose(computed, final.memory.eigenvalues[0], rtol=1e-9)
         # sigma^2 = 2 <-grad L, grad S> / |grad S|^2 while S = 2/rate, grad S by differences.
         shifts = 1e-5 * jnp.eye(x.size)
         slope = (sharpness(x[None] + shifts) - sharpness(x[None] - shifts)) / 2e-5
@@ -272,7 +283,8 @@ def test_time_averages_are_exact_for_quadratic_functions():
         lambda p: flat(p) @ matrix @ flat(p), jd.State(0, params, memory)
     )
     second = roots.T @ roots + jnp.outer(flat(params), flat(params))
-    np.testing.assert_allclose(found, jnp.sum(matrix * second[None], (1, 2)), rtol=1e-12)
+    expected = jnp.sum(matrix * second[None], (1, 2))
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
 VARIANCES = jnp.array([1.0, 0.1, 0.03, 0.01])
@@ -349,11 +361,16 @@ def test_the_flow_of_descent_is_the_closed_form_on_opposing_signals(opposed):
     with jax.enable_x64(True):
         steps = jnp.arange(1001 - entry)
         found = opposing.course(steps, flow["b"][entry], VARIANCES, jnp.ones(4), OUTLIER, 0.08)
-    np.testing.assert_allclose(flow["c"][entry:], found.c, rtol=1e-8)
+    computed = flow["c"][entry:]
+    np.testing.assert_allclose(computed, found.c, rtol=1e-8)
     # Euler's method is late by at most h/(2e) of what decays: of the fastest signal 0.03, in h =
     # 0.08 * 1.25 / 4.
-    np.testing.assert_allclose(flow["b"][entry:], found.b, atol=0.03 * 0.025 / 2 / np.e * 1.1)
-    np.testing.assert_allclose(flow["variance"][entry + 20 :], found.variance[20:], rtol=0.025)
+    computed = flow["b"][entry:]
+    atol = 0.03 * 0.025 / 2 / np.e * 1.1
+    np.testing.assert_allclose(computed, found.b, atol=atol)
+    computed = flow["variance"][entry + 20 :]
+    expected = found.variance[20:]
+    np.testing.assert_allclose(computed, expected, rtol=0.025)
 
 
 def test_descent_averages_to_its_central_flow(opposed):
@@ -364,7 +381,8 @@ def test_descent_averages_to_its_central_flow(opposed):
         return values[WINDOW].mean(0)
 
     assert abs(mean(run["c"]) / flow["c"] - 1) < 0.005
-    np.testing.assert_allclose(mean(run["b"]), flow["b"], atol=2e-3)
+    computed = mean(run["b"])
+    np.testing.assert_allclose(computed, flow["b"], atol=2e-3)
     assert abs(mean(run["o"] ** 2) / flow["variance"] - 1) < 0.25
     assert abs(mean(run["loss"]) / flow["loss"] - 1) < 0.08
 
@@ -376,7 +394,8 @@ def test_scalar_rmsprop_averages_to_its_central_flow(opposed):
     def mean(values):
         return values[WINDOW].mean(0)
 
-    np.testing.assert_allclose(flow["eigenvalues"][0], 2, rtol=1e-5)
+    computed = flow["eigenvalues"][0]
+    np.testing.assert_allclose(computed, 2, rtol=1e-5)
     assert abs(mean(run["c"]) / flow["c"] - 1) < 0.003
     assert abs(mean(np.sqrt(run["nu"])) / np.sqrt(flow["nu"][0]) - 1) < 0.003
     assert abs(mean(run["o"] ** 2) / flow["variance"] - 1) < 0.05
@@ -404,7 +423,9 @@ def test_one_program_for_many_rates_and_modules_of_others():
     seen = jax.jit(jax.vmap(final))(jnp.array([0.1, 0.2, 2.0]))
     assert jnp.all(seen["ok"])
     # One eigenvector is too few where two eigenvalues are at the edge, and says so.
-    np.testing.assert_array_equal(seen["enough"][:, 0], [True, True, False])
+    computed = seen["enough"][:, 0]
+    expected = [True, True, False]
+    np.testing.assert_array_equal(computed, expected)
     assert seen["loss_center"][1] < seen["loss_center"][0]
 
 
@@ -422,7 +443,8 @@ def test_gradient_flow_ends_where_the_conserved_balance_says():
     first = jnp.array([0.3, -0.2, 0.5])
     targets = jnp.array([1.0, -2.0])
     end = opposing.flow_limit(c, first, targets)
-    np.testing.assert_allclose(
-        end**2 - jnp.sum((targets / end) ** 2), c**2 - first @ first, rtol=1e-12
-    )
-    np.testing.assert_allclose(0.1 * OUTLIER * opposing.edge(OUTLIER, 0.1) ** 2, 2, rtol=1e-12)
+    computed = end**2 - jnp.sum((targets / end) ** 2)
+    expected = c**2 - first @ first
+    np.testing.assert_allclose(computed, expected, rtol=1e-12)
+    computed = 0.1 * OUTLIER * opposing.edge(OUTLIER, 0.1) ** 2
+    np.testing.assert_allclose(computed, 2, rtol=1e-12)

@@ -40,19 +40,20 @@ def test_worst_rate_on_quadratics(name, kappa, x64):
     method = getattr(momentum, name)(3.0, 3.0 * kappa)
     rates = momentum.mode_rate(method, np.linspace(3.0, 3.0 * kappa, 2001))
     # Rounding at a double root: sqrt(eps) times the distance of the roots' scale.
-    np.testing.assert_allclose(rates.max(), TUNINGS[name](np.sqrt(kappa)), rtol=1e-6)
+    expected = TUNINGS[name](np.sqrt(kappa))
+    np.testing.assert_allclose(rates.max(), expected, rtol=1e-6)
 
 
 def test_which_modes_are_the_slowest(x64):
     curvature = np.linspace(1.0, 100.0, 50)
     triple = np.asarray(momentum.mode_rate(momentum.triple_momentum(1.0, 100.0), curvature))
-    np.testing.assert_allclose(triple[[0, -1]], 0.9, rtol=1e-12)
+    computed = triple[[0, -1]]
+    np.testing.assert_allclose(computed, 0.9, rtol=1e-12)
     assert np.all(triple[1:-1] < 0.9)
     # All modes of the heavy ball lose alike; at both ends rounding splits a double root by
     # sqrt(eps).
-    np.testing.assert_allclose(
-        momentum.mode_rate(momentum.heavy_ball(1.0, 100.0), curvature), 9 / 11, rtol=1e-7
-    )
+    computed = momentum.mode_rate(momentum.heavy_ball(1.0, 100.0), curvature)
+    np.testing.assert_allclose(computed, 9 / 11, rtol=1e-7)
 
 
 @pytest.mark.parametrize("name", TUNINGS)
@@ -66,10 +67,11 @@ def test_modes_are_the_iterated_recursion(name, precision):
     assert found.dtype == precision
     # At a double root an error of eps in the coefficients splits the roots by its root, for at most
     # 1/(1 - rate) steps.
+    atol = 300 * jnp.finfo(precision).eps ** (1 if precision == "float64" else 0.75)
     np.testing.assert_allclose(
         found,
         expected,
-        atol=300 * jnp.finfo(precision).eps ** (1 if precision == "float64" else 0.75),
+        atol=atol,
     )
 
 
@@ -82,9 +84,11 @@ def test_curvatures_must_be_positive(name):
 def test_unstable_methods_grow(x64):
     unstable = momentum.ThreeTerm(0.5, 0.9)
     assert momentum.mode_rate(unstable, 10.0) > 1
+    computed = momentum.mode(np.arange(30), unstable, 10.0)
+    expected = by_hand(unstable, np.array(10.0), 30)
     np.testing.assert_allclose(
-        momentum.mode(np.arange(30), unstable, 10.0),
-        by_hand(unstable, np.array(10.0), 30),
+        computed,
+        expected,
         rtol=1e-10,
     )
 
@@ -105,10 +109,12 @@ def test_the_optimiser_is_the_recursion(name, precision):
         times=np.arange(100),
         observe=output,
     )
+    expected = by_hand(method, np.linspace(1, 100, 7), 100)
+    atol = 200 * jnp.finfo(precision).eps
     np.testing.assert_allclose(
         run.observed["out"],
-        by_hand(method, np.linspace(1, 100, 7), 100),
-        atol=200 * jnp.finfo(precision).eps,
+        expected,
+        atol=atol,
     )
 
 
@@ -153,12 +159,13 @@ def test_schedules_count_the_steps(x64):
     def observe(state):
         return {"x": optimizers.ahead(state, -schedule(state.time))}
 
+    times = np.arange(1, 30)
     run = jd.train(
         lambda x, _: curvature * x,
         optimizers.three_term(s, schedule, schedule),
         lambda key, step: (),
         1.0,
-        times=np.arange(1, 30),
+        times=times,
         observe=observe,
     )
     np.testing.assert_allclose(run.observed["x"], expected, rtol=1e-12)
@@ -174,9 +181,8 @@ def test_the_oscillator_solves_its_equation(damping, x64):
         observe=lambda state: {"x": state.params[0]},
         solver=jd.RK4(2e-3),
     )
-    np.testing.assert_allclose(
-        momentum.oscillator(times, damping, 4.0, 1.5, -0.4), run.observed["x"], atol=1e-9
-    )
+    computed = momentum.oscillator(times, damping, 4.0, 1.5, -0.4)
+    np.testing.assert_allclose(computed, run.observed["x"], atol=1e-9)
 
 
 def test_oscillators_do_not_overflow(precision):
@@ -189,10 +195,11 @@ def test_nesterov_flow_is_a_bessel_function(precision):
     z = np.r_[1e-6, np.linspace(0.01, 29.9, 300), np.linspace(30, 500, 300)]
     expected = 2 * scipy.special.j1(z) / z
     # In float32 the phase z is known to z eps, but the function falls faster than z.
-    np.testing.assert_allclose(
-        momentum.nesterov_flow(z, 1.0), expected, atol=8 * float(jnp.finfo(precision).eps)
-    )
-    np.testing.assert_allclose(momentum.nesterov_flow(0.0, 2.0, 3.0), 3.0, rtol=1e-6)
+    computed = momentum.nesterov_flow(z, 1.0)
+    atol = 8 * float(jnp.finfo(precision).eps)
+    np.testing.assert_allclose(computed, expected, atol=atol)
+    computed = momentum.nesterov_flow(0.0, 2.0, 3.0)
+    np.testing.assert_allclose(computed, 3.0, rtol=1e-6)
 
 
 @pytest.mark.parametrize("which", [momentum.nesterov_oscillator, momentum.heavy_ball_oscillator])

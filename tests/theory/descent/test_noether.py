@@ -122,12 +122,13 @@ def test_charges_of_gradient_descent_drift_in_proportion_to_the_learning_rate():
     loss, start, _ = SYSTEMS["rescaling"]
 
     def drift(rate):
+        times = [round(2 / rate)]
         run = jd.train(
             jax.grad(loss),
             optax.sgd(rate),
             tasks.full_batch(DATA),
             start,
-            times=[round(2 / rate)],
+            times=times,
             observe=lambda s: {"charge": jnp.sum(s.params["w"] ** 2) - jnp.sum(s.params["u"] ** 2)},
         )
         return run.observed["charge"][0] - jnp.sum(start["w"] ** 2) + jnp.sum(start["u"] ** 2)
@@ -149,12 +150,13 @@ def test_equilibrium_of_weights_under_random_gradients(b):
         z = z - u * (u @ z)
         return 2.0 * z / jnp.linalg.norm(z) / jnp.linalg.norm(q)
 
+    times = np.arange(2000, 6001)
     run = jd.train(
         field,
         optax.chain(optax.add_decayed_weights(decay), optax.sgd(rate, momentum=b)),
         lambda key, step: key,
         jnp.ones(dim),
-        times=np.arange(2000, 6001),
+        times=times,
         observe=lambda s: {"q": s.params},
         key=jax.random.key(0),
     )

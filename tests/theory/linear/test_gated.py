@@ -68,9 +68,12 @@ def test_shared_modes_solve_their_equations(first, second, a0, b0, precision):
         jax.vmap(lambda t: jax.jvp(modes, (t,), (jnp.ones_like(t),)), out_axes=1)
     )(times)
     bound = 200 * jnp.finfo(precision).eps
-    np.testing.assert_allclose([a[0], b[0]], [a0, b0], atol=bound)
-    np.testing.assert_allclose(da, first * b * (s - a * b), atol=bound)
-    np.testing.assert_allclose(db, second * a * (s - a * b), atol=bound)
+    computed = [a[0], b[0]]
+    np.testing.assert_allclose(computed, [a0, b0], atol=bound)
+    expected = first * b * (s - a * b)
+    np.testing.assert_allclose(da, expected, atol=bound)
+    expected = second * a * (s - a * b)
+    np.testing.assert_allclose(db, expected, atol=bound)
 
 
 def test_sharing_one_layer_between_m_contexts_saves_the_root_of_m(x64):

@@ -40,9 +40,9 @@ def test_mode_strength_solves_its_equation_from_its_start(s, u0, precision):
     assert u.dtype == precision
     np.testing.assert_allclose(u[0], u0, rtol=4 * eps)
     # The exponent 2 s t carries a rounding error of eps * 2 s t.
-    np.testing.assert_allclose(
-        speed, 2 * u * (s - u), rtol=0, atol=100 * eps * (1 + max(s, u0)) ** 2
-    )
+    expected = 2 * u * (s - u)
+    atol = 100 * eps * (1 + max(s, u0)) ** 2
+    np.testing.assert_allclose(speed, expected, rtol=0, atol=atol)
 
 
 def test_mode_strength_at_the_far_ends():
@@ -63,16 +63,19 @@ def test_time_of_strength_is_the_hypergeometric_integral(depth, x64):
         return x ** (1 - p) / ((1 - p) * s) * hyp2f1(1, 1 - p, 2 - p, x / s)
 
     expected = (integral(u) - integral(u0)) / depth
-    np.testing.assert_allclose(time_of_strength(u, s, u0, depth), expected, rtol=1e-13)
+    computed = time_of_strength(u, s, u0, depth)
+    np.testing.assert_allclose(computed, expected, rtol=1e-13)
 
 
 def test_time_of_strength_at_two_layers_is_the_inverse_of_the_sigmoid(precision):
     u = mode_strength(jnp.linspace(0.1, 3, 10), 2.0, 1e-3)
     # An error of eps in u moves the time by eps * u / (2 u (s - u)).
+    computed = time_of_strength(u, 2.0, 1e-3) - jnp.linspace(0.1, 3, 10)
+    atol = 30 * jnp.finfo(precision).eps / 0.05
     np.testing.assert_allclose(
-        time_of_strength(u, 2.0, 1e-3) - jnp.linspace(0.1, 3, 10),
+        computed,
         0,
-        atol=30 * jnp.finfo(precision).eps / 0.05,
+        atol=atol,
     )
 
 
@@ -85,7 +88,8 @@ def test_time_of_strength_decays_and_never_crosses_the_target():
     # has passed.
     never = jnp.array([2.0, 0.05, 4.0]), 1.0, jnp.array([0.1, 0.1, 3.0])
     np.testing.assert_array_equal(time_of_strength(*never), jnp.inf)
-    np.testing.assert_array_equal(linear.time_of_strength_limit(*never), jnp.inf)
+    computed = linear.time_of_strength_limit(*never)
+    np.testing.assert_array_equal(computed, jnp.inf)
     assert time_of_strength(0.1, 1.0, 0.1) == 0
     assert jnp.isfinite(jax.grad(linear.time_of_strength)(0.05, 1.0, 0.1))
 
@@ -115,9 +119,9 @@ def test_deep_mode_strength_solves_its_equation_from_its_start(depth, precision)
     speed = np.asarray(speed)
     times = np.asarray(times)
     np.testing.assert_allclose(u[0], u0, rtol=30 * eps)
-    np.testing.assert_allclose(
-        speed, depth * u ** (2 - 2 / depth) * (s - u), rtol=0, atol=30 * depth * s**3 * eps
-    )
+    expected = depth * u ** (2 - 2 / depth) * (s - u)
+    atol = 30 * depth * s**3 * eps
+    np.testing.assert_allclose(speed, expected, rtol=0, atol=atol)
     if depth == 2:
         # A time known to eps leaves u unknown by eps * t * du/dt.
         assert np.all(np.abs(mode_strength(times, s, u0) - u) <= 30 * eps * (1 + times * speed))
@@ -130,11 +134,14 @@ def test_deep_mode_strength_is_the_integrated_equation_and_differentiates(x64):
         return 3 * u ** (4 / 3) * (1.0 - u)
 
     def integrated(u0):
+        def observe(state):
+            return {"u": state.params}
+
         return jd.integrate(
             velocity,
             u0,
             times=times,
-            observe=lambda state: {"u": state.params},
+            observe=observe,
             solver=jd.RK4(0.01),
         ).observed["u"]
 
@@ -190,16 +197,22 @@ def test_unbalanced_modes_solve_their_equations_and_conserve(s, a0, b0, precisio
     a = np.asarray(a)
     b = np.asarray(b)
     bound = 100 * jnp.finfo(precision).eps * (1 + abs(s)) ** 2
-    np.testing.assert_allclose([a[0], b[0]], [a0, b0], atol=bound)
-    np.testing.assert_allclose(da, b * (s - a * b), rtol=0, atol=bound)
-    np.testing.assert_allclose(db, a * (s - a * b), rtol=0, atol=bound)
-    np.testing.assert_allclose(a**2 - b**2, a0**2 - b0**2, rtol=0, atol=bound)
+    computed = [a[0], b[0]]
+    np.testing.assert_allclose(computed, [a0, b0], atol=bound)
+    expected = b * (s - a * b)
+    np.testing.assert_allclose(da, expected, rtol=0, atol=bound)
+    expected = a * (s - a * b)
+    np.testing.assert_allclose(db, expected, rtol=0, atol=bound)
+    computed = a**2 - b**2
+    expected = a0**2 - b0**2
+    np.testing.assert_allclose(computed, expected, rtol=0, atol=bound)
 
 
 def test_balanced_start_of_unbalanced_modes_is_the_sigmoid_and_its_saddle_stays(x64):
     times = np.linspace(0, 10, 11)
     a, b = linear.unbalanced_modes(times, 1.5, 1e-3**0.5, 1e-3**0.5)
-    np.testing.assert_allclose(a * b, mode_strength(times, 1.5, 1e-3), rtol=1e-13)
+    expected = mode_strength(times, 1.5, 1e-3)
+    np.testing.assert_allclose(a * b, expected, rtol=1e-13)
     assert linear.unbalanced_modes(1e4, 2.0, 1.0, -1.0) == (0.0, 0.0)
 
 
@@ -250,7 +263,8 @@ def test_seed_strengths_of_an_aligned_start_are_its_strengths(precision):
     seeds = linear.seed_strengths(
         hidden @ jnp.diag(a) @ right.T, left @ jnp.diag(a) @ hidden.T, left, right
     )
-    np.testing.assert_allclose(seeds, a**2, rtol=30 * jnp.finfo(precision).eps)
+    rtol = 30 * jnp.finfo(precision).eps
+    np.testing.assert_allclose(seeds, a**2, rtol=rtol)
     with pytest.raises(ValueError, match="left: 3 modes"):
         linear.seed_strengths(jnp.ones((2, 4)), jnp.ones((3, 2)), jnp.eye(3), jnp.eye(4)[:, :3])
 
@@ -306,6 +320,5 @@ def test_tree_singular_values_are_those_of_its_covariance(levels, precision):
         [np.kron(np.eye(2**k), np.ones((1, n // 2**k))) for k in range(levels + 1)]
     )
     expected = np.linalg.svd(ancestors / n, compute_uv=False)
-    np.testing.assert_allclose(
-        linear.tree_singular_values(levels), expected, rtol=10 * jnp.finfo(precision).eps
-    )
+    rtol = 10 * jnp.finfo(precision).eps
+    np.testing.assert_allclose(linear.tree_singular_values(levels), expected, rtol=rtol)

@@ -96,7 +96,8 @@ def test_solution_is_the_integrated_flow(start, x64):
     # Of fourth order in the step times the rate, 0.01 at most.
     step = 0.005 / np.linalg.norm(generator(weights, yx, variance), 2)
     flow = integrated(times, weights, yx, variance, step)
-    np.testing.assert_allclose(at_times(times, weights, yx, variance), flow, rtol=0, atol=1e-9)
+    computed = at_times(times, weights, yx, variance)
+    np.testing.assert_allclose(computed, flow, rtol=0, atol=1e-9)
 
 
 @functools.cache
@@ -154,7 +155,8 @@ def test_where_the_printed_formula_fails(x64):
     # Else it is right for a short while.
     weights, yx = problem(3, 2, 3, 1.5, 0.5)
     s = at_times(jnp.array([1.0]), weights, yx, 1.0)[0]
-    np.testing.assert_allclose(textbook(1.0, weights, yx), s, atol=1e-12)
+    computed = textbook(1.0, weights, yx)
+    np.testing.assert_allclose(computed, s, atol=1e-12)
 
 
 @pytest.mark.parametrize("start", [(4, 3, 2, 0.0, 0.5), (2, 2, 2, -50.0, 0.1)])
@@ -171,7 +173,8 @@ def test_solution_solves_its_equation_from_its_start(start, precision):
     s, speed = jax.jit(jax.vmap(lambda t: jax.jvp(trajectory, (t,), (jnp.ones_like(t),))))(times)
     bound = 200 * jnp.finfo(precision).eps * float(jnp.max(jnp.abs(s)) + jnp.max(jnp.abs(f))) ** 2
     np.testing.assert_allclose(s[0], gram(weights), rtol=0, atol=bound)
-    np.testing.assert_allclose(speed, f @ s + s @ f - variance * s @ s, rtol=0, atol=bound)
+    expected = f @ s + s @ f - variance * s @ s
+    np.testing.assert_allclose(speed, expected, rtol=0, atol=bound)
     end = riccati.solution(3.0, weights, yx, variance)
     before = riccati.imbalance(weights)[0]
     after = riccati.imbalance(end)
@@ -182,10 +185,12 @@ def test_solution_composes_and_goes_on_to_a_second_task(x64):
     weights, yx = problem(3, 3, 4, 0.5, 0.3)
     whole = riccati.solution(3.0, weights, yx)
     half = riccati.solution(1.2, weights, yx)
-    np.testing.assert_allclose(gram(riccati.solution(1.8, half, yx)), gram(whole), atol=1e-13)
+    computed = gram(riccati.solution(1.8, half, yx))
+    np.testing.assert_allclose(computed, gram(whole), atol=1e-13)
     # Reversed: the target changes sign in the middle.
     back = riccati.solution(200.0, whole, -yx)
-    np.testing.assert_allclose(back[1] @ back[0], -yx, atol=1e-13)
+    computed = back[1] @ back[0]
+    np.testing.assert_allclose(computed, -yx, atol=1e-13)
 
 
 def test_a_balanced_square_start_keeps_the_sign_of_its_determinant(x64):
@@ -222,7 +227,8 @@ def test_a_single_hidden_unit_is_the_unbalanced_mode(precision):
         a, b = linear.unbalanced_modes(times, s, a0, b0)
         s_matrix = at_times(times, weights, jnp.full((1, 1), s), 1.0)
         expected = jnp.stack([a * a, a * b, a * b, b * b], -1).reshape(-1, 2, 2)
-        np.testing.assert_allclose(s_matrix, expected, rtol=0, atol=200 * jnp.finfo(precision).eps)
+        atol = 200 * jnp.finfo(precision).eps
+        np.testing.assert_allclose(s_matrix, expected, rtol=0, atol=atol)
 
 
 def test_an_aligned_start_is_the_sigmoid(x64):
@@ -233,7 +239,8 @@ def test_an_aligned_start_is_the_sigmoid(x64):
     end = riccati.solution(2.5, models.aligned(frames, jnp.full(2, u0)), yx)
     observe = observables.mode_strengths(models.product, frames[-1], frames[0])
     u = observe(jd.State(2.5, end))["mode_strengths"]
-    np.testing.assert_allclose(u, linear.mode_strength(2.5, s, u0), atol=1e-14)
+    expected = linear.mode_strength(2.5, s, u0)
+    np.testing.assert_allclose(u, expected, atol=1e-14)
 
 
 # Singular and degenerate F: equal singular values, several inputs without a target, a target of
@@ -310,7 +317,9 @@ def test_ntk_is_the_jacobians(x64):
         return (x @ w[0].T @ w[1].T).reshape(-1)
 
     rows = [j.reshape(20, -1) for j in jax.jacrev(outputs)(weights)]
-    np.testing.assert_allclose(riccati.ntk(weights, x), sum(j @ j.T for j in rows), atol=1e-13)
+    computed = riccati.ntk(weights, x)
+    expected = sum(j @ j.T for j in rows)
+    np.testing.assert_allclose(computed, expected, atol=1e-13)
 
 
 @pytest.mark.parametrize(
@@ -377,7 +386,8 @@ def test_the_trajectory_is_the_solution_at_each_time(start, precision):
     # The flow itself amplifies rounding, by e^(2 w t) until what is small has grown to its target.
     growth = max(1.0, (np.linalg.norm(generator(weights, yx), 2) / start[-1]) ** 2)
     bound = 500 * growth * float(jnp.finfo(precision).eps)
-    np.testing.assert_allclose(found, at_times(times, weights, yx, 0.8), rtol=0, atol=bound)
+    expected = at_times(times, weights, yx, 0.8)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=bound)
 
 
 def test_trajectories_differentiate_forwards_and_refuse_times_out_of_order(x64):
@@ -387,6 +397,7 @@ def test_trajectories_differentiate_forwards_and_refuse_times_out_of_order(x64):
     )
     slope = jax.jit(jax.jacfwd(final))(1.0)
     step = 1e-5
-    np.testing.assert_allclose(slope, (final(1 + step) - final(1 - step)) / (2 * step), atol=1e-8)
+    expected = (final(1 + step) - final(1 - step)) / (2 * step)
+    np.testing.assert_allclose(slope, expected, atol=1e-8)
     with pytest.raises(ValueError, match="do not increase"):
         riccati.trajectory(np.array([1.0, 1.0]), weights, yx)

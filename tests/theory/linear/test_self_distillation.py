@@ -64,9 +64,8 @@ def test_mode_strength_solves_its_equation_from_its_start(objective, depth, prec
     # A time known to eps leaves w unknown by eps t dw/dt, and its speed by its own logarithmic
     # slope, some 3 L c.
     velocity = theory.mode_velocity(w, 1.2, 0.8, depth, objective)
-    np.testing.assert_allclose(
-        speed, velocity, rtol=0, atol=100 * depth * eps * float(velocity.max())
-    )
+    atol = 100 * depth * eps * float(velocity.max())
+    np.testing.assert_allclose(speed, velocity, rtol=0, atol=atol)
     again = theory.time_of_strength(w, *mode)[1:]
     rounding = 100 * depth * eps * (times + w / velocity)[1:]
     assert jnp.all((jnp.abs(again - times[1:]) <= rounding) | (w[1:] > (1 - 1e3 * eps) * fixed))
@@ -114,9 +113,8 @@ def test_escape_time_misses_the_time_by_its_order(depth, x64):
     # The next power, 1/((2L - 3) rho^2 a0^(2L - 3)), has a relative correction of 2 a0/rho ... for
     # the larger a0.
     power = 2 * depth - 3
-    np.testing.assert_allclose(
-        late("jepa") * starts ** (power / depth) * 0.64 * power * 1.1, 1, atol=0.05
-    )
+    computed = late("jepa") * starts ** (power / depth) * 0.64 * power * 1.1
+    np.testing.assert_allclose(computed, 1, atol=0.05)
     # What is left of the time converges as a0^2, but is the difference of two numbers of the size
     # of escape_time.
     rounding = (
@@ -131,9 +129,8 @@ def test_escape_time_of_one_layer_is_logarithmic(x64):
         theory.escape_time(2.0, 0.5, starts, 1, "mae"), np.log(1 / starts) / 2, rtol=1e-14
     )
     expected = (1 / starts - 1 + np.log(1 / starts) / 0.5) / 2
-    np.testing.assert_allclose(
-        theory.escape_time(2.0, 0.5, starts, 1, "jepa"), expected, rtol=1e-14
-    )
+    computed = theory.escape_time(2.0, 0.5, starts, 1, "jepa")
+    np.testing.assert_allclose(computed, expected, rtol=1e-14)
 
 
 def test_numbers_that_are_no_modes_are_refused():

@@ -51,8 +51,10 @@ def test_a_linear_chain_has_its_exact_moments(x64):
     mean = (1 - k / d) ** n * y0
     variance = s**2 * (1 - (1 - k / d) ** (2 * n)) / (2 * k * d - k**2)
     variance += 0.3 / d * (1 - k / d) ** (2 * n)
-    np.testing.assert_allclose(found["limit"][0, 0] + found["shift"][0, 0] / d, mean, rtol=1e-9)
-    np.testing.assert_allclose(found["covariance"][0, 0, 0], variance * d, rtol=1e-5)
+    computed = found["limit"][0, 0] + found["shift"][0, 0] / d
+    np.testing.assert_allclose(computed, mean, rtol=1e-9)
+    computed = found["covariance"][0, 0, 0]
+    np.testing.assert_allclose(computed, variance * d, rtol=1e-5)
 
 
 def test_curvature_shifts_the_mean(x64):
@@ -103,9 +105,8 @@ def test_the_chain_of_online_learning_fluctuates_as_predicted(x64):
         def observe(state):
             return {"y": ravel_pytree(state.params)[0]}
 
-        return jd.iterate(
-            step, student, times=jnp.array([3 * d // 40]), observe=observe, key=key
-        ).observed["y"][0]
+        times = jnp.array([3 * d // 40])
+        return jd.iterate(step, student, times=times, observe=observe, key=key).observed["y"][0]
 
     chain = jax.jit(jax.vmap(run, (0, None)))
     for d in (40, 80):

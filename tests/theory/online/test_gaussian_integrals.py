@@ -101,7 +101,8 @@ def test_rules_average_moments():
         points, weights = rule(3)
         assert weights.sum() == pytest.approx(1, abs=1e-12)
         np.testing.assert_allclose(weights @ points, 0, atol=1e-12)
-        np.testing.assert_allclose((points * weights[:, None]).T @ points, np.eye(3), atol=accuracy)
+        computed = (points * weights[:, None]).T @ points
+        np.testing.assert_allclose(computed, np.eye(3), atol=accuracy)
 
 
 def test_root_of_regular_and_singular_matrices(precision):

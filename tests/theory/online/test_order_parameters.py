@@ -202,7 +202,8 @@ def test_the_equations_know_no_order_of_units(x64):
     other = velocity(0.0, swapped)
     back = online.Student(other.overlaps[::-1, ::-1], other.with_teacher[::-1], other.readout[::-1])
     for a, b in zip(one, back, strict=True):
-        np.testing.assert_allclose(a, b, atol=20 * float(jnp.finfo(x64).eps))
+        atol = 20 * float(jnp.finfo(x64).eps)
+        np.testing.assert_allclose(a, b, atol=atol)
     errors = [float(error(s)) for s in (student, swapped)]
     assert errors[0] == pytest.approx(errors[1], rel=20 * float(jnp.finfo(x64).eps))
 

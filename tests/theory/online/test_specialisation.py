@@ -41,7 +41,8 @@ def test_two_blocks_of_several_units_escape_in_more_ways_than_they_specialise(x6
         / TINY
     )
     assert saddle.index == 2
-    np.testing.assert_allclose(rates.real[-2:], float(saddle.rate), rtol=1e-4)
+    computed = rates.real[-2:]
+    np.testing.assert_allclose(computed, float(saddle.rate), rtol=1e-4)
     assert np.sum(rates.real > 1e-3) == 4
 
 

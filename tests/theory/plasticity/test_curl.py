@@ -7,7 +7,7 @@ import optax
 import pytest
 
 import jaxdyn as jd
-from jaxdyn import losses, models, rules, tasks
+from jaxdyn import losses, models, optimizers, rules, tasks
 from jaxdyn.theory.plasticity import curl
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -58,9 +58,8 @@ def test_edges_without_flips_are_marchenko_and_pasturs_and_one_case_is_closed():
 def test_edges_map_and_differentiate():
     fractions = jnp.array([0.1, 0.3, 0.6])
     edges = jax.jit(jax.vmap(lambda f: curl.lower_edge("inputs", f, 0.4)))(fractions)
-    np.testing.assert_allclose(
-        edges, [curl.lower_edge("inputs", f, 0.4) for f in fractions], rtol=1e-12
-    )
+    expected = [curl.lower_edge("inputs", f, 0.4) for f in fractions]
+    np.testing.assert_allclose(edges, expected, rtol=1e-12)
     slope = jax.grad(lambda f: curl.lower_edge("inputs", f, 0.4))(0.3)
     differences = [curl.lower_edge("inputs", 0.3 + h, 0.4) for h in (1e-4, -1e-4)]
     assert float(slope) == pytest.approx(float(differences[0] - differences[1]) / 2e-4, rel=1e-4)
@@ -92,7 +91,8 @@ def test_signs_change_what_balances():
         return (first * inputs) @ first.T - second.T @ second
 
     charges = jax.vmap(charge)(seen["first"], seen["second"])
-    np.testing.assert_allclose(charges, np.broadcast_to(charge(*start), charges.shape), atol=1e-6)
+    expected = np.broadcast_to(charge(*start), charges.shape)
+    np.testing.assert_allclose(charges, expected, atol=1e-6)
     hidden = jnp.array([[-1.0, 1, -1, 1]])
     seen = turned([inputs, hidden], start, target, np.linspace(0, 0.3, 4))
 
@@ -100,7 +100,8 @@ def test_signs_change_what_balances():
         return jnp.diagonal((first * inputs) @ first.T) - (hidden * second**2)[0]
 
     charges = jax.vmap(own)(seen["first"], seen["second"])
-    np.testing.assert_allclose(charges, np.broadcast_to(own(*start), charges.shape), atol=1e-6)
+    expected = np.broadcast_to(own(*start), charges.shape)
+    np.testing.assert_allclose(charges, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("start", [(0.6, 1.4), (1.6, 0.4), (0.3, 1.0)])
@@ -109,7 +110,9 @@ def test_a_turned_unit_ends_on_its_circle_or_goes_round(start):
     seen = turned([1.0, -1.0], weights, jnp.ones((1, 1)), np.linspace(0, 60, 61))
     first = seen["first"].ravel()
     second = seen["second"].ravel()
-    np.testing.assert_allclose(first**2 + second**2, start[0] ** 2 + start[1] ** 2, rtol=1e-6)
+    computed = first**2 + second**2
+    expected = start[0] ** 2 + start[1] ** 2
+    np.testing.assert_allclose(computed, expected, rtol=1e-6)
     limit = curl.turned_unit_limit(*start, 1.0)
     if np.isnan(limit[0]):
         assert first @ first + second @ second < 2 * 61
@@ -118,11 +121,12 @@ def test_a_turned_unit_ends_on_its_circle_or_goes_round(start):
             > (1 - (start[0] ** 2 + start[1] ** 2) / 2) ** 2 / 2 - 1e-6
         )
     else:
-        np.testing.assert_allclose(np.abs([first[-1], second[-1]]), limit, atol=1e-6)
+        computed = np.abs([first[-1], second[-1]])
+        np.testing.assert_allclose(computed, limit, atol=1e-6)
 
 
 def test_norms_are_kept_and_need_the_parameters():
-    optimizer = optax.chain(optax.adam(0.1), rules.keep_norms())
+    optimizer = optax.chain(optax.adam(0.1), optimizers.keep_norms())
     start = {"w": jnp.arange(1.0, 7).reshape(2, 3), "b": jnp.array([3.0, 4.0])}
     run = jd.train(
         lambda p, _: p, optimizer, lambda key, t: None, start, times=[7], observe=lambda s: s.params

@@ -53,7 +53,9 @@ def test_the_effective_regularisation_is_the_one_root_on_its_side_of_the_axis(sh
         right = roots[np.argmax(roots.imag * np.sign(place.imag))]
         np.testing.assert_allclose(k, right, rtol=1e-6)
         share = np.sum(multiplicities * eigenvalues / (eigenvalues + k)) / samples
-        np.testing.assert_allclose(k * (1 - share) / place, 1, rtol=1e-11 * max(1, abs(k / place)))
+        computed = k * (1 - share) / place
+        rtol = 1e-11 * max(1, abs(k / place))
+        np.testing.assert_allclose(computed, 1, rtol=rtol)
 
 
 def test_the_effective_regularisation_of_one_group_is_the_root_of_a_quadratic(precision):
@@ -61,20 +63,25 @@ def test_the_effective_regularisation_of_one_group_is_the_root_of_a_quadratic(pr
     alpha = 0.5
     k = equivalents.effective_regularisation(s, one_variance(), 100 * alpha)
     half = (s + 1 / alpha - 1) / 2
-    np.testing.assert_allclose(k, half + np.sqrt(half**2 + s), rtol=20 * np.finfo(precision).eps)
+    expected = half + np.sqrt(half**2 + s)
+    rtol = 20 * np.finfo(precision).eps
+    np.testing.assert_allclose(k, expected, rtol=rtol)
     # With more samples than inputs it vanishes with the penalty, with fewer it does not.
     ends = [
         float(equivalents.effective_regularisation(0.0, one_variance(), 100 * a))
         for a in (2.0, 0.5)
     ]
-    np.testing.assert_allclose(ends, [0, 1], atol=100 * np.finfo(precision).eps)
+    atol = 100 * np.finfo(precision).eps
+    np.testing.assert_allclose(ends, [0, 1], atol=atol)
 
 
 def test_the_largest_eigenvalue_is_that_of_large_samples(x64):
     for alpha in (0.3, 1.0, 4.0):
+        computed = equivalents.largest_eigenvalue(one_variance(), 100 * alpha)
+        expected = (1 + alpha**-0.5) ** 2
         np.testing.assert_allclose(
-            equivalents.largest_eigenvalue(one_variance(), 100 * alpha),
-            (1 + alpha**-0.5) ** 2,
+            computed,
+            expected,
             rtol=1e-14,
         )
     data = tasks.regression(jax.random.key(0), 900, [1.0, 0.5, 0.1], (300, 200, 400), 1.0)
@@ -83,9 +90,9 @@ def test_the_largest_eigenvalue_is_that_of_large_samples(x64):
         [1.0, 0.5, 0.1, 7.0], [300, 200, 400, 0], [1.0, 1.0, 1.0, 0.0]
     )
     # Edges fluctuate as n^(-2/3).
-    np.testing.assert_allclose(
-        equivalents.largest_eigenvalue(population, 900), sampled, rtol=3 * 900 ** (-2 / 3)
-    )
+    computed = equivalents.largest_eigenvalue(population, 900)
+    rtol = 3 * 900 ** (-2 / 3)
+    np.testing.assert_allclose(computed, sampled, rtol=rtol)
 
 
 @pytest.mark.parametrize("alpha", [0.2, 0.5, 1.0, 2.0, 10.0])
@@ -142,7 +149,8 @@ def test_small_learning_rates_are_the_flow_to_first_order(x64):
         )
         for k in (1000, 2000, 4000)
     ]
-    np.testing.assert_allclose(np.divide(lag[:-1], lag[1:]), 2, rtol=2e-3)
+    computed = np.divide(lag[:-1], lag[1:])
+    np.testing.assert_allclose(computed, 2, rtol=2e-3)
 
 
 def test_the_contour_converges_exponentially(x64):
@@ -208,10 +216,13 @@ def test_the_flow_starts_from_the_start_and_ends_in_the_limit_of_ridge(precision
     for samples in (200, 1000):
         flow = spectrum.flow(np.array([0.0, 1e6]), population, samples, 0.5)
         at_zero = [1.51, 1.76, 1.51, 0.0, 0.0, 0.31, np.ones(2)]
-        agree(spectrum.Errors(*(a[0] for a in flow)), at_zero, 300 * eps)
+        computed = spectrum.Errors(*(a[0] for a in flow))
+        agree(computed, at_zero, 300 * eps)
+        computed = spectrum.Errors(*(a[1] for a in flow))
+        expected = spectrum.ridge(0.0, population, samples, 0.5)
         agree(
-            spectrum.Errors(*(a[1] for a in flow)),
-            spectrum.ridge(0.0, population, samples, 0.5),
+            computed,
+            expected,
             1e4 * eps**0.8,
         )
 
@@ -249,8 +260,9 @@ def test_a_penalty_on_the_way_leads_to_ridge(alpha, x64):
         ):
             np.testing.assert_allclose(mine, expected, rtol=1e-10)
     end = spectrum.flow(np.array([1e3]), one_variance(), 100 * alpha, 0.7, penalty=penalty)
+    computed = spectrum.Errors(*(a[0] for a in end))
     agree(
-        spectrum.Errors(*(a[0] for a in end)),
+        computed,
         spectrum.ridge(penalty, one_variance(), 100 * alpha, 0.7),
         1e-12,
     )
@@ -261,11 +273,12 @@ def test_one_clock_for_all(x64):
         equivalents.population(c * np.array([1.0, 0.1]), (10, 30), [1 / c, 2 / c])
         for c in (1.0, 7.0)
     )
-    agree(
-        spectrum.flow(TIMES, population, 25, 0.5), spectrum.flow(TIMES / 7, scaled, 25, 0.5), 1e-10
-    )
+    computed = spectrum.flow(TIMES, population, 25, 0.5)
+    expected = spectrum.flow(TIMES / 7, scaled, 25, 0.5)
+    agree(computed, expected, 1e-10)
     ridge = spectrum.ridge(np.array([0.1, 1.0]), population, 25, 0.5)
-    agree(ridge, spectrum.ridge(np.array([0.7, 7.0]), scaled, 25, 0.5), 1e-13)
+    expected = spectrum.ridge(np.array([0.7, 7.0]), scaled, 25, 0.5)
+    agree(ridge, expected, 1e-13)
 
 
 @pytest.mark.parametrize("kind", ["flow", "descent", "ridge"])
@@ -295,9 +308,11 @@ def test_derivatives_are_those_of_differences(kind, x64):
                 float(value(*system[:index], at + sign * step, *system[index + 1 :]))
                 for sign in (1, -1)
             ]
+            computed = np.sum(gradient * direction.reshape(at.shape))
+            expected = (ends[0] - ends[1]) / 2e-5
             np.testing.assert_allclose(
-                np.sum(gradient * direction.reshape(at.shape)),
-                (ends[0] - ends[1]) / 2e-5,
+                computed,
+                expected,
                 rtol=1e-6,
                 atol=1e-7,
             )
@@ -315,9 +330,8 @@ def test_many_spectra_of_different_length_are_one_program(precision):
     for index, alone in enumerate([lone, pair]):
         expected = spectrum.flow(TIMES, alone, samples[index], noise[index])
         for name in ("excess", "train", "overlap", "self_overlap"):
-            np.testing.assert_allclose(
-                getattr(together, name)[index], getattr(expected, name), rtol=0, atol=1e4 * eps
-            )
+            computed = getattr(together, name)[index]
+            np.testing.assert_allclose(computed, getattr(expected, name), rtol=0, atol=1e4 * eps)
     steps = jax.jit(jax.vmap(partial(spectrum.descent, STEPS, 0.3)))(many, samples, noise)
     expected = spectrum.descent(STEPS, 0.3, pair, 25, 0.5)
     np.testing.assert_allclose(steps.excess[1], expected.excess, rtol=0, atol=1e5 * eps)
@@ -359,9 +373,11 @@ def test_trained_weights_and_the_threshold_have_closed_forms(x64):
     times = np.array([1e2, 1e4])
     grown = isotropic.flow(times, 1.0, noise=1.0, nodes=4000).noise
     missing = grown - isotropic.noise_at_threshold(times)
-    np.testing.assert_allclose(missing[0] / missing[1], 10, rtol=0.02)
+    computed = missing[0] / missing[1]
+    np.testing.assert_allclose(computed, 10, rtol=0.02)
+    computed = spectrum.flow(times, one_variance(), 100, 0.7)
     agree(
-        spectrum.flow(times, one_variance(), 100, 0.7),
+        computed,
         isotropic.flow(times, 1.0, **SYSTEM, nodes=4000),
         1e-10,
     )
@@ -385,26 +401,28 @@ def test_least_squares_solves_its_equations(samples, x64):
         lambda t: given_data.flow(t, data.x, data.y, data.start), (times,), (jnp.ones(3),)
     )
     np.testing.assert_allclose(path[0], start, rtol=1e-14)
-    np.testing.assert_allclose(
-        velocity, (y - np.asarray(path) @ x.T) @ x / samples, rtol=0, atol=1e-13
-    )
+    expected = (y - np.asarray(path) @ x.T) @ x / samples
+    np.testing.assert_allclose(velocity, expected, rtol=0, atol=1e-13)
 
     solved = np.linalg.solve(x.T @ x / samples + 0.1 * np.eye(5), x.T @ y / samples + 0.1 * start)
-    np.testing.assert_allclose(
-        given_data.ridge(0.1, data.x, data.y, data.start), solved, rtol=1e-11
-    )
+    computed = given_data.ridge(0.1, data.x, data.y, data.start)
+    np.testing.assert_allclose(computed, solved, rtol=1e-11)
     end = given_data.ridge(0.0, data.x, data.y, data.start)
-    np.testing.assert_allclose(end, start + np.linalg.pinv(x) @ (y - x @ start), rtol=1e-11)
-    np.testing.assert_allclose(given_data.flow(1e6, data.x, data.y, data.start), end, rtol=1e-10)
+    expected = start + np.linalg.pinv(x) @ (y - x @ start)
+    np.testing.assert_allclose(end, expected, rtol=1e-11)
+    computed = given_data.flow(1e6, data.x, data.y, data.start)
+    np.testing.assert_allclose(computed, end, rtol=1e-10)
     # What the data do not span stays.
     unseen = np.linalg.svd(x)[2][samples:]
-    np.testing.assert_allclose(path @ unseen.T, np.tile(unseen @ start, (3, 1)), rtol=0, atol=1e-14)
+    expected = np.tile(unseen @ start, (3, 1))
+    np.testing.assert_allclose(path @ unseen.T, expected, rtol=0, atol=1e-14)
 
 
 def test_least_squares_ignores_directions_below_rounding(precision):
     x = jnp.ones((4, 2)) * jnp.array([[1.0, 1.0]])
     w = given_data.ridge(0.0, x, jnp.ones(4))
-    np.testing.assert_allclose(w, 0.5, rtol=10 * np.finfo(precision).eps)
+    rtol = 10 * np.finfo(precision).eps
+    np.testing.assert_allclose(w, 0.5, rtol=rtol)
 
 
 POPULATION = equivalents.Spectrum(*(np.ones(1, np.float32) for _ in range(4)))
@@ -413,8 +431,8 @@ POPULATION = equivalents.Spectrum(*(np.ones(1, np.float32) for _ in range(4)))
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: equivalents.population([], [], []), "spectrum: shapes"),
-        (lambda: equivalents.population([1.0, 2.0], [1, 2, 3], 1.0), "spectrum: shapes"),
+        (lambda: equivalents.population([], [], []), "population: shapes"),
+        (lambda: equivalents.population([1.0, 2.0], [1, 2, 3], 1.0), "population: shapes"),
         (lambda: equivalents.population([1.0, -0.1], 1, 1.0), "eigenvalues: .*not negative"),
         (lambda: equivalents.population([1.0, np.nan], 1, 1.0), "eigenvalues: "),
         (lambda: equivalents.population(1.0, 0, 1.0), "multiplicities: .*at least one input"),
@@ -458,7 +476,8 @@ def test_memorisation_is_that_of_finite_samples(sigma, flipped, inputs, samples,
     # Binomial counts of the fewest examples, in four draws, beside the 1/sqrt(samples) of the norm
     # of the teacher.
     allowed = 4 * np.sqrt(0.25 / (4 * flipped * samples)) + 1 / np.sqrt(4 * samples)
-    np.testing.assert_allclose(np.mean(counted, 0), predicted, rtol=0, atol=allowed)
+    computed = np.mean(counted, 0)
+    np.testing.assert_allclose(computed, predicted, rtol=0, atol=allowed)
 
 
 def test_memorisation_starts_as_the_first_step_does_and_ends_with_every_label_fitted(x64):
@@ -467,7 +486,8 @@ def test_memorisation_starts_as_the_first_step_does_and_ends_with_every_label_fi
     start = memorisation.flow(1e-3, **mixture)
     # Of relative order time, and 1/samples.
     np.testing.assert_allclose(start, first, rtol=0, atol=2e-3)
-    np.testing.assert_allclose(cosine, 0.6 / np.hypot(0.6, 0.5 * 0.9**0.5), rtol=1e-12)
+    expected = 0.6 / np.hypot(0.6, 0.5 * 0.9**0.5)
+    np.testing.assert_allclose(cosine, expected, rtol=1e-12)
     overparametrised = memorisation.flow(1e4, 0.5, 0.2, 2000, 1000)
     assert overparametrised.memorised > 1 - 1e-6
     assert overparametrised.clean > 1 - 1e-6

@@ -40,7 +40,8 @@ def test_quadratic_plateaus_are_what_a_fit_of_few_units_finds(a):
         learned = np.sort(np.linalg.eigvalsh(best.x.reshape(r, 3).T @ best.x.reshape(r, 3)))[::-1][
             :r
         ]
-        np.testing.assert_allclose(learned, np.array(a)[:r] + excess[r], rtol=1e-4)
+        expected = np.array(a)[:r] + excess[r]
+        np.testing.assert_allclose(learned, expected, rtol=1e-4)
 
 
 @pytest.mark.parametrize("rank", [1, 2, 4])
@@ -56,12 +57,12 @@ def test_attention_plateaus_are_best_approximations_of_low_rank(rank):
     s = np.linalg.svd(np.linalg.cholesky(C).T @ best @ np.linalg.cholesky(xx), compute_uv=False)
     floor = (np.trace(xx) - np.sum(s**2)) / 2
     losses, learned = saddles.attention_plateaus(variances, n, rank)
-    np.testing.assert_allclose(
-        losses, [floor + np.sum(s[r:] ** 2) / 2 for r in range(0, 5, rank)], rtol=1e-12
-    )
+    expected = [floor + np.sum(s[r:] ** 2) / 2 for r in range(0, 5, rank)]
+    np.testing.assert_allclose(losses, expected, rtol=1e-12)
     # C^(-1) Lambda = (C Lambda^(-1))^(-1), of which the amplitudes are the eigenvalues, smallest
     # variance last.
-    np.testing.assert_allclose(np.sort(learned), np.linalg.eigvalsh(best), rtol=1e-12)
+    expected = np.linalg.eigvalsh(best)
+    np.testing.assert_allclose(np.sort(learned), expected, rtol=1e-12)
 
 
 def test_linear_plateaus_are_best_approximations_of_low_rank():
@@ -105,7 +106,8 @@ def test_at_the_drop_half_of_the_loss_of_a_mode_is_gone():
         lambda depth: linear.deep_mode_strength(saddles.drop_times(s, u0, depth), s, u0, depth)
     )
     for depth in (2.0, 4.0):
-        np.testing.assert_allclose((s - at(depth)) ** 2, s**2 / 2, rtol=1e-9)
+        computed = (s - at(depth)) ** 2
+        np.testing.assert_allclose(computed, s**2 / 2, rtol=1e-9)
 
 
 def linear_saddle(s, rank, hidden, sizes=(6, 5)):
@@ -129,7 +131,8 @@ def test_negative_eigenvalues_of_a_linear_saddle_are_the_missing_modes(rank):
     found = jnp.linalg.eigvalsh(jax.jit(jax.hessian(lambda w: loss(unravel(w))))(flat))
     expected = saddles.saddle_eigenvalues(np.array(s), rank, 8)
     assert len(expected) == (8 - rank) * (4 - rank) == np.sum(found < -1e-9)
-    np.testing.assert_allclose(found[: len(expected)], np.sort(expected), atol=1e-12)
+    computed = found[: len(expected)]
+    np.testing.assert_allclose(computed, np.sort(expected), atol=1e-12)
     with pytest.raises(ValueError, match="rank: 5 modes of 4 in 8 units"):
         saddles.saddle_eigenvalues(np.array(s), 5, 8)
 
@@ -146,7 +149,8 @@ def test_blow_up_times_of_aligned_units_are_their_closed_forms():
         quadratic_energy(S), {"u": jnp.array([u, 0.0]), "v": jnp.array(u / 2**0.5)}
     )
     # Fourth order at steps of 0.1: relative errors of 0.1^4 / 120.
-    np.testing.assert_allclose(time, 1 / (2**0.5 * 3 * u), rtol=1e-6)
+    expected = 1 / (2**0.5 * 3 * u)
+    np.testing.assert_allclose(time, expected, rtol=1e-6)
     deep = saddles.blow_up_time(jnp.prod, jnp.full(5, 0.1), degree=5)
     np.testing.assert_allclose(deep, 0.1**-3 / 3, rtol=1e-6)
     # So few steps that it has grown 100 times only, and 1e-4 of the time is what is left.
@@ -165,10 +169,10 @@ def test_blow_up_times_follow_any_unit_and_scale_inversely():
     escape = jax.jit(jax.vmap(lambda w: saddles.blow_up_time(quadratic_energy(S), w)))
     times = escape(start)
     # |u|^2 - 2 v^2 is conserved, so a unit of negative v that is the larger of the two ends at u = 0.
-    np.testing.assert_array_equal(times == jnp.inf, [False, False, True])
-    np.testing.assert_allclose(
-        escape(jax.tree.map(lambda a: 1e-3 * a, start)), 1e3 * times, rtol=1e-9
-    )
+    expected = [False, False, True]
+    np.testing.assert_array_equal(times == jnp.inf, expected)
+    computed = escape(jax.tree.map(lambda a: 1e-3 * a, start))
+    np.testing.assert_allclose(computed, 1e3 * times, rtol=1e-9)
     for i in range(2):
         w0 = np.append(start["u"][i], start["v"][i])
 
@@ -181,7 +185,8 @@ def test_blow_up_times_follow_any_unit_and_scale_inversely():
         large.terminal = True
         run = solve_ivp(velocity, (0, 100), w0, events=large, rtol=1e-10, atol=1e-12)
         # What is left at |w| = 1e6 is of order 1e-6.
-        np.testing.assert_allclose(times[i], run.t_events[0][0], rtol=1e-6, atol=1e-6)
+        expected = run.t_events[0][0]
+        np.testing.assert_allclose(times[i], expected, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("depth", [2.5, 3, 6])
@@ -203,7 +208,8 @@ def test_blow_up_leads_are_the_integrals(depth):
         0,
         u ** (2 / depth),
     )[0]
-    np.testing.assert_allclose(saddles.blow_up_lead(u, s, depth), late - saved, rtol=1e-8)
+    computed = saddles.blow_up_lead(u, s, depth)
+    np.testing.assert_allclose(computed, late - saved, rtol=1e-8)
 
 
 def test_quadratic_drop_is_that_of_a_unit_that_saturates():
@@ -227,7 +233,8 @@ def test_quadratic_drop_is_that_of_a_unit_that_saturates():
 
     run = solve_ivp(velocity, (0, 200), [u, u / 2**0.5], events=loss, rtol=1e-10, atol=1e-14)
     predicted = 1 / (2**0.5 * S * u) - saddles.quadratic_lead(strength)
-    np.testing.assert_allclose(predicted, run.t_events[0][0], rtol=1e-6)
+    expected = run.t_events[0][0]
+    np.testing.assert_allclose(predicted, expected, rtol=1e-6)
 
 
 X = normal((20, 3))
@@ -359,8 +366,10 @@ def test_descent_keeps_the_invariant_manifolds():
     np.testing.assert_array_equal(z[-1], jnp.zeros(2))
     # Rectifiers in proportion stay in proportion.
     w, z = descended("relu", *embeddings.split_unit(u, v, 0, (0.2, 0.8), (0.5, 1.0)))
-    np.testing.assert_allclose(w[-2], 0.5 * w[-1], atol=1e-12)
-    np.testing.assert_allclose(z[-2], 0.5 * z[-1], atol=1e-12)
+    expected = 0.5 * w[-1]
+    np.testing.assert_allclose(w[-2], expected, atol=1e-12)
+    expected = 0.5 * z[-1]
+    np.testing.assert_allclose(z[-2], expected, atol=1e-12)
     # Linear units in a common space of dimension 2 stay there.
     basis = np.linalg.qr(normal((5, 2)))[0]
     w, z = descended("linear", *embeddings.mix_units(u[:2], v[:2], jnp.asarray(basis)))
@@ -432,4 +441,6 @@ def test_merged_heads_of_attention_drop_once_after_the_logarithm_of_their_scale(
     np.testing.assert_array_equal(count, 1)
     np.testing.assert_allclose(end, levels[1], rtol=1e-6)
     # Linear interpolation between records 0.05 apart is off by 1e-4 or less.
-    np.testing.assert_allclose(drops[1] - drops[0], np.log(100) / rate, atol=1e-3)
+    computed = drops[1] - drops[0]
+    expected = np.log(100) / rate
+    np.testing.assert_allclose(computed, expected, atol=1e-3)

@@ -29,9 +29,8 @@ def test_the_kernel_is_that_of_the_layers(x64):
     for get, matrix in expected.items():
         # The slope at equal patches, by angles, loses half of the digits.
         tolerance = 1e-14 if get == "nngp" else 1e-7
-        np.testing.assert_allclose(
-            patches.kernel(cosines, children, get=get), matrix, atol=tolerance
-        )
+        computed = patches.kernel(cosines, children, get=get)
+        np.testing.assert_allclose(computed, matrix, atol=tolerance)
     assert patches.kernel(np.float32(cosines), children).dtype == jnp.float32
 
 
@@ -44,7 +43,8 @@ def test_eigenvalues_are_integrals_and_sum_to_the_kernel(x64):
         2 * np.pi * np.stack(np.meshgrid(np.arange(32) / 32, np.arange(16) / 16, indexing="ij"), -1)
     )
     full = np.fft.fft2(function(grid)).real / 512
-    np.testing.assert_allclose(spectrum, full[:17, :9], atol=1e-16)
+    expected = full[:17, :9]
+    np.testing.assert_allclose(spectrum, expected, atol=1e-16)
     assert jnp.sum(spectrum * counts) == pytest.approx(3, abs=1e-13)
 
     # One layer on S^2, where the patches do not mix.
@@ -54,8 +54,10 @@ def test_eigenvalues_are_integrals_and_sum_to_the_kernel(x64):
     w = w * np.pi / 4 * np.sin(np.pi / 2 * (theta + 1))
     ntk = np.sqrt(1 - t * t) / np.pi + 2 * t * (1 - np.arccos(t) / np.pi)
     exact = (ntk * w) @ np.polynomial.legendre.legvander(t, 4)
-    np.testing.assert_allclose(spectrum[:, 0], exact * [1, 0.5, 0.5, 0.5, 0.5], atol=1e-12)
-    np.testing.assert_allclose(spectrum[1:, 1:], 0, atol=1e-16)
+    expected = exact * [1, 0.5, 0.5, 0.5, 0.5]
+    np.testing.assert_allclose(spectrum[:, 0], expected, atol=1e-12)
+    computed = spectrum[1:, 1:]
+    np.testing.assert_allclose(computed, 0, atol=1e-16)
     assert counts[2, 1] == 15
 
 
@@ -64,7 +66,9 @@ def test_sectors_are_all_there(x64):
     sectors = patches.sector_spectrum(lambda t: jnp.mean(t, -1), 4, grids)
     assert sum(times.sum() for _, times in sectors.values()) == 8**4
     # A cosine is two waves of weight 1/2, and a mean mixes no patches.
-    np.testing.assert_allclose(sectors[1, 1][0], [0.125, 0, 0, 0], atol=1e-15)
+    computed = sectors[1, 1][0]
+    expected = [0.125, 0, 0, 0]
+    np.testing.assert_allclose(computed, expected, atol=1e-15)
     assert max(values.max() for (active, _), (values, _) in sectors.items() if active != 1) < 1e-15
     fewer = patches.sector_spectrum(lambda t: jnp.mean(t, -1), 4, grids, used=2)
     assert fewer.keys() == sectors.keys()
@@ -75,10 +79,12 @@ def test_sectors_are_all_there(x64):
 def test_spectra_approach_their_laws_with_the_next_order(get, x64):
     spectrum, _ = patches.torus_spectrum(lambda t: patches.kernel(t, (2,), get=get), (512, 512))
     averaged, _ = patches.torus_spectrum(lambda t: patches.kernel(t, (2,), get=get), (512, None))
-    np.testing.assert_allclose(averaged[:17], spectrum[:17, 0], rtol=2e-3)
+    expected = spectrum[:17, 0]
+    np.testing.assert_allclose(averaged[:17], expected, rtol=2e-3)
     for k in (15, 16):
         joint = patches.joint_law(np.array([[k, k], [k, 2 * k]]), 2, get=get)
-        np.testing.assert_allclose(spectrum[k, np.array([k, 2 * k])] / joint, 1, atol=1 / k)
+        computed = spectrum[k, np.array([k, 2 * k])] / joint
+        np.testing.assert_allclose(computed, 1, atol=1 / k)
         for other in (0, 1):
             leading, corner = patches.axis_law(k, other, get=get)
             assert spectrum[k, other] / (leading + corner) == pytest.approx(1, abs=2 / k)
@@ -101,8 +107,8 @@ def test_learning_curve_is_ridge_regression_in_high_dimension(x64):
     eigenvalues = np.arange(1, 101.0) ** -2
     target = 1 / np.arange(1.0, 101) ** 3
     multiplicities = np.full(100, 2.0)
-    spectrum = eigenvalues, multiplicities, target
-    curve = learning_curves.learning_curve(sizes, *spectrum, 0.25, tail=0.25, unlearned=0.04)
+    modes = (eigenvalues, multiplicities, target)
+    curve = learning_curves.learning_curve(sizes, *modes, 0.25, tail=0.25, unlearned=0.04)
     population = equivalents.population(eigenvalues, multiplicities, target / eigenvalues)
     for n, error in zip(sizes, curve.error, strict=True):
         expected = spectrum.ridge(0.5 / n, population, n, 0.2).excess + 0.04
