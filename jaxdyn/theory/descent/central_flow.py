@@ -158,20 +158,18 @@ def central_flow(
     def init(params):
         x, unravel = ravel_pytree(params)
         nu = method.init(x)
+        rates = jnp.broadcast_to(method.rates(nu), x.shape)
         gradient = _gradient(loss, batch, unravel)
         vectors = _normal(1, (min(top + 1, x.size), x.size), x.dtype)
 
         def follow(_, pair):
-            return _followed(gradient, x, jnp.broadcast_to(method.rates(nu), x.shape), pair[1])
+            _, vectors = pair
+            return _followed(gradient, x, rates, vectors)
 
-        eigenvalues, vectors = lax.fori_loop(
-            0, FRESH, follow, (jnp.zeros(len(vectors), x.dtype), vectors)
-        )
-        return State(
-            0,
-            params,
-            Memory(nu, vectors, eigenvalues, jnp.zeros_like(vectors[:top]), jnp.asarray(True)),
-        )
+        unknown = jnp.zeros(len(vectors), x.dtype)
+        eigenvalues, vectors = lax.fori_loop(0, FRESH, follow, (unknown, vectors))
+        roots = jnp.zeros_like(vectors[:top])
+        return State(0, params, Memory(nu, vectors, eigenvalues, roots, jnp.asarray(True)))
 
     def step(key, state):
         x, unravel = ravel_pytree(state.params)
@@ -220,7 +218,8 @@ def time_average(of: Callable[[Params], Array], state: State) -> Array:
     def bend(v):
         return jax.jvp(lambda y: slope(v, y), (x,), (v,))[1]
 
-    return of(state.params) + jnp.sum(jax.vmap(bend)(state.memory.roots), 0) / 2
+    bends = jax.vmap(bend)(state.memory.roots)
+    return of(state.params) + jnp.sum(bends, 0) / 2
 
 
 def predictions(loss: Callable[[Params, Batch], Float[Array, ""]], batch: Batch) -> Observe:
@@ -231,13 +230,17 @@ def predictions(loss: Callable[[Params, Batch], Float[Array, ""]], batch: Batch)
     `Memory.enough`.
     """
 
+    def loss_of(params):
+        return loss(params, batch)
+
     def observe(state):
+        memory = state.memory
         return {
-            "loss": time_average(lambda params: loss(params, batch), state),
-            "loss_center": loss(state.params, batch),
-            "variance": jnp.sum(state.memory.roots**2),
-            "eigenvalues": state.memory.eigenvalues,
-            "enough": state.memory.enough,
+            "loss": time_average(loss_of, state),
+            "loss_center": loss_of(state.params),
+            "variance": jnp.sum(memory.roots**2),
+            "eigenvalues": memory.eigenvalues,
+            "enough": memory.enough,
         }
 
     return observe
@@ -253,53 +256,68 @@ def _normal(seed, shape, dtype):
 
 def _substep(gradient, method, dt, x, memory):
     """Move on by `dt`, by Euler's method but for the covariance, which is that for which the end
-    obeys the edge."""
+    obeys the edge.
+
+    The covariance is S = sum_ij X_ij u_i u_j^T in the top eigenvectors u.  What is left to the edge
+    at the end of the substep is A + B[X], linear in X: with X >= 0 and A + B[X] >= 0, orthogonal to
+    each other, X solves a complementarity problem (Cohen et al., 2024).
+    """
     nu = memory.nu
     top = len(memory.roots)
-    g = gradient(x)
     u = memory.vectors[:top]
+    g = gradient(x)
+
+    def rates_at(nu):
+        return jnp.broadcast_to(method.rates(nu), x.shape)
+
+    rates = rates_at(nu)
+    # Symmetric matrices in the eigenvectors by their upper triangle; `pair` unpacks them.
     first, second = np.triu_indices(top)
     pair = np.zeros((top, top), int)
     pair[first, second] = pair[second, first] = np.arange(len(first))
-    rates = jnp.broadcast_to(method.rates(nu), x.shape)
+    products = u[first] * u[second]
 
     def along(v, y):
         return jax.jvp(gradient, (y,), (v,))[1]
 
-    def third(pair):
-        return jax.jvp(lambda y: along(pair[0], y), (x,), (pair[1],))[1]
+    def third(vectors):
+        one, other = vectors
+        return jax.jvp(lambda y: along(one, y), (x,), (other,))[1]
 
     # One after the other: side by side they take more memory, and on CPU more time.
     thirds = lax.map(third, (u[first], u[second]))
-    products = u[first] * u[second]
 
     def steeper(nu_dot):
-        return (
-            products
-            @ jax.jvp(lambda nu: 1 / jnp.broadcast_to(method.rates(nu), x.shape), (nu,), (nu_dot,))[
-                1
-            ]
-        )
+        """How fast u_i P u_j changes, P the metric of the method."""
+        _, metric_dot = jax.jvp(lambda nu: 1 / rates_at(nu), (nu,), (nu_dot,))
+        return products @ metric_dot
 
-    # By themselves, and for each covariance u_i u_j^T, which lies where H u = 2 P u.
+    # How nu moves by itself, and by each covariance u_i u_j^T, which lies where H u = 2 P u.
     nu_dot = method.drift(nu, g**2)
-    nu_dots = jax.vmap(lambda uu: method.drift(nu, g**2 + uu * (EDGE / rates) ** 2) - nu_dot)(
-        products
-    )
-    slack = (
-        jnp.diag(EDGE - memory.eigenvalues[:top])
-        + dt * (EDGE * steeper(nu_dot) + thirds @ (rates * g))[pair]
-    )
-    response = EDGE * jax.vmap(steeper)(nu_dots) + thirds @ (rates[None] * thirds).T / 2
-    solution = complementarity.solve(slack, dt * response[pair[:, :, None, None], pair[None, None]])
-    weights = solution.x[first, second] * np.where(first == second, 1.0, 2.0)
+
+    def moved_by(product):
+        return method.drift(nu, g**2 + product * (EDGE / rates) ** 2) - nu_dot
+
+    nu_dots = jax.vmap(moved_by)(products)
+
+    # A: what is left to the edge now, and how that changes without a covariance.
+    left = jnp.diag(EDGE - memory.eigenvalues[:top])
+    change = EDGE * steeper(nu_dot) + thirds @ (rates * g)
+    slack = left + dt * change[pair]
+    # B: how each covariance changes it, by nu and by the gradient that it adds.
+    by_nu = EDGE * jax.vmap(steeper)(nu_dots)
+    by_gradient = thirds @ (rates[None] * thirds).T / 2
+    response = by_nu + by_gradient
+    unpacked = response[pair[:, :, None, None], pair[None, None]]
+    covariance = complementarity.solve(slack, dt * unpacked).x
+
+    weights = covariance[first, second] * np.where(first == second, 1.0, 2.0)
     x = x - dt * rates * (g + weights @ thirds / 2)
     nu = nu + dt * (nu_dot + jnp.tensordot(weights, nu_dots, 1))
-    values, vectors = jnp.linalg.eigh(solution.x)
-    roots = (jnp.sqrt(jnp.maximum(values, 0))[None] * vectors).T @ u
-    eigenvalues, vectors = _followed(
-        gradient, x, jnp.broadcast_to(method.rates(nu), x.shape), memory.vectors
-    )
+    values, vectors = jnp.linalg.eigh(covariance)
+    deviations = jnp.sqrt(jnp.maximum(values, 0))
+    roots = (deviations[None] * vectors).T @ u
+    eigenvalues, vectors = _followed(gradient, x, rates_at(nu), memory.vectors)
     enough = memory.enough & jnp.all(eigenvalues[top:] < EDGE)
     return x, Memory(nu, vectors, eigenvalues, roots, enough)
 
@@ -315,9 +333,12 @@ def _followed(gradient, x, rates, vectors):
 
     # A random vector finds what rises from below, also where the Hessian does not couple it to the
     # rest.
-    block = jnp.concatenate([vectors / half[None], _normal(0, (1, x.size), x.dtype)])
+    random = _normal(0, (1, x.size), x.dtype)
+    block = jnp.concatenate([vectors / half[None], random])
     block = jnp.concatenate([block, jax.vmap(product)(block)])
-    basis = jnp.linalg.qr((block / jnp.linalg.norm(block, axis=1, keepdims=True)).T)[0].T
+    unit = block / jnp.linalg.norm(block, axis=1, keepdims=True)
+    basis = jnp.linalg.qr(unit.T)[0].T
     small = basis @ jax.vmap(product)(basis).T
     values, mixtures = jnp.linalg.eigh((small + small.T) / 2)
-    return values[::-1][:rows], half[None] * (mixtures[:, ::-1][:, :rows].T @ basis)
+    largest = mixtures[:, ::-1][:, :rows]
+    return values[::-1][:rows], half[None] * (largest.T @ basis)

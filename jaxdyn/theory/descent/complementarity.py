@@ -47,13 +47,16 @@ def solve(a: Float[Array, "k k"], b: Float[Array, "k k k k"]) -> Solution:
     eye = jnp.eye(k, dtype=dtype)
     tolerance = jnp.finfo(dtype).eps ** 0.8
     # To rounding, beyond which there may be no solution where B is singular.
-    trivial = jnp.linalg.eigvalsh(a)[0] >= -32 * k * jnp.finfo(dtype).eps * jnp.max(jnp.abs(a))
+    rounding = 32 * k * jnp.finfo(dtype).eps * jnp.max(jnp.abs(a))
+    trivial = jnp.linalg.eigvalsh(a)[0] >= -rounding
     # Units in which b_iiii = 1, but a_ii is no larger than A is negative, which then is 1: X is of
     # order one.
     own = jnp.einsum("iiii->i", b)
-    unit = jnp.maximum(own, jnp.maximum(1e-8 * own.max(), jnp.finfo(dtype).tiny)) ** -0.25
+    least = jnp.maximum(1e-8 * own.max(), jnp.finfo(dtype).tiny)
+    unit = jnp.maximum(own, least) ** -0.25
     negative = _negative(a * unit[:, None] * unit[None])
-    unit = unit * jnp.sqrt(negative / jnp.maximum(jnp.abs(jnp.diagonal(a)) * unit**2, negative))
+    diagonal = jnp.abs(jnp.diagonal(a)) * unit**2
+    unit = unit * jnp.sqrt(negative / jnp.maximum(diagonal, negative))
     outer = unit[:, None] * unit[None]
     size = _negative(a * outer)
     a_hat = a * outer / size
@@ -65,29 +68,34 @@ def solve(a: Float[Array, "k k"], b: Float[Array, "k k k k"]) -> Solution:
 
     def assess(x, slack, steps):
         residual = jnp.max(jnp.abs(a_hat + image(x) - slack)) / largest
-        return _Iterate(x, slack, jnp.maximum(residual, jnp.abs(jnp.vdot(x, slack)) / k), steps)
+        gap = jnp.abs(jnp.vdot(x, slack)) / k
+        return _Iterate(x, slack, jnp.maximum(residual, gap), steps)
 
     def advance(now):
-        slack = a_hat + image(now.x)
-        new = assess(*_step(now.x, now.slack, slack - now.slack, b_hat), now.steps + 1)
+        residual = a_hat + image(now.x) - now.slack
+        x, slack = _step(now.x, now.slack, residual, b_hat)
+        new = assess(x, slack, now.steps + 1)
         # Past what rounding allows X is no longer positive, and the step NaN: the iterate before it
         # is the last.
-        return jax.tree.map(
-            lambda n, o: jnp.where(jnp.isfinite(new.error), n, o), new, now._replace(steps=LIMIT)
-        )
+        finite = jnp.isfinite(new.error)
+        last = now._replace(steps=LIMIT)
+        return jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, last)
 
     def unsolved(now):
         return (now.error > tolerance) & (now.steps < LIMIT) & ~trivial
 
-    found = lax.while_loop(unsolved, advance, assess(eye, largest * eye, jnp.asarray(0)))
-    ok = trivial | (found.error <= jnp.finfo(dtype).eps ** 0.6)
-    x = jnp.where(trivial, 0.0, jnp.where(ok, found.x * outer * size, jnp.nan))
+    start = assess(eye, largest * eye, jnp.asarray(0))
+    end = lax.while_loop(unsolved, advance, start)
+    ok = trivial | (end.error <= jnp.finfo(dtype).eps ** 0.6)
+    solved = jnp.where(ok, end.x * outer * size, jnp.nan)
+    x = jnp.where(trivial, 0.0, solved)
     return Solution(x, a + jnp.einsum("ijkl,kl->ij", b, x), ok)
 
 
 def _negative(a):
-    """By how much the least eigenvalue is negative, or what rounding would make of it."""
-    floor = jnp.finfo(a.dtype).eps * jnp.max(jnp.abs(a)) + jnp.finfo(a.dtype).tiny
+    """Return minus the least eigenvalue of a matrix, at least its rounding error."""
+    rounding = jnp.finfo(a.dtype).eps * jnp.max(jnp.abs(a))
+    floor = rounding + jnp.finfo(a.dtype).tiny
     return jnp.maximum(-jnp.linalg.eigvalsh(a)[0], floor)
 
 
@@ -100,9 +108,8 @@ def _step(x, slack, residual, b):
     squares = jnp.maximum(squares, jnp.finfo(x.dtype).tiny)
     d = jnp.sqrt(squares)
     g = (root @ vectors) * squares[None] ** -0.25
-    matrix = jnp.eye(k * k, dtype=x.dtype) + jnp.einsum(
-        "ai,bj,abcd,ck,dl->ijkl", g, g, b, g, g
-    ).reshape(k * k, k * k)
+    scaled_b = jnp.einsum("ai,bj,abcd,ck,dl->ijkl", g, g, b, g, g)
+    matrix = jnp.eye(k * k, dtype=x.dtype) + scaled_b.reshape(k * k, k * k)
     factor = jax.scipy.linalg.cho_factor(matrix)
     lag = g.T @ residual @ g
 
@@ -113,8 +120,10 @@ def _step(x, slack, residual, b):
         return dx, change - dx
 
     def length(*changes):
-        scaled = jnp.stack(changes) / jnp.sqrt(d[:, None] * d[None])[None]
-        return 1 / jnp.maximum(-jnp.min(jnp.linalg.eigvalsh(scaled)), 1e-30)
+        size = jnp.sqrt(d[:, None] * d[None])
+        scaled = jnp.stack(changes) / size[None]
+        least = jnp.min(jnp.linalg.eigvalsh(scaled))
+        return 1 / jnp.maximum(-least, 1e-30)
 
     gap = jnp.sum(d**2)
     dx, ds = direction(jnp.diag(-d))

@@ -84,7 +84,9 @@ def heavy_ball(m: Numbers, L: Numbers) -> ThreeTerm:
     other strongly convex functions it may cycle for ever (Lessard, Recht, Packard, 2016).
     """
     m, L = _curvatures(m, L)
-    return _method(4 / (jnp.sqrt(L) + jnp.sqrt(m)) ** 2, _contrast(jnp.sqrt(L / m)) ** 2)
+    a = 4 / (jnp.sqrt(L) + jnp.sqrt(m)) ** 2
+    b = _contrast(jnp.sqrt(L / m)) ** 2
+    return _method(a, b)
 
 
 def triple_momentum(m: Numbers, L: Numbers) -> ThreeTerm:
@@ -97,7 +99,11 @@ def triple_momentum(m: Numbers, L: Numbers) -> ThreeTerm:
     """
     m, L = _curvatures(m, L)
     r = 1 - jnp.sqrt(m / L)
-    return _method((1 + r) / L, r**2 / (2 - r), r**2 / ((1 + r) * (2 - r)), r**2 / (1 - r**2))
+    a = (1 + r) / L
+    b = r**2 / (2 - r)
+    g = r**2 / ((1 + r) * (2 - r))
+    d = r**2 / (1 - r**2)
+    return _method(a, b, g, d)
 
 
 def mode_rate(method: ThreeTerm, curvature: Numbers) -> Float[Array, "..."]:
@@ -135,13 +141,16 @@ def mode(
         # (z_1^k - z_2^k) / (z_1 - z_2) = z_1^(k - 1) (1 - r^k)/(1 - r); a plain k at a double root,
         # r = 1.
         geometric = jnp.where(apart, jnp.expm1(k * log_ratio) / divisor, k)
-        return jnp.where(k == 0, 0.0, jnp.exp((k - 1) * log_large) * geometric)
+        power = jnp.exp((k - 1) * log_large)
+        return jnp.where(k == 0, 0.0, power * geometric)
 
     def position(k):
         return power_sum(k + 1) - det * power_sum(k)
 
-    velocity = jnp.where(steps > 0, position(steps) - position(jnp.maximum(steps - 1, 0)), 0.0)
-    return start * (position(steps) + output * velocity).real
+    now = position(steps)
+    before = position(jnp.maximum(steps - 1, 0))
+    velocity = jnp.where(steps > 0, now - before, 0.0)
+    return start * (now + output * velocity).real
 
 
 def oscillator(
@@ -156,22 +165,22 @@ def oscillator(
     >>> f"{oscillator(1.0, 2.0, 1.0, 1.0, 0.0):.4f}", f"{2 / np.e:.4f}"
     ('0.7358', '0.7358')
     """
-    time, damping, stiffness, x0, v0 = jnp.broadcast_arrays(
-        *floats(time, damping, stiffness, x0, v0)
-    )
+    numbers = floats(time, damping, stiffness, x0, v0)
+    time, damping, stiffness, x0, v0 = jnp.broadcast_arrays(*numbers)
+    half = damping / 2
     discriminant = damping**2 / 4 - stiffness
-    real = jnp.sqrt(jnp.where(discriminant > 0, discriminant, 0.0))
+    overdamped = discriminant > 0
+    real = jnp.sqrt(jnp.where(overdamped, discriminant, 0.0))
     frequency = jnp.sqrt(jnp.where(discriminant < 0, -discriminant, 0.0))
+    phase = frequency * time
     # Above critical damping e^(-damping t/2) cosh(q t) is written by the slower exponential, free
     # of cancellation.
-    slow = jnp.exp(
-        -time * jnp.where(discriminant > 0, stiffness / (damping / 2 + real), damping / 2)
-    )
-    even = jnp.where(
-        discriminant > 0, (1 + jnp.exp(-2 * real * time)) / 2, jnp.cos(frequency * time)
-    )
-    odd = jnp.where(discriminant > 0, decayed(2 * real * time), jnp.sinc(frequency * time / np.pi))
-    return slow * (x0 * even + (v0 + damping / 2 * x0) * time * odd)
+    rate = jnp.where(overdamped, stiffness / (half + real), half)
+    slow = jnp.exp(-time * rate)
+    cosh = (1 + jnp.exp(-2 * real * time)) / 2
+    even = jnp.where(overdamped, cosh, jnp.cos(phase))
+    odd = jnp.where(overdamped, decayed(2 * real * time), jnp.sinc(phase / np.pi))
+    return slow * (x0 * even + (v0 + half * x0) * time * odd)
 
 
 def nesterov_oscillator(
@@ -199,10 +208,10 @@ def heavy_ball_oscillator(
     lam, in the time t = k sqrt(s), with momentum (1 - sqrt(m s))/(1 + sqrt(m s)) (Shi, Du, Jordan,
     Su, 2021).  Both methods share the limit s -> 0, so what sets them apart is the term in sqrt(s).
     """
-    learning_rate, convexity, curvature = jnp.broadcast_arrays(
-        *floats(learning_rate, convexity, curvature)
-    )
-    return 2 * jnp.sqrt(convexity), (1 + jnp.sqrt(convexity * learning_rate)) * curvature
+    numbers = floats(learning_rate, convexity, curvature)
+    learning_rate, convexity, curvature = jnp.broadcast_arrays(*numbers)
+    stiffness = (1 + jnp.sqrt(convexity * learning_rate)) * curvature
+    return 2 * jnp.sqrt(convexity), stiffness
 
 
 def step_velocity(
@@ -215,7 +224,8 @@ def step_velocity(
     methods to O(s) at all times; the usual v = change/step only to O(sqrt(s)).
     """
     change, step, damping, stiffness, x0 = floats(change, step, damping, stiffness, x0)
-    return (change / step + step / 2 * stiffness * x0) / (1 - step / 2 * damping)
+    half = step / 2
+    return (change / step + half * stiffness * x0) / (1 - half * damping)
 
 
 def nesterov_flow(time: Numbers, curvature: Numbers, start: Numbers = 1.0) -> Float[Array, "..."]:

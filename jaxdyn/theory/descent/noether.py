@@ -51,9 +51,11 @@ def residual(
     """
     moved = jax.tree.map(jnp.subtract, following, current)
     before = jax.tree.map(jnp.subtract, current, previous)
-    forced = jax.tree.map(
-        lambda v, u, w: v - momentum * u + learning_rate * weight_decay * w, moved, before, current
-    )
+
+    def free_of(moved, before, params):
+        return moved - momentum * before + learning_rate * weight_decay * params
+
+    forced = jax.tree.map(free_of, moved, before, current)
     return jnp.asarray(optax.tree.vdot(generator(current), forced))
 
 
@@ -77,17 +79,19 @@ def charges(
 
     def step(_, state):
         charge, overlap = state.params
-        overlap = momentum * (overlap + last[state.time]) - learning_rate * weight_decay * charge
-        return state._replace(params=(charge + 2 * overlap + kinetic[state.time], overlap))
+        kept = momentum * (overlap + last[state.time])
+        overlap = kept - learning_rate * weight_decay * charge
+        charge = charge + 2 * overlap + kinetic[state.time]
+        return state._replace(params=(charge, overlap))
 
-    begin = jnp.asarray(start, kinetic.dtype)
+    def observe(state):
+        charge, _ = state.params
+        return {"charge": charge}
+
+    charge = jnp.asarray(start, kinetic.dtype)
+    at_rest = (charge, jnp.zeros_like(charge))
     times = np.arange(len(kinetic) + 1)
-    run = iterate(
-        step,
-        (begin, jnp.zeros_like(begin)),
-        times=times,
-        observe=lambda state: {"charge": state.params[0]},
-    )
+    run = iterate(step, at_rest, times=times, observe=observe)
     return run.observed["charge"]
 
 
@@ -108,7 +112,8 @@ def equilibrium_angle(
     """
     a, b, k = _optimiser(learning_rate, momentum, weight_decay)
     # 1 - cos x = 2 sin^2(x/2) keeps the digits of small angles.
-    return 2 * jnp.arcsin(jnp.sqrt(a * k / (1 + b) / 2))
+    squared_sine = a * k / (1 + b) / 2
+    return 2 * jnp.arcsin(jnp.sqrt(squared_sine))
 
 
 def equilibrium_norm(
@@ -117,14 +122,17 @@ def equilibrium_norm(
     """Return the norm that scale-invariant weights come to under gradients of norm `gradient` on
     the unit sphere.
 
-    |theta|^4 = a (1 + b) G^2 / (2 k (1 - b) (1 + b - a k / 2)), for gradients that do not correlate with the velocity:
-    all gradients without momentum, noise with it.  To first order it is the fourth root of a G^2 / (2 k (1 - b)).
+    |theta|^4 = a (1 + b) G^2 / (2 k (1 - b) (1 + b - a k / 2)), for gradients that do not correlate
+    with the velocity: all gradients without momentum, noise with it.  To first order it is the
+    fourth root of a G^2 / (2 k (1 - b)).
 
     Raises ValueError like `equilibrium_angle`.
     """
     a, b, k = _optimiser(learning_rate, momentum, weight_decay)
     gradient = jnp.asarray(gradient, a.dtype)
-    return (a * (1 + b) * gradient**2 / (2 * k * (1 - b) * (1 + b - a * k / 2))) ** 0.25
+    growth = a * (1 + b) * gradient**2
+    decay = 2 * k * (1 - b) * (1 + b - a * k / 2)
+    return (growth / decay) ** 0.25
 
 
 def _optimiser(learning_rate, momentum, weight_decay):

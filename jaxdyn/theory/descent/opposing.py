@@ -42,7 +42,9 @@ def flow_limit(
     """
     c, first, targets = floats(c, first, targets)
     balance = c**2 - jnp.sum(first**2, -1)
-    return jnp.sqrt((balance + jnp.sqrt(balance**2 + 4 * jnp.sum(targets**2))) / 2)
+    signal = jnp.sum(targets**2)
+    root = jnp.sqrt(balance**2 + 4 * signal)
+    return jnp.sqrt((balance + root) / 2)
 
 
 def edge(
@@ -71,12 +73,11 @@ def course(
 
     c stays at c* (`edge`), b_j = beta_j/c* + (b_j(0) - beta_j/c*) e^(-learning_rate lam_j c*^2
     steps), and the outlier's weight oscillates as far as it takes to stop c: E o^2 = sum_j lam_j
-    (beta_j - c* b_j) b_j/(alpha c*), while that is positive.  What `theory.centralflow` integrates,
+    (beta_j - c* b_j) b_j/(alpha c*), while that is positive.  What `theory.descent.central_flow` integrates,
     in closed form.
     """
-    steps, b, variances, targets, outlier, learning_rate = floats(
-        steps, b, variances, targets, outlier, learning_rate
-    )
+    numbers = floats(steps, b, variances, targets, outlier, learning_rate)
+    steps, b, variances, targets, outlier, learning_rate = numbers
     c = edge(outlier, learning_rate)
     decay = jnp.exp(-learning_rate * c**2 * variances[None] * steps[:, None])
     b = targets[None] / c + (b - targets / c)[None] * decay

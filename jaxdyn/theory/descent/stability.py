@@ -38,9 +38,8 @@ def moment_step(
     along = jnp.sum(gradients * (gradients @ moment), 1)
     noise = gradients.T @ (along[:, None] * gradients) / n
     second = noise / batch_size + (1 - 1 / batch_size) * hessian @ moment @ hessian
-    return (
-        moment - learning_rate * (hessian @ moment + moment @ hessian) + learning_rate**2 * second
-    )
+    first = hessian @ moment + moment @ hessian
+    return moment - learning_rate * first + learning_rate**2 * second
 
 
 def largest_learning_rate(gradients: Gradients, batch_size: Numbers) -> Float[Array, ""]:
@@ -96,7 +95,8 @@ def necessary_learning_rate(gradients: Gradients, batch_size: Numbers) -> Float[
 
     2 tr H / (E |g|^4 / B + (1 - 1/B) |H|_F^2): the trace of M^-1 T M = rho, M the moment that the
     map T multiplies by rho, with Cauchy and Schwarz.  It is the threshold itself for orthogonal
-    gradients of one norm.  For B = 1, with E |g|^4 >= (tr H)^2, it is at most 2 / tr H: a stable minimum is flat in its trace (Wu, Su, 2023).
+    gradients of one norm.  For B = 1, with E |g|^4 >= (tr H)^2, it is at most 2 / tr H: a
+    stable minimum is flat in its trace (Wu, Su, 2023).
 
     Raises ValueError like `largest_learning_rate`.
     """
@@ -104,11 +104,9 @@ def necessary_learning_rate(gradients: Gradients, batch_size: Numbers) -> Float[
     gram = gradients @ gradients.T
     squares = jnp.diagonal(gram)
     frobenius = jnp.mean(gram**2)
-    return (
-        2
-        * jnp.mean(squares)
-        / (jnp.mean(squares**2) / batch_size + (1 - 1 / batch_size) * frobenius)
-    )
+    noise = jnp.mean(squares**2) / batch_size
+    second = noise + (1 - 1 / batch_size) * frobenius
+    return 2 * jnp.mean(squares) / second
 
 
 def _check(batch_size):

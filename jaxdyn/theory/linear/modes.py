@@ -181,8 +181,8 @@ def seed_strengths(
     Mode by mode the combination p = (W_1 v + W_2^T u)/2 grows and the others decay; what is left of
     it for mode i once the stronger ones are learned is its part orthogonal to theirs, so u0 =
     R_ii^2 of the QR decomposition of (p_1, p_2, ...).  From there on `mode_strength` and
-    `time_of_strength` hold to first order in the scale of the start.  The columns of `left` (u) and `right` (v) go from the largest singular value to the
-    smallest.
+    `time_of_strength` hold to first order in the scale of the start.  The columns
+    of `left` (u) and `right` (v) go from the largest singular value to the smallest.
     """
     if left.shape[1] > first.shape[0]:
         raise ValueError(

@@ -22,10 +22,12 @@ def diffusion(G: Float[Array, "n n"], s: Float[Array, " n"], k: int) -> Float[Ar
     total = jnp.zeros((k, k), G.dtype)
     for (_, square), entries in groups.items():
         fields, i, j, a, b = map(np.array, zip(*entries, strict=True))
-        moments = jax.vmap(functools.partial(second_moment, j=0 if square else 1))(
-            G[fields[:, :, None], fields[:, None, :]]
-        )
-        total = total.at[i, j].add((1 if square else 2) * s[a] * s[b] * moments)
+        covariances = G[fields[:, :, None], fields[:, None, :]]
+        moment = functools.partial(second_moment, j=0 if square else 1)
+        moments = jax.vmap(moment)(covariances)
+        # A pair of different fields stands for both of its orders.
+        orders = 1 if square else 2
+        total = total.at[i, j].add(orders * s[a] * s[b] * moments)
     return total + jnp.triu(total, 1).T
 
 
@@ -35,7 +37,8 @@ def second_moment(C: Float[Array, "n n"], j: int) -> Float[Array, ""]:
     n = len(C)
     total = C[0, j] * probability(C)
     for q in set(range(n)) - {j}:
-        total = total + C[0, q] * _density(C, q) * first_moment(_given(C, q), j - (q < j))
+        moment = first_moment(_given(C, q), j - (q < j))
+        total = total + C[0, q] * _density(C, q) * moment
     return total
 
 
@@ -54,11 +57,12 @@ def probability(C: Float[Array, "n n"]) -> Float[Array, ""]:
     """
     n = len(C)
     if n < 4:
-        pairs = [(i, j) for j in range(n) for i in range(j)]
-        angles = sum(
-            jnp.arcsin(jnp.clip(C[i, j] / jnp.sqrt(C[i, i] * C[j, j]), -1, 1)) for i, j in pairs
-        )
-        return 0.5**n + angles / (np.pi * 2 ** (n - 1)) + jnp.zeros((), C.dtype)
+        angles = jnp.zeros((), C.dtype)
+        for j in range(n):
+            for i in range(j):
+                correlation = C[i, j] / jnp.sqrt(C[i, i] * C[j, j])
+                angles = angles + jnp.arcsin(jnp.clip(correlation, -1, 1))
+        return 0.5**n + angles / (np.pi * 2 ** (n - 1))
     node, weight = np.polynomial.legendre.leggauss(24)
     diagonal = jnp.diag(jnp.diagonal(C))
 
@@ -66,8 +70,10 @@ def probability(C: Float[Array, "n n"]) -> Float[Array, ""]:
         path = diagonal + strength * (C - diagonal)
         total = 0.0
         for i, j in zip(*np.triu_indices(4, 1), strict=True):
-            density = 1 / (2 * np.pi * jnp.sqrt(path[i, i] * path[j, j] - path[i, j] ** 2))
-            total = total + C[i, j] * density * probability(_given(_given(path, j), i))
+            determinant = path[i, i] * path[j, j] - path[i, j] ** 2
+            density = 1 / (2 * np.pi * jnp.sqrt(determinant))
+            others = probability(_given(_given(path, j), i))
+            total = total + C[i, j] * density * others
         return total
 
     slopes = jax.vmap(slope)(jnp.asarray((node + 1) / 2, C.dtype))
@@ -81,4 +87,5 @@ def _density(C, q):
 def _given(C, q):
     """The covariance of the other variables where X_q = 0."""
     others = np.delete(np.arange(len(C)), q)
-    return C[np.ix_(others, others)] - jnp.outer(C[others, q], C[others, q]) / C[q, q]
+    with_q = C[others, q]
+    return C[np.ix_(others, others)] - jnp.outer(with_q, with_q) / C[q, q]

@@ -39,8 +39,9 @@ def start(limit: PyTree, covariance: Float[Array, "p p"] | None = None) -> Fluct
     """Return where to integrate from: a start with a `covariance` over runs of that over d, by
     default 0."""
     flat, _ = ravel_pytree(limit)
-    zero = jnp.zeros((flat.size, flat.size), flat.dtype)
-    return Fluctuations(limit, zero if covariance is None else covariance, jnp.zeros_like(flat))
+    if covariance is None:
+        covariance = jnp.zeros((flat.size, flat.size), flat.dtype)
+    return Fluctuations(limit, covariance, jnp.zeros_like(flat))
 
 
 def linear_noise(
@@ -71,14 +72,18 @@ def linear_noise(
 
         # One program of two nested derivatives has all: along the columns of C, A C and F'' : C;
         # and A (m - F / 2).
+        def slope(y, v):
+            return jax.jvp(flat, (y,), (v,))[1]
+
         def along(v, w):
-            return jax.jvp(lambda y: jax.jvp(flat, (y,), (v,))[1], (y,), (w,))
+            return jax.jvp(lambda y: slope(y, v), (y,), (w,))
 
         zero = jnp.zeros_like(y)[None]
         identity = jnp.eye(len(y), dtype=y.dtype)
-        first, second = jax.vmap(along)(
-            jnp.concatenate([C, (state.shift - F / 2)[None]]), jnp.concatenate([identity, zero])
-        )
+        of_shift = state.shift - F / 2
+        once = jnp.concatenate([C, of_shift[None]])
+        twice = jnp.concatenate([identity, zero])
+        first, second = jax.vmap(along)(once, twice)
         moved = first[:-1]
         shift = first[-1] + jnp.sum(second, 0) / 2 + F_1
         return Fluctuations(unravel(F), moved + moved.T + D, shift)
@@ -107,30 +112,34 @@ def online(
         Q, R, v = student
         K, M = R.shape
         points, weights = (jnp.asarray(a, Q.dtype) for a in rule(K + M))
-        h = points @ root(jnp.block([[Q, R], [R.T, teacher.overlaps]])).T
+        covariance = jnp.block([[Q, R], [R.T, teacher.overlaps]])
+        h = points @ root(covariance).T
         g = unit.apply(h)
+        of_student = g[:, :K]
+        of_teacher = g[:, K:]
         slope = unit.slope(h[:, :K])
 
         def times(a, b):
             return a[:, :, None] * b[:, None]
 
         def changes(noise):
-            error = g[:, K:] @ teacher.readout + teacher.noise * noise - g[:, :K] @ v
+            error = of_teacher @ teacher.readout + teacher.noise * noise - of_student @ v
             a = learning_rate * v[None] * slope * error[:, None]
             cross = times(a, h[:, :K])
-            change = Student(
-                cross + cross.mT + times(a, a),
-                times(a, h[:, K:]),
-                readout_rate * g[:, :K] * error[:, None],
-            )
-            return a, jax.vmap(lambda one: ravel_pytree(one)[0])(change)
+            overlaps = cross + cross.mT + times(a, a)
+            readout = readout_rate * of_student * error[:, None]
+            change = Student(overlaps, times(a, h[:, K:]), readout)
+            return a, jax.vmap(lambda student: ravel_pytree(student)[0])(change)
 
         # The noise of the labels enters with four powers, of which three Gauss-Hermite points are
         # exact.
         a, xi = jax.vmap(changes)(3**0.5 * jnp.arange(-1.0, 2))
-        weights = jnp.array([1.0, 4.0, 1.0])[:, None] / 6 * weights[None]
-        off = xi - jnp.einsum("np,npi->i", weights, xi)[None, None]
-        size = jnp.einsum("np,npi,npj->ij", weights * jnp.sum(points**2 - 1, 1)[None], a, a)
+        of_noise = jnp.array([1.0, 4.0, 1.0]) / 6
+        weights = of_noise[:, None] * weights[None]
+        mean = jnp.einsum("np,npi->i", weights, xi)
+        off = xi - mean[None, None]
+        lengths = jnp.sum(points**2 - 1, 1)
+        size = jnp.einsum("np,npi,npj->ij", weights * lengths[None], a, a)
         F_1, _ = ravel_pytree(Student(size, jnp.zeros_like(R), jnp.zeros_like(v)))
         return jnp.einsum("np,npi,npj->ij", weights, off, off), F_1
 

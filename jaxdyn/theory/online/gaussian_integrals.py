@@ -58,8 +58,10 @@ def erf() -> Unit:
 
     def drift(G, s, k):
         def one(i):
-            tilted = G - jnp.outer(G[i], G[i]) / (1 + G[i, i])
-            return tilted @ (s / jnp.sqrt(1 + jnp.diagonal(tilted))) / jnp.sqrt(1 + G[i, i])
+            scale = 1 + G[i, i]
+            tilted = G - jnp.outer(G[i], G[i]) / scale
+            outputs = s / jnp.sqrt(1 + jnp.diagonal(tilted))
+            return tilted @ outputs / jnp.sqrt(scale)
 
         return 2 / np.pi * jax.vmap(one)(jnp.arange(k))
 
@@ -74,12 +76,14 @@ def erf() -> Unit:
         def one(i, j):
             a = G[i]
             b = G[j]
-            mixed = (1 + b[j]) * jnp.outer(a, a) + (1 + a[i]) * jnp.outer(b, b)
-            mixed = mixed - a[j] * (jnp.outer(a, b) + jnp.outer(b, a))
-            return s @ overlap(G - mixed / determinant(G, i, j)) @ s
+            own = (1 + b[j]) * jnp.outer(a, a) + (1 + a[i]) * jnp.outer(b, b)
+            mixed = own - a[j] * (jnp.outer(a, b) + jnp.outer(b, a))
+            tilted = G - mixed / determinant(G, i, j)
+            return s @ overlap(tilted) @ s
 
         i = jnp.arange(k)
-        return slopes(G, k) * jax.vmap(jax.vmap(one, (None, 0)), (0, None))(i, i)
+        of_row = jax.vmap(one, (None, 0))
+        return slopes(G, k) * jax.vmap(of_row, (0, None))(i, i)
 
     def apply(h):
         return jax.scipy.special.erf(h / 2**0.5)
@@ -115,20 +119,19 @@ def relu() -> Unit:
         return rest(G) / (2 * np.pi) + G * both_positive(G)
 
     def drift(G, s, k):
-        along = G[:k] * (rest(G)[:k] @ s)[:, None] / (2 * np.pi * jnp.diagonal(G)[:k, None])
-        return along + (both_positive(G)[:k] * s[None]) @ G
+        variances = jnp.diagonal(G)[:k, None]
+        unexplained = rest(G)[:k] @ s
+        along = G[:k] * unexplained[:, None] / (2 * np.pi * variances)
+        explained = both_positive(G)[:k] * s[None]
+        return along + explained @ G
 
     def slope(h):
         return (h > 0).astype(h.dtype)
 
-    return Unit(
-        jax.nn.relu,
-        slope,
-        overlap,
-        drift,
-        _orthants.diffusion,
-        lambda G, k: both_positive(G[:k, :k]),
-    )
+    def slopes(G, k):
+        return both_positive(G[:k, :k])
+
+    return Unit(jax.nn.relu, slope, overlap, drift, _orthants.diffusion, slopes)
 
 
 def linear() -> Unit:
@@ -166,16 +169,19 @@ def smooth(apply: Callable[[Array], Array], rule: Rule) -> Unit:
 
     def drift(G, s, k):
         h, weights = fields(G)
-        return slope(h[:, :k]).T @ (h * (weights * (apply(h) @ s))[:, None])
+        outputs = weights * (apply(h) @ s)
+        return slope(h[:, :k]).T @ (h * outputs[:, None])
 
     def diffusion(G, s, k):
         h, weights = fields(G)
         slopes = slope(h[:, :k])
-        return slopes.T @ (slopes * (weights * (apply(h) @ s) ** 2)[:, None])
+        squares = weights * (apply(h) @ s) ** 2
+        return slopes.T @ (slopes * squares[:, None])
 
     def slopes(G, k):
         h, weights = fields(G)
-        return (slope(h[:, :k]) * weights[:, None]).T @ slope(h[:, :k])
+        slopes = slope(h[:, :k])
+        return (slopes * weights[:, None]).T @ slopes
 
     return Unit(apply, slope, overlap, drift, diffusion, slopes)
 
@@ -219,9 +225,9 @@ def sobol(log2_points: int) -> Rule:
     def rule(dim):
         z = ndtri(qmc.Sobol(dim, rng=0).random_base2(log2_points - 1))
         z = np.concatenate([z, -z])
-        return z @ np.linalg.inv(np.linalg.cholesky(z.T @ z / len(z))).T, np.full(
-            len(z), 1 / len(z)
-        )
+        n = len(z)
+        stretch = np.linalg.inv(np.linalg.cholesky(z.T @ z / n))
+        return z @ stretch.T, np.full(n, 1 / n)
 
     return rule
 
@@ -240,6 +246,8 @@ def root(G: Float[Array, "n n"]) -> Float[Array, "n n"]:
             rest = G[i, j] - sum(a * b for a, b in zip(L[i], L[j], strict=False))
             pivot = rest if i == j else L[j][j]
             divisor = jnp.where(pivot > 0, pivot, 1)
-            L[i].append(jnp.where(pivot > 0, jnp.sqrt(divisor) if i == j else rest / divisor, 0))
+            entry = jnp.sqrt(divisor) if i == j else rest / divisor
+            L[i].append(jnp.where(pivot > 0, entry, 0))
     zero = jnp.zeros((), G.dtype)
-    return jnp.stack([jnp.stack([*row, *[zero] * (len(G) - len(row))]) for row in L])
+    rows = [[*row, *[zero] * (len(G) - len(row))] for row in L]
+    return jnp.stack(list(map(jnp.stack, rows)))

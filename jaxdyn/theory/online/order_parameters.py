@@ -84,8 +84,10 @@ def noise_floor(
     the weights have the covariance eta noise^2/2.  L units beyond those of the teacher, with Q = 0,
     add eta noise^2 L/(2 pi) for the error function (Goldt et al., 2019).
     """
-    slopes = jnp.diagonal((unit or erf()).slopes(student.overlaps, len(student.readout)))
-    return jnp.asarray(learning_rate * teacher.noise**2 / 4 * jnp.sum(student.readout**2 * slopes))
+    unit = unit or erf()
+    slopes = unit.slopes(student.overlaps, len(student.readout))
+    squares = student.readout**2 * jnp.diagonal(slopes)
+    return jnp.asarray(learning_rate * teacher.noise**2 / 4 * jnp.sum(squares))
 
 
 def velocity(
@@ -109,9 +111,11 @@ def velocity(
         v = student.readout
         K = len(v)
         drift = learning_rate * v[:, None] * unit.drift(covariance, s, K)
-        squares = unit.diffusion(covariance, s, K) + teacher.noise**2 * unit.slopes(covariance, K)
+        noise = teacher.noise**2 * unit.slopes(covariance, K)
+        squares = unit.diffusion(covariance, s, K) + noise
         spread = learning_rate**2 * jnp.outer(v, v) * squares
-        overlaps = drift[:, :K] + drift[:, :K].T + spread
+        own = drift[:, :K]
+        overlaps = own + own.T + spread
         readout = readout_rate * unit.overlap(covariance)[:K] @ s
         return Student(overlaps, drift[:, K:], jnp.asarray(readout))
 
@@ -150,8 +154,7 @@ def chain(
             raise ValueError(
                 f"inputs: {inputs}; pass at least {K + M + 2}, two more than there are units"
             )
-        # Drawn in float32, so that float64 repeats the same run, and with the examples last, which
-        # is twice as fast.
+        # With the examples last, which is twice as fast.
         k_normal, k_rest = jax.random.split(key)
         z = normal(k_normal, (M + K + 1, examples), v.dtype).T
         along = z[:, :M]
@@ -159,7 +162,8 @@ def chain(
         noise = z[:, -1]
         beyond = _chi_squared(k_rest, inputs - K - M, (examples,)).astype(v.dtype)
         L = root(teacher.overlaps)
-        labels = unit.apply(along @ L.T) @ teacher.readout + teacher.noise * noise
+        clean = unit.apply(along @ L.T) @ teacher.readout
+        labels = clean + teacher.noise * noise
         # Weights are split into U, in an orthonormal basis of the teacher's, and what is across, of
         # overlaps S.
         U = jax.scipy.linalg.solve_triangular(L, R.T, lower=True).T
@@ -172,15 +176,14 @@ def chain(
             g = unit.apply(h)
             error = label - v @ g
             a = learning_rate / inputs * error * v * unit.slope(h)
-            S = (
-                S
-                + jnp.outer(a, outside)
-                + jnp.outer(outside, a)
-                + (across @ across + beyond) * jnp.outer(a, a)
-            )
-            return (U + jnp.outer(a, along), S, v + readout_rate / inputs * error * g), None
+            square = across @ across + beyond
+            S = S + jnp.outer(a, outside) + jnp.outer(outside, a) + square * jnp.outer(a, a)
+            U = U + jnp.outer(a, along)
+            v = v + readout_rate / inputs * error * g
+            return (U, S, v), None
 
-        (U, S, v), _ = lax.scan(learn, (U, Q - U @ U.T, v), (along, across, beyond, labels))
+        parts = (U, Q - U @ U.T, v)
+        (U, S, v), _ = lax.scan(learn, parts, (along, across, beyond, labels))
         return state._replace(params=Student(S + U @ U.T, U @ L.T, v))
 
     return step
@@ -199,12 +202,12 @@ def random_start(
     M = len(teacher.readout)
     k_normal, k_diagonal = jax.random.split(key)
     z = normal(k_normal, (K, M + K), readout.dtype)
-    diagonal = jnp.sqrt(
-        _chi_squared(k_diagonal, inputs - M - jnp.arange(K), (K,)).astype(readout.dtype)
-    )
+    freedom = inputs - M - jnp.arange(K)
+    squares = _chi_squared(k_diagonal, freedom, (K,)).astype(readout.dtype)
     size = jnp.asarray(scale / jnp.sqrt(inputs))
     U = size * z[:, :M]
-    L = size * (jnp.tril(z[:, M:], -1) + jnp.diag(diagonal))
+    below = jnp.tril(z[:, M:], -1)
+    L = size * (below + jnp.diag(jnp.sqrt(squares)))
     return Student(U @ U.T + L @ L.T, U @ root(teacher.overlaps).T, readout)
 
 
@@ -226,14 +229,22 @@ def _chi_squared(
         x = 2**0.5 * lax.erf_inv(u[0])
         log = jnp.log((1 + u[1]) / 2)
         v = (1 + x / jnp.sqrt(9 * c)) ** 3
-        good = (v > 0) & (log < x**2 / 2 + c * (1 - v + jnp.log(jnp.where(v > 0, v, 1))))
-        return key, jnp.where(pending & good, 2 * c * v, drawn), pending & ~good
+        log_v = jnp.log(jnp.where(v > 0, v, 1))
+        good = (v > 0) & (log < x**2 / 2 + c * (1 - v + log_v))
+        drawn = jnp.where(pending & good, 2 * c * v, drawn)
+        return key, drawn, pending & ~good
 
-    start = key, jnp.zeros(shape, jnp.float32), jnp.ones(shape, bool)
-    return lax.while_loop(lambda carry: jnp.any(carry[2]), attempt, start)[1]
+    def unfinished(carry):
+        _, _, pending = carry
+        return jnp.any(pending)
+
+    start = (key, jnp.zeros(shape, jnp.float32), jnp.ones(shape, bool))
+    _, drawn, _ = lax.while_loop(unfinished, attempt, start)
+    return drawn
 
 
 def _fields(student, teacher):
     """The covariance of the fields of all units, and what they contribute to the error."""
     Q, R, v = student
-    return jnp.block([[Q, R], [R.T, teacher.overlaps]]), jnp.concatenate([-v, teacher.readout])
+    covariance = jnp.block([[Q, R], [R.T, teacher.overlaps]])
+    return covariance, jnp.concatenate([-v, teacher.readout])

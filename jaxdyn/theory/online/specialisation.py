@@ -83,15 +83,16 @@ def plateau(blocks: Sequence[int]) -> Plateau:
     Q = 1 / (2 * B - 1)
     R = 1 / np.sqrt(B * (2 * B - 1))
     errors = B / np.pi * (np.pi / 6 - B * np.arcsin(1 / (2 * B)))
-    rates = np.where(B > 1, 2 / np.pi * B * (2 * B - 1) ** -0.5 * (2 * B + 1) ** -1.5, 0)
+    growth = 2 / np.pi * B * (2 * B - 1) ** -0.5 * (2 * B + 1) ** -1.5
+    rates = np.where(B > 1, growth, 0)
+    directions = (B - 1) ** 2
 
     def within(a):
         return jnp.asarray(together * a[label][:, None], float)
 
     student = Student(within(Q), within(R), jnp.ones(len(label)))
-    return Plateau(
-        student, jnp.asarray(errors.sum()), jnp.asarray(rates.max()), int(((B - 1) ** 2).sum())
-    )
+    error = jnp.asarray(errors.sum())
+    return Plateau(student, error, jnp.asarray(rates.max()), int(directions.sum()))
 
 
 def moving_plateau(units: int, learning_rate: Number, noise: Number = 0.0) -> Plateau:
@@ -102,15 +103,18 @@ def moving_plateau(units: int, learning_rate: Number, noise: Number = 0.0) -> Pl
     plateau of small rates.  In the (K - 1)^2 modes of escape R_km deviates with sums of zero along
     rows and columns, at fixed Q.
     """
-    found = _moved(plateau((units,)).student, teacher(units, noise), *floats(learning_rate))
-    return Plateau(*found, index=(units - 1) ** 2)
+    (learning_rate,) = floats(learning_rate)
+    start = plateau((units,)).student
+    student, error, rate = _moved(start, teacher(units, noise), learning_rate)
+    return Plateau(student, error, rate, (units - 1) ** 2)
 
 
 def asymmetry(with_teacher: Float[Array, "K K"]) -> Float[Array, ""]:
     """Return the size of R in the modes in which units specialise: without the means of its rows
     and columns."""
     centred = with_teacher - jnp.mean(with_teacher, 0, keepdims=True)
-    return jnp.linalg.norm(centred - jnp.mean(centred, 1, keepdims=True))
+    centred = centred - jnp.mean(centred, 1, keepdims=True)
+    return jnp.linalg.norm(centred)
 
 
 def escape_time(rate: Number, index: int = 1) -> tuple[Float[Array, ""], Float[Array, ""]]:
@@ -123,9 +127,8 @@ def escape_time(rate: Number, index: int = 1) -> tuple[Float[Array, ""], Float[A
     `rate` is per alpha, at the learning rate used.
     """
     rate = jnp.asarray(rate, float)
-    return 1 / (2 * rate), jnp.sqrt(
-        jax.scipy.special.polygamma(1, jnp.asarray(index / 2, float))
-    ) / (2 * rate)
+    variance = jax.scipy.special.polygamma(1, jnp.asarray(index / 2, float))
+    return 1 / (2 * rate), jnp.sqrt(variance) / (2 * rate)
 
 
 def growth_rates(
@@ -149,7 +152,8 @@ def max_learning_rate(units: int) -> Float[Array, ""]:
     """
     H, N, _ = deviations(units)
     inverse = np.linalg.inv(np.linalg.cholesky(H))
-    return jnp.asarray(1 / np.linalg.eigvalsh(inverse @ N @ inverse.T)[-1])
+    whitened = inverse @ N @ inverse.T
+    return jnp.asarray(1 / np.linalg.eigvalsh(whitened)[-1])
 
 
 def decay_rate(units: int, learning_rate: Number) -> Float[Array, ""]:
@@ -161,14 +165,17 @@ def decay_rate(units: int, learning_rate: Number) -> Float[Array, ""]:
     eta times the smallest eigenvalue of its Hessian.  Negative beyond the `max_learning_rate`.
     """
     H, N, _ = deviations(units)
-    across = jnp.linalg.eigvalsh(learning_rate * H - jnp.asarray(learning_rate) ** 2 * N)[0]
+    decay = learning_rate * H - jnp.asarray(learning_rate) ** 2 * N
+    across = jnp.linalg.eigvalsh(decay)[0]
     # Along a unit of the teacher E g'_k g'_l h^2 has m_2/3 and m_1^2/2 for the student that matches
     # it.
-    m = _slope_moments()
-    mixed = (units - 1) ** 0.5 * m[1] ** 2 / 2
-    rest = m[2] + (units - 2) * m[1] ** 2
-    hessian = np.array([[m[2] / 3, mixed], [mixed, rest]])[: min(units, 2), : min(units, 2)]
-    return jnp.minimum(across, 2 * learning_rate * np.linalg.eigvalsh(hessian)[0])
+    (_, m1, m2, _, _) = _slope_moments()
+    mixed = (units - 1) ** 0.5 * m1**2 / 2
+    rest = m2 + (units - 2) * m1**2
+    hessian = np.array([[m2 / 3, mixed], [mixed, rest]])
+    used = min(units, 2)
+    least = np.linalg.eigvalsh(hessian[:used, :used])[0]
+    return jnp.minimum(across, 2 * learning_rate * least)
 
 
 def optimal_learning_rate(units: int) -> Float[Array, ""]:
@@ -201,13 +208,8 @@ def noise_floor(units: int, learning_rate: Number) -> Float[Array, ""]:
     '0.092, 0.092'
     """
     H, N, force = deviations(units)
-    return (
-        learning_rate
-        * units
-        / 2
-        * force
-        @ jnp.linalg.solve(H - learning_rate * N, jnp.asarray(force))
-    )
+    response = jnp.linalg.solve(H - learning_rate * N, jnp.asarray(force))
+    return learning_rate * units / 2 * force @ response
 
 
 def deviations(units: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -223,11 +225,13 @@ def deviations(units: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     pair = (K - 1) ** 0.5
     drift = pair * m1**2
     noise = pair * (2 * m3 * m1 + (K - 2) * m1**2 * m2)
+    one = m4 + (K - 1) * m2**2
     pairs = 2 * m2**2 + 4 * (K - 2) * m2 * m1**2 + (K - 2) * (K - 3) * m1**4
     H = 2 * np.array([[m2, drift], [drift, m2 + (K - 2) * m1**2]])
-    N = np.array([[m4 + (K - 1) * m2**2, noise], [noise, pairs]])
+    N = np.array([[one, noise], [noise, pairs]])
+    force = np.array([m2, drift])
     used = min(K, 2)
-    return H[:used, :used], N[:used, :used], np.array([m2, drift])[:used]
+    return H[:used, :used], N[:used, :used], force[:used]
 
 
 @jax.jit
@@ -239,21 +243,27 @@ def _moved(start, teacher, learning_rate):
         return Student(jnp.full((K, K), q), jnp.full((K, M), r), start.readout)
 
     def rest(point):
-        speed = move(0.0, alike(*point))
+        q, r = point
+        speed = move(0.0, alike(q, r))
         return jnp.array([speed.overlaps[0, 0], speed.with_teacher[0, 0]]) / learning_rate
 
     def newton(_, point):
-        return point - jnp.linalg.solve(jax.jacfwd(rest)(point), rest(point))
+        slope = jax.jacfwd(rest)(point)
+        return point - jnp.linalg.solve(slope, rest(point))
 
-    student = alike(
-        *lax.fori_loop(0, 20, newton, jnp.array([start.overlaps[0, 0], start.with_teacher[0, 0]]))
-    )
-    pair = jnp.where(jnp.arange(K) < 2, 1.0 - 2.0 * jnp.arange(K), 0) * (K > 1)
+    point = jnp.array([start.overlaps[0, 0], start.with_teacher[0, 0]])
+    q, r = lax.fori_loop(0, 20, newton, point)
+    student = alike(q, r)
+    # Two units turn from each other's teacher to their own: one of the modes of escape.
+    signs = 1.0 - 2.0 * jnp.arange(K)
+    pair = jnp.where(jnp.arange(K) < 2, signs, 0) * (K > 1)
 
-    def along(size):
-        return student._replace(with_teacher=student.with_teacher + size * jnp.outer(pair, pair))
+    def escaping(size):
+        with_teacher = student.with_teacher + size * jnp.outer(pair, pair)
+        speed = move(0.0, student._replace(with_teacher=with_teacher))
+        return speed.with_teacher[0, 0]
 
-    rate = jax.jacfwd(lambda size: move(0.0, along(size)).with_teacher[0, 0])(0.0) / learning_rate
+    rate = jax.jacfwd(escaping)(0.0) / learning_rate
     return student, generalisation_error(student, teacher), rate
 
 
@@ -261,18 +271,20 @@ def _moved(start, teacher, learning_rate):
 def _growth_rates(student, teacher, learning_rate):
     K, M = student.with_teacher.shape
     upper = np.triu_indices(K)
+    pairs = K * (K + 1) // 2
+    move = velocity(teacher, learning_rate=learning_rate)
+
+    def packed(student):
+        return jnp.concatenate([student.overlaps[upper], student.with_teacher.ravel()])
 
     def speed(modes):
-        half = jnp.zeros((K, K), modes.dtype).at[upper].set(modes[: len(upper[0])])
+        half = jnp.zeros((K, K), modes.dtype).at[upper].set(modes[:pairs])
         Q = half + jnp.triu(half, 1).T
-        moved = velocity(teacher, learning_rate=learning_rate)(
-            0.0, Student(Q, modes[len(upper[0]) :].reshape(K, M), student.readout)
-        )
-        return jnp.concatenate([moved.overlaps[upper], moved.with_teacher.ravel()])
+        R = modes[pairs:].reshape(K, M)
+        return packed(move(0.0, Student(Q, R, student.readout)))
 
-    values = jnp.linalg.eigvals(
-        jax.jacfwd(speed)(jnp.concatenate([student.overlaps[upper], student.with_teacher.ravel()]))
-    )
+    jacobian = jax.jacfwd(speed)(packed(student))
+    values = jnp.linalg.eigvals(jacobian)
     return values[jnp.argsort(values.real)]
 
 

@@ -148,10 +148,10 @@ def largest_eigenvalue(population: Spectrum, samples: Real[ArrayLike, ""]) -> Fl
         gap = x - eigenvalues
         gap = jnp.where(gap > 0, gap, 1.0)
         share = weight * (eigenvalues / gap) ** 2
+        total = jnp.sum(share)
+        slope = jnp.maximum(jnp.sum(share / gap), tiny)
         # In the inverse root of the sum the equation is concave, and linear for a single group.
-        return x + (jnp.sum(share) ** 1.5 - jnp.sum(share)) / jnp.maximum(
-            jnp.sum(share / gap), tiny
-        )
+        return x + (total**1.5 - total) / slope
 
     tiny = jnp.finfo(eigenvalues.dtype).tiny
     start = jnp.max(eigenvalues * (1 + jnp.sqrt(weight)))
@@ -197,9 +197,8 @@ def descent_resolvent(
     circle round all of them.
     """
     z, weights = _parabola(nodes, learning_rate.dtype)
-    edge = lax.stop_gradient(
-        learning_rate * (largest_eigenvalue(population, samples) + penalty) - 1
-    )
+    largest = largest_eigenvalue(population, samples) + penalty
+    edge = lax.stop_gradient(learning_rate * largest - 1)
     far = jnp.maximum(1.0, edge)
     few = 3 * steps < nodes
     k = jnp.maximum(steps, nodes / 3)
@@ -208,18 +207,19 @@ def descent_resolvent(
     shifted = jnp.expm1(z / k)
     around = y * weights / k
     mirrored = -far * sign * far**k * jnp.conj(around)
-    pair = jnp.concatenate([shifted, -far * jnp.conj(y) - 1]), jnp.concatenate([around, mirrored])
+    many_points = jnp.concatenate([shifted, -far * jnp.conj(y) - 1])
+    many_weights = jnp.concatenate([around, mirrored])
 
     # This radius balances the error of the trapezoidal rule with that of rounding, at twice the
     # power.
     k = jnp.minimum(steps, nodes / 3)
     radius = far * jnp.finfo(k.dtype).eps ** (-1 / (2 * nodes + 2 * k))
-    circle = radius * jnp.exp(1j * jnp.pi * (jnp.arange(nodes) + 0.5) / nodes).astype(z.dtype)
-    points = jnp.where(few, circle - 1, pair[0])
-    weights = jnp.where(few, circle * circle**k / (2 * nodes), pair[1])
-    reference = jnp.where(
-        few, radius - 1, jnp.expm1(0.1309 * nodes / jnp.maximum(steps, nodes / 3))
-    )
+    angles = jnp.pi * (jnp.arange(nodes) + 0.5) / nodes
+    circle = radius * jnp.exp(1j * angles).astype(z.dtype)
+    points = jnp.where(few, circle - 1, many_points)
+    weights = jnp.where(few, circle * circle**k / (2 * nodes), many_weights)
+    beyond = jnp.expm1(0.1309 * nodes / jnp.maximum(steps, nodes / 3))
+    reference = jnp.where(few, radius - 1, beyond)
     return _resolvent(points, weights, reference, 1 / learning_rate, penalty, population, samples)
 
 
@@ -245,17 +245,21 @@ def bilinear(
     k_reference = resolvent.reference
     f = resolvent.distance * difference(k, k_reference[None])
     same = jnp.eye(p.size, dtype=bool)
-    kernel = jnp.where(same, 0, 1 / jnp.where(same, 1, p[:, None] - p[None]))
-    inner = kernel @ factor + (1 / (p[:, None] - p.conj()[None])) @ factor.conj()
-    return contract(factor * (factor * resolvent.slope * difference(k, k) + 2 * f * inner))
+    gap = jnp.where(same, 1, p[:, None] - p[None])
+    kernel = jnp.where(same, 0, 1 / gap)
+    across = 1 / (p[:, None] - p.conj()[None])
+    inner = kernel @ factor + across @ factor.conj()
+    diagonal = factor * resolvent.slope * difference(k, k)
+    return contract(factor * (diagonal + 2 * f * inner))
 
 
 def crossed(
     kappa: Num[Array, "nodes"], other: Num[Array, "..."], weight: Array, population: Spectrum
 ) -> Array:
     """Return sum_a weight_a / ((lambda_a + k)(lambda_a + k')) for each k and its k'."""
-    shifted = population.eigenvalues[None]
-    return jnp.sum(weight[None] / ((shifted + kappa[:, None]) * (shifted + other[:, None])), 1)
+    eigenvalues = population.eigenvalues[None]
+    both = (eigenvalues + kappa[:, None]) * (eigenvalues + other[:, None])
+    return jnp.sum(weight[None] / both, 1)
 
 
 def _resolvent(points, weights, reference, rate, penalty, population, samples):
@@ -267,9 +271,8 @@ def _resolvent(points, weights, reference, rate, penalty, population, samples):
     moment = population.multiplicities * population.eigenvalues**2 / samples
     apart = crossed(kappa, start, moment, population)
     slope = 1 / (1 - crossed(kappa, kappa, moment, population))
-    return Resolvent(
-        points, weights, rate, kappa, slope, (points - reference) / (1 - apart), start[0]
-    )
+    distance = (points - reference) / (1 - apart)
+    return Resolvent(points, weights, rate, kappa, slope, distance, start[0])
 
 
 def _parabola(nodes, dtype):
@@ -290,9 +293,8 @@ def _newton(k, s, population, samples):
     closeness = 1 / (population.eigenvalues[None] + k[:, None])
     share = weight[None] * closeness
     numerator = s + jnp.sum(share * closeness, 1) * k**2
-    return numerator / (
-        1 - jnp.sum(share * closeness * population.eigenvalues[None], 1)
-    ), k * jnp.sum(share, 1)
+    denominator = 1 - jnp.sum(share * closeness * population.eigenvalues[None], 1)
+    return numerator / denominator, k * jnp.sum(share, 1)
 
 
 def _from_above(s, population, samples):

@@ -75,7 +75,9 @@ def ridge(
 
 def mean_squared_error(weights: Weights, x: Inputs, y: Labels) -> Float[Array, "*times"]:
     """Return |y - X w|^2 / n on the data of training or on others."""
-    return jnp.mean((y.reshape((1,) * (weights.ndim - 1) + (-1,)) - weights @ x.T) ** 2, -1)
+    labels = y.reshape((1,) * (weights.ndim - 1) + (-1,))
+    residual = labels - weights @ x.T
+    return jnp.mean(residual**2, -1)
 
 
 def excess_error(
@@ -90,7 +92,9 @@ def excess_error(
     """
     alone = (1,) * (weights.ndim - 1) + (-1,)
     squares = (weights - teacher.reshape(alone)) ** 2
-    return jnp.sum(squares if eigenvalues is None else squares * eigenvalues.reshape(alone), -1)
+    if eigenvalues is not None:
+        squares = squares * eigenvalues.reshape(alone)
+    return jnp.sum(squares, -1)
 
 
 def descended(

@@ -160,9 +160,8 @@ def noise_at_threshold(time: Numbers, noise: Number = 1.0) -> Float[Array, "*tim
     Up to order 1/sqrt(t): the square root grows from eigenvalues below 1/t, of density 1/(pi
     sqrt(lambda)), and -1/2 is the finite part of the mean of 1/lambda.
     """
-    return (2 * (2 - np.sqrt(2)) * jnp.sqrt(jnp.asarray(time) / np.pi) - 0.5) * jnp.asarray(
-        noise
-    ) ** 2
+    growth = 2 * (2 - np.sqrt(2)) * jnp.sqrt(jnp.asarray(time) / np.pi)
+    return (growth - 0.5) * jnp.asarray(noise) ** 2
 
 
 def _check_times(name, values):
@@ -171,11 +170,11 @@ def _check_times(name, values):
 
 def _errors(filtered, time, alpha, power, noise, start, nodes):
     dtype = jnp.result_type(float, time, alpha, power, noise, start)
-    time, alpha, power, noise, start = (
-        jnp.asarray(a, dtype) for a in (time, alpha, power, noise, start)
-    )
+    numbers = (jnp.asarray(a, dtype) for a in (time, alpha, power, noise, start))
+    time, alpha, power, noise, start = numbers
     rate, weight = quadrature(alpha, nodes)
-    left, learned = filtered(rate.reshape((1,) * time.ndim + (-1,)), time[..., None])
+    of_modes = rate.reshape((1,) * time.ndim + (-1,))
+    left, learned = filtered(of_modes, time[..., None])
 
     def average(values):
         return values @ weight
@@ -189,6 +188,5 @@ def _errors(filtered, time, alpha, power, noise, start, nodes):
     response = average(left) + unseen
     overlap = power * (1 - response)
     excess = bias + spread
-    return Errors(
-        excess, train, bias, spread, overlap, excess - power + 2 * overlap, response[..., None]
-    )
+    self_overlap = excess - power + 2 * overlap
+    return Errors(excess, train, bias, spread, overlap, self_overlap, response[..., None])

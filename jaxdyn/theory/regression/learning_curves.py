@@ -103,9 +103,8 @@ def _averaged_error(student, student_test, teacher, teacher_test, teacher_varian
 
     def error(n):
         a = solve_triangular(factor[:n, :n], white[:n], lower=True, trans="T")
-        return jnp.mean(
-            teacher_variance + jnp.sum(a * (teacher[:n, :n] @ a - 2 * teacher_test[:n]), 0)
-        )
+        of_weights = teacher[:n, :n] @ a - 2 * teacher_test[:n]
+        return jnp.mean(teacher_variance + jnp.sum(a * of_weights, 0))
 
     return jnp.stack([error(n) for n in sizes])
 

@@ -85,9 +85,8 @@ def first_step(
     """
     _check_mixture(sigma, flipped, inputs, samples)
     dtype = jnp.result_type(float, sigma, flipped, inputs, samples)
-    sigma, flipped, inputs, samples = (
-        jnp.asarray(a, dtype) for a in (sigma, flipped, inputs, samples)
-    )
+    numbers = (jnp.asarray(a, dtype) for a in (sigma, flipped, inputs, samples))
+    sigma, flipped, inputs, samples = numbers
     c = 1 - 2 * flipped
     q = sigma**2 * inputs / samples
     norm = jnp.sqrt(c**2 + q)
@@ -111,24 +110,22 @@ def _flow(time, sigma, flipped, inputs, samples, nodes):
 
     eigenvalues = each(variance, sigma**2)
     power = each(teacher**2, jnp.zeros_like(teacher))
-    population = equivalents.Spectrum(
-        eigenvalues, each(jnp.ones_like(inputs), inputs - 1), power, 0 * power
-    )
+    multiplicities = each(jnp.ones_like(inputs), inputs - 1)
+    population = equivalents.Spectrum(eigenvalues, multiplicities, power, 0 * power)
 
     def one(time):
-        resolvent = equivalents.flow_resolvent(
-            time, jnp.zeros_like(time), population, samples, nodes
-        )
-        errors = spectrum.errors_on(resolvent, jnp.zeros_like(time), population, samples, noise)
+        no_penalty = jnp.zeros_like(time)
+        resolvent = equivalents.flow_resolvent(time, no_penalty, population, samples, nodes)
+        errors = spectrum.errors_on(resolvent, no_penalty, population, samples, noise)
         once = resolvent.rate * resolvent.weights / resolvent.kappa
         h1 = contract(once)
         h2 = contract(once * c / (variance + resolvent.kappa))
         spread = jnp.sqrt(positive(errors.train - h1**2 - h2**2 + 2 * c * h1 * h2))
         along = teacher * (1 - errors.response[0])
         across = jnp.sqrt(positive(errors.self_overlap - along**2))
-        return Memorisation(
-            ndtr((1 - h1 - h2) / spread), ndtr((1 - h1 + h2) / spread), ndtr(along / across)
-        )
+        wrong = ndtr((1 - h1 - h2) / spread)
+        right = ndtr((1 - h1 + h2) / spread)
+        return Memorisation(wrong, right, ndtr(along / across))
 
     predicted = jax.vmap(one)(time.ravel())
     return jax.tree.map(lambda a: a.reshape(time.shape), predicted)

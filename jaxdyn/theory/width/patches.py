@@ -59,13 +59,9 @@ def kernel(
     """
     _known(get)
     t = jnp.asarray(cosines, jnp.result_type(float, cosines))
-    fitting = (
-        t.ndim
-        and t.shape[-1]
-        and all(s > 0 for s in children)
-        and t.shape[-1] % math.prod(children) == 0
-    )
-    if not fitting:
+    patches = t.shape[-1] if t.ndim else 0
+    positive = all(s > 0 for s in children)
+    if not (patches and positive and patches % math.prod(children) == 0):
         raise ValueError(
             f"children: {tuple(children)} do not divide the patches of cosines of shape {t.shape}"
         )
@@ -89,15 +85,20 @@ def torus_spectrum(
         raise ValueError(
             f"sizes: {tuple(sizes)}; pass an even number of angles for each patch, or None"
         )
-    nodes = np.polynomial.legendre.leggauss(average)[0]
-    angles = [
-        np.pi / 2 * (nodes + 1) if m is None else 2 * np.pi / m * np.arange(m // 2 + 1)
-        for m in sizes
-    ]
-    values = _waves(function(_grid([np.cos(a) for a in angles])), tuple(sizes), average)
-    counts = [
-        np.where(np.arange(m // 2 + 1) % (m // 2) == 0, 1.0, 2.0) for m in sizes if m is not None
-    ]
+    nodes, _ = np.polynomial.legendre.leggauss(average)
+    angles = []
+    counts = []
+    for size in sizes:
+        if size is None:
+            angles.append(np.pi / 2 * (nodes + 1))
+            continue
+        half = size // 2
+        waves = np.arange(half + 1)
+        angles.append(2 * np.pi / size * waves)
+        # Waves 0 and M/2 are their own mirror images.
+        counts.append(np.where(waves % half == 0, 1.0, 2.0))
+    cosines = _grid([np.cos(angle) for angle in angles])
+    values = _waves(function(cosines), tuple(sizes), average)
     return values, _outer(counts, values.dtype)
 
 
@@ -121,35 +122,54 @@ def sector_spectrum(
     tracing.
     """
     used = patches if used is None else used
-    compiled = jax.jit(function)
-    found = {}
-    classes = {}
+    compiled = _in_blocks(function, used)
+
+    @functools.cache
+    def spectrum_along(varied):
+        """The spectrum on a grid of the `varied` patches, averaged over all others."""
+        sizes = [grids[len(varied)] if patch in varied else None for patch in range(used)]
+        return torus_spectrum(compiled, sizes, average=average)
+
     sectors = {}
-
-    def blocks(cosines):
-        flat = np.asarray(cosines).reshape(-1, used)
-        padded = np.pad(flat, [(0, -len(flat) % 2**15), (0, 0)]).reshape(-1, 2**15, used)
-        values = np.concatenate([np.asarray(compiled(block)) for block in padded])
-        return jnp.asarray(values[: len(flat)].reshape(cosines.shape[:-1]))
-
-    for active in (
-        a for number in range(patches + 1) for a in itertools.combinations(range(patches), number)
-    ):
-        classes.setdefault((len(active), len({patch // 2 for patch in active})), []).append(active)
-    for name, members in classes.items():
-        active = members[0]
+    for name, members in _classes(patches).items():
         count = sum(max(member, default=0) < used for member in members)
         if not count:
-            sectors[name] = np.zeros(1), np.zeros(1)
+            sectors[name] = (np.zeros(1), np.zeros(1))
             continue
-        source = tuple(range(used)) if len(active) > 2 else active or (0,)
-        if source not in found:
-            sizes = [grids[len(source)] if patch in source else None for patch in range(used)]
-            found[source] = torus_spectrum(blocks, sizes, average=average)
-        within = tuple(slice(1, None) if patch in active else slice(0, 1) for patch in source)
-        values, times = (np.asarray(a)[within].ravel() for a in found[source])
-        sectors[name] = np.maximum(values, 0), count * times
+        active = members[0]
+        # Three and four active patches share the grid of all.
+        varied = tuple(range(used)) if len(active) > 2 else active or (0,)
+        values, times = spectrum_along(varied)
+        within = tuple(slice(1, None) if patch in active else slice(0, 1) for patch in varied)
+        own_values = np.asarray(values)[within].ravel()
+        own_times = np.asarray(times)[within].ravel()
+        sectors[name] = (np.maximum(own_values, 0), count * own_times)
     return sectors
+
+
+def _classes(patches):
+    """Return the sets of active patches, by their number and that of the pairs that hold them."""
+    classes = {}
+    for number in range(patches + 1):
+        for active in itertools.combinations(range(patches), number):
+            pairs = {patch // 2 for patch in active}
+            classes.setdefault((number, len(pairs)), []).append(active)
+    return classes
+
+
+def _in_blocks(function, used):
+    """Return a function of cosines that is compiled once, for blocks of 2^15 of them."""
+    compiled = jax.jit(function)
+    size = 2**15
+
+    def in_blocks(cosines):
+        flat = np.asarray(cosines).reshape(-1, used)
+        padded = np.pad(flat, [(0, -len(flat) % size), (0, 0)])
+        blocks = padded.reshape(-1, size, used)
+        values = np.concatenate([np.asarray(compiled(block)) for block in blocks])
+        return jnp.asarray(values[: len(flat)].reshape(cosines.shape[:-1]))
+
+    return in_blocks
 
 
 def sphere_spectrum(
@@ -169,9 +189,8 @@ def sphere_spectrum(
     angles = (half * (x + 1) + edges[:-1, None]).ravel()
     weights = (half * w).ravel()
     cosines = np.cos(angles)
-    basis = (
-        np.polynomial.legendre.legvander(cosines, degrees) * (weights * np.sin(angles) / 2)[:, None]
-    )
+    measure = weights * np.sin(angles) / 2
+    basis = np.polynomial.legendre.legvander(cosines, degrees) * measure[:, None]
     values = function(_grid([cosines] * patches))
     for _ in range(patches):
         values = jnp.tensordot(values, jnp.asarray(basis, values.dtype), (0, 0))
@@ -199,9 +218,13 @@ def joint_law(
     waves = jnp.asarray(waves, jnp.result_type(float, waves))
     patches = waves.shape[-1]
     power = 2 * SMOOTHNESS[get]
-    size = layers / (math.pi * patches**0.5) if get == "ntk" else 1 / (3 * math.pi * patches**1.5)
+    if get == "ntk":
+        size = layers / (math.pi * patches**0.5)
+    else:
+        size = 1 / (3 * math.pi * patches**1.5)
     constant = size * _transform(patches * dim, power) / _volume(dim) ** patches
-    return scale * constant * jnp.linalg.norm(waves, axis=-1) ** (-power - patches * dim)
+    wave = jnp.linalg.norm(waves, axis=-1)
+    return scale * constant * wave ** (-power - patches * dim)
 
 
 def axis_law(
@@ -221,23 +244,35 @@ def axis_law(
     _known(get)
     power = 2 * SMOOTHNESS[get]
 
-    def spectrum(f):
-        return (
-            torus_spectrum(f, (2048,))[0]
-            if dim == 1
-            else sphere_spectrum(f, max(other, 1), 1, nodes=48)[0]
-        )[other]
+    def coefficient(f):
+        if dim == 1:
+            values, _ = torus_spectrum(f, (2048,))
+        else:
+            values, _ = sphere_spectrum(f, max(other, 1), 1, nodes=48)
+        return values[other]
 
     def random(t):
-        return _arccosine(t[..., 0])[0]
+        step, _ = _arccosine(t[..., 0])
+        return step
 
-    equal = spectrum(lambda t: _arccosine((1 + random(t)) / 2)[1])
-    opposite = spectrum(lambda t: _arccosine(random(t) / 2)[1])
+    def at_equal(t):
+        _, slope = _arccosine((1 + random(t)) / 2)
+        return slope
+
+    def at_opposite(t):
+        _, slope = _arccosine(random(t) / 2)
+        return slope
+
+    equal = coefficient(at_equal)
+    opposite = coefficient(at_opposite)
     shift = (dim - 1) / 2
     k = jnp.asarray(wave, equal.dtype)
-    slope = (1 if get == "ntk" else 1 / 3) / (2 * math.pi) * _transform(dim, power) / _volume(dim)
-    leading = slope * (equal + (-1) ** k * opposite) * (k + shift) ** (-power - dim)
-    both = jnp.stack([k + shift, jnp.full_like(k, other + shift * (other > 0))], -1)
+    size = 1 if get == "ntk" else 1 / 3
+    slope = size / (2 * math.pi) * _transform(dim, power) / _volume(dim)
+    alternating = equal + (-1) ** k * opposite
+    leading = slope * alternating * (k + shift) ** (-power - dim)
+    fixed = jnp.full_like(k, other + shift * (other > 0))
+    both = jnp.stack([k + shift, fixed], -1)
     return leading, joint_law(both, 2, dim, get=get)
 
 
@@ -262,7 +297,8 @@ def _kernel(t, children, get):
     random = step
     tangent = step + t * slope
     for s in children:
-        u, v = (jnp.mean(a.reshape(*a.shape[:-1], -1, s), -1) for a in (random, tangent))
+        u = jnp.mean(random.reshape(*random.shape[:-1], -1, s), -1)
+        v = jnp.mean(tangent.reshape(*tangent.shape[:-1], -1, s), -1)
         step, slope = _arccosine(u)
         random = step
         tangent = step + v * slope
@@ -286,7 +322,8 @@ def _arccosine(t):
     """The kernels of a rectifier and of its derivative, for unit variances."""
     t = jnp.clip(t, -1, 1)
     angle = jnp.arccos(t)
-    return (jnp.sqrt(1 - t * t) + t * (jnp.pi - angle)) / jnp.pi, 1 - angle / jnp.pi
+    step = (jnp.sqrt(1 - t * t) + t * (jnp.pi - angle)) / jnp.pi
+    return step, 1 - angle / jnp.pi
 
 
 def _grid(axes):

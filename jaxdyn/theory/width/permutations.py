@@ -65,7 +65,8 @@ def votes(
     last = jnp.isinf(steps)
 
     def left(value):
-        return jnp.where(last, 0, jnp.power(1 - rate * value / k**2, jnp.where(last, 0, steps)))
+        kept = 1 - rate * value / k**2
+        return jnp.where(last, 0, jnp.power(kept, jnp.where(last, 0, steps)))
 
     full = A + k * B
     each = (1 - left(A)) / A
@@ -77,9 +78,9 @@ def votes(
     on = off + each * rise
     total = m * on + (k - m) * off
     squares = m * on**2 + (k - m) * off**2
-    variance = (
-        0.5 + (0.5 - B) * squares + B * total**2 - 2 * (prior_rise * m * on + B * total)
-    ) / k
+    of_outputs = (0.5 - B) * squares + B * total**2
+    with_outputs = prior_rise * m * on + B * total
+    variance = (0.5 + of_outputs - 2 * with_outputs) / k
     return Votes(on, off, jnp.maximum(variance, 0))
 
 
@@ -138,7 +139,8 @@ def weight_two_size(bits: Values, tail: Values) -> Float[Array, "..."]:
     10^4.
     """
     _, off, variance = votes(bits, 2.0)
-    return variance / off**2 * ndtri(jnp.asarray(tail)) ** 2
+    deviations = ndtri(jnp.asarray(tail))
+    return variance / off**2 * deviations**2
 
 
 def crude_size(bits: Values, risk: Values = 0.05) -> Float[Array, "..."]:
@@ -163,18 +165,24 @@ def all_right(
     Bits are independent, with one covariance between inputs: the product of their probabilities,
     whose standard error is at most that of `draws` trials.
     """
-    spread = jnp.linalg.cholesky(covariance + 1e-12 * jnp.eye(len(mean), dtype=mean.dtype))
+    identity = jnp.eye(len(mean), dtype=mean.dtype)
+    # The covariance of inputs that determine each other is singular.
+    spread = jnp.linalg.cholesky(covariance + 1e-12 * identity)
 
     def of_bit(bit):
         key, mean, truth = bit
         noise = normal(key, (draws, len(mean)), mean.dtype) @ spread.T
 
-        def right(size):
-            return ((mean[None] + noise / jnp.sqrt(size)) > 0) == (truth > 0)[None]
+        def share_right(size):
+            outputs = mean[None] + noise / jnp.sqrt(size)
+            right = (outputs > 0) == (truth > 0)[None]
+            return jnp.mean(jnp.all(right, 1))
 
-        return lax.map(lambda size: jnp.mean(jnp.all(right(size), 1)), members)
+        return lax.map(share_right, members)
 
-    return jnp.prod(lax.map(of_bit, (jax.random.split(key, mean.shape[1]), mean.T, truth.T)), 0)
+    keys = jax.random.split(key, mean.shape[1])
+    shares = lax.map(of_bit, (keys, mean.T, truth.T))
+    return jnp.prod(shares, 0)
 
 
 def noise_ratio(weight: Values) -> Float[Array, "..."]:
@@ -184,17 +192,16 @@ def noise_ratio(weight: Values) -> Float[Array, "..."]:
     All inputs of weight two need 6 c_2 k ln k.
     """
     (m,) = floats(weight)
-    rise = _tangent(1 / jnp.sqrt(m)) - B
+    cosine = 1 / jnp.sqrt(m)
+    rise = _tangent(cosine) - B
+    prior_rise = _prior(cosine) - B
     # k off and the sums of on and off over the bits, at infinite k.
     off = (A - m * rise) / A
     on = rise / A
     total = m * on + off
-    variance = (
-        0.5
-        + (0.5 - B) * m * on**2
-        + B * total**2
-        - 2 * ((_prior(1 / jnp.sqrt(m)) - B) * m * on + B * total)
-    )
+    of_outputs = (0.5 - B) * m * on**2
+    with_outputs = prior_rise * m * on + B * total
+    variance = 0.5 + of_outputs + B * total**2 - 2 * with_outputs
     return variance / off**2
 
 
@@ -213,7 +220,8 @@ def _terms(k, largest):
     zeros = k - m
     # Not minus infinity, whose derivative Newton's method would meet.
     none = jnp.finfo(k.dtype).min / 8
-    inputs = jnp.where(there, gammaln(k + 1) - gammaln(m + 1) - gammaln(zeros + 1), none)
+    binomial = gammaln(k + 1) - gammaln(m + 1) - gammaln(zeros + 1)
+    inputs = jnp.where(there, binomial, none)
     on, off, variance = votes(k, m)
     scale = jnp.sqrt(variance)
     log_zeros = jnp.where(zeros > 0, jnp.log(jnp.maximum(zeros, 1)), none)
@@ -223,7 +231,9 @@ def _terms(k, largest):
 def _log_failures(terms, members):
     ones, on, zeros, off = terms
     r = jnp.sqrt(members)
-    by_weight = jnp.logaddexp(ones + log_ndtr(-on * r), zeros + log_ndtr(-off * r))
+    of_ones = ones + log_ndtr(-on * r)
+    of_zeros = zeros + log_ndtr(-off * r)
+    by_weight = jnp.logaddexp(of_ones, of_zeros)
     return logsumexp(by_weight), by_weight
 
 
@@ -244,8 +254,10 @@ def _smallest(log_risk, risk):
 def _prior(cosine):
     """E relu(u) relu(v) of unit Gaussians (Cho, Saul, 2009)."""
     angle = jnp.arccos(jnp.minimum(cosine, 1))
-    return (jnp.sqrt(jnp.maximum(1 - cosine**2, 0)) + cosine * (np.pi - angle)) * B
+    sine = jnp.sqrt(jnp.maximum(1 - cosine**2, 0))
+    return (sine + cosine * (np.pi - angle)) * B
 
 
 def _tangent(cosine):
-    return _prior(cosine) + cosine * (np.pi - jnp.arccos(jnp.minimum(cosine, 1))) * B
+    angle = jnp.arccos(jnp.minimum(cosine, 1))
+    return _prior(cosine) + cosine * (np.pi - angle) * B
