@@ -214,8 +214,8 @@ def descent_resolvent(
     # power.
     k = jnp.minimum(steps, nodes / 3)
     radius = far * jnp.finfo(k.dtype).eps ** (-1 / (2 * nodes + 2 * k))
-    angles = jnp.pi * (jnp.arange(nodes) + 0.5) / nodes
-    circle = radius * jnp.exp(1j * angles).astype(z.dtype)
+    unit_circle = jnp.exp(1j * jnp.pi * (jnp.arange(nodes) + 0.5) / nodes)
+    circle = radius * unit_circle.astype(z.dtype)
     points = jnp.where(few, circle - 1, many_points)
     weights = jnp.where(few, circle * circle**k / (2 * nodes), many_weights)
     beyond = jnp.expm1(0.1309 * nodes / jnp.maximum(steps, nodes / 3))

@@ -78,9 +78,9 @@ def votes(
     on = off + each * rise
     total = m * on + (k - m) * off
     squares = m * on**2 + (k - m) * off**2
-    of_outputs = (0.5 - B) * squares + B * total**2
+    of_outputs = (0.5 - B) * squares
     with_outputs = prior_rise * m * on + B * total
-    variance = (0.5 + of_outputs - 2 * with_outputs) / k
+    variance = (0.5 + of_outputs + B * total**2 - 2 * with_outputs) / k
     return Votes(on, off, jnp.maximum(variance, 0))
 
 
