@@ -1,6 +1,7 @@
 """Networks out of layers: one after the other, side by side, around, again."""
 
 import functools
+import operator
 from dataclasses import replace
 
 import jax
@@ -66,23 +67,22 @@ def parallel(*layers, combine: str = "sum") -> Layer:
 
     def init(key, shape):
         keys = jax.random.split(key, len(layers))
-        shapes, params = zip(
-            *(f.init(k, shape) for k, f in zip(keys, layers, strict=True)), strict=True
-        )
-        one = {(s[:-1] if combine == "concat" else s) for s in shapes}
-        if len(one) > 1:
+        made = [layer.init(k, shape) for k, layer in zip(keys, layers, strict=True)]
+        shapes, params = zip(*made, strict=True)
+        alike = {(s[:-1] if combine == "concat" else s) for s in shapes}
+        if len(alike) > 1:
             raise ValueError(
                 f"parallel: branches of shapes {shapes} cannot be combined by {combine!r}"
             )
-        return (*shapes[0][:-1], sum(s[-1] for s in shapes)) if combine == "concat" else shapes[
-            0
-        ], params
+        if combine != "concat":
+            return shapes[0], params
+        channels = sum(s[-1] for s in shapes)
+        return (*shapes[0][:-1], channels), params
 
     def apply(params, x, key=None):
-        outputs = [
-            f.apply(p, x, key=k)
-            for f, p, k in zip(layers, params, _split(key, len(layers)), strict=True)
-        ]
+        keys = _split(key, len(layers))
+        parts = zip(layers, params, keys, strict=True)
+        outputs = [layer.apply(p, x, key=k) for layer, p, k in parts]
         if combine == "concat":
             return jnp.concatenate(outputs, -1)
         return functools.reduce(jnp.add if combine == "sum" else jnp.multiply, outputs)
@@ -91,11 +91,13 @@ def parallel(*layers, combine: str = "sum") -> Layer:
         branches = [f.kernel(k) for f in layers]
         if sum(b.fresh == k.fresh for b in branches) > 1:
             raise ValueError(
-                "parallel: more than one branch has no dense or conv of its own, so they are not independent"
+                "parallel: more than one branch has no dense or conv of its own, so they are not "
+                "independent"
             )
-        if len({b.spatial for b in branches}) > 1:
+        positions = [b.spatial for b in branches]
+        if len(set(positions)) > 1:
             raise ValueError(
-                f"parallel: branches with positions {[b.spatial for b in branches]}; pad or pool them alike"
+                f"parallel: branches with positions {positions}; pad or pool them alike"
             )
         return _join(branches, _COMBINE[combine])
 
@@ -105,9 +107,8 @@ def parallel(*layers, combine: str = "sum") -> Layer:
 def _join(branches, combine):
     selves = None
     if branches[0].selves is not None:
-        selves = tuple(
-            _join(pair, combine) for pair in zip(*(b.selves for b in branches), strict=True)
-        )
+        pairs = zip(*(b.selves for b in branches), strict=True)
+        selves = tuple(_join(pair, combine) for pair in pairs)
     known = all(b.known for b in branches)
     fresh = max(b.fresh for b in branches)
     return replace(combine(branches), selves=selves, known=known, fresh=fresh)
@@ -117,22 +118,15 @@ def _sum(branches):
     """Add independent units: what they have in common is the product of their means."""
     total = branches[0]
     for b in branches[1:]:
-        cross = 2 * (total.m1 - total.m2) * (b.m1 - b.m2), 2 * (total.m1 + total.m2) * (b.m1 + b.m2)
+        m1 = total.m1 + b.m1
+        m2 = total.m2 + b.m2
         q1 = total.q1 + b.q1 + 2 * total.m1 * b.m1
         q2 = total.q2 + b.q2 + 2 * total.m2 * b.m2
-        d = total.d + b.d + cross[0]
-        s = total.plus + b.plus + cross[1]
-        total = replace(
-            total,
-            q1=q1,
-            q2=q2,
-            m1=total.m1 + b.m1,
-            m2=total.m2 + b.m2,
-            d=d,
-            s=s,
-            ntk=total.ntk + b.ntk,
-            gaussian=total.gaussian and b.gaussian,
-        )
+        d = total.d + b.d + 2 * (total.m1 - total.m2) * (b.m1 - b.m2)
+        s = total.plus + b.plus + 2 * (total.m1 + total.m2) * (b.m1 + b.m2)
+        ntk = total.ntk + b.ntk
+        gaussian = total.gaussian and b.gaussian
+        total = replace(total, q1=q1, q2=q2, m1=m1, m2=m2, d=d, s=s, ntk=ntk, gaussian=gaussian)
     return total
 
 
@@ -141,20 +135,15 @@ def _product(branches):
     for b in branches[1:]:
         # With sums A, B = (q1 + q2) / 2, E |u u' - v v'|^2 written in differences only.
         gaps = (total.q1 - total.q2) * (b.q1 - b.q2) / 2
-        sums = (total.q1 + total.q2) / 2, (b.q1 + b.q2) / 2
-        d = gaps + sums[0] * b.d + sums[1] * total.d - total.d * b.d / 2
+        mean = (total.q1 + total.q2) / 2
+        mean_b = (b.q1 + b.q2) / 2
+        d = gaps + mean * b.d + mean_b * total.d - total.d * b.d / 2
         ntk = total.ntk * b.cov + total.cov * b.ntk
-        total = replace(
-            total,
-            q1=total.q1 * b.q1,
-            q2=total.q2 * b.q2,
-            m1=total.m1 * b.m1,
-            m2=total.m2 * b.m2,
-            d=d,
-            s=None,
-            ntk=ntk,
-            gaussian=False,
-        )
+        q1 = total.q1 * b.q1
+        q2 = total.q2 * b.q2
+        m1 = total.m1 * b.m1
+        m2 = total.m2 * b.m2
+        total = replace(total, q1=q1, q2=q2, m1=m1, m2=m2, d=d, s=None, ntk=ntk, gaussian=False)
     return total
 
 
@@ -164,25 +153,9 @@ def _concat(branches: list[Kernel]) -> Kernel:
     def mean(value):
         return sum(value(b) * (b.channels / channels) for b in branches)
 
-    q1 = mean(lambda b: b.q1)
-    q2 = mean(lambda b: b.q2)
-    m1 = mean(lambda b: b.m1)
-    m2 = mean(lambda b: b.m2)
-    d = mean(lambda b: b.d)
+    means = {name: mean(operator.attrgetter(name)) for name in ("q1", "q2", "m1", "m2", "d", "ntk")}
     s = mean(lambda b: b.plus)
-    ntk = mean(lambda b: b.ntk)
-    return replace(
-        branches[0],
-        q1=q1,
-        q2=q2,
-        m1=m1,
-        m2=m2,
-        d=d,
-        s=s,
-        ntk=ntk,
-        gaussian=False,
-        channels=channels,
-    )
+    return replace(branches[0], **means, s=s, gaussian=False, channels=channels)
 
 
 _COMBINE = {"sum": _sum, "product": _product, "concat": _concat}

@@ -40,7 +40,8 @@ def check_windows(
         )
     if len(strides) != len(window) or min(strides) < 1:
         raise ValueError(
-            f"{name}: strides {strides} do not fit the window {window}; pass one int >= 1 for each axis"
+            f"{name}: strides {strides} do not fit the window {window}; pass one int >= 1 for each "
+            "axis"
         )
     if padding not in ("SAME", "VALID", "CIRCULAR"):
         raise ValueError(
@@ -53,21 +54,23 @@ def check_positions(name: str, sizes: Shape, window: Shape, padding: str) -> Non
     """Raise ValueError where inputs of these positions cannot be covered by the window."""
     if len(sizes) != len(window):
         raise ValueError(
-            f"{name}: its input has positions {sizes}, its window {window}; pass one size for each axis"
+            f"{name}: its input has positions {sizes}, its window {window}; pass one size for each "
+            "axis"
         )
     if padding == "VALID" and any(w > n for n, w in zip(sizes, window, strict=True)):
         raise ValueError(
-            f"{name}: the window {window} is larger than the positions {sizes}; pad, or take a smaller one"
+            f"{name}: the window {window} is larger than the positions {sizes}; pad, or take a "
+            "smaller one"
         )
 
 
 def out_sizes(sizes: Shape, window: Shape, strides: Shape, padding: str) -> Shape:
     """Return the number of windows along each axis."""
-    valid = padding == "VALID"
-    return tuple(
-        (n - w) // s + 1 if valid else -(-n // s)
-        for n, w, s in zip(sizes, window, strides, strict=True)
-    )
+
+    def windows(size, width, stride):
+        return (size - width) // stride + 1 if padding == "VALID" else -(-size // stride)
+
+    return tuple(map(windows, sizes, window, strides))
 
 
 def _margins(size: int, width: int, stride: int, padding: str) -> tuple[int, int]:
@@ -105,7 +108,9 @@ def sum_windows(
     return v
 
 
-LARGE = 16  # positions on an axis from which on slices are cheaper than a product with a matrix of zeros and ones
+# Positions on an axis from which on slices are cheaper than a product with a matrix of zeros and
+# ones.
+LARGE = 16
 
 
 def _taps(size, width, stride, padding):
@@ -134,9 +139,12 @@ def _sum_slices(v, axes, width, stride, padding):
     def cut(piece, axis, offset):
         return jax.lax.slice_in_dim(piece, offset, stop(axis, offset), stride, axis)
 
-    pieces = [
-        functools.reduce(lambda p, a, o=offset: cut(p, a, o), axes, v) for offset in range(width)
-    ]
+    pieces = []
+    for offset in range(width):
+        piece = v
+        for axis in axes:
+            piece = cut(piece, axis, offset)
+        pieces.append(piece)
     return barrier(functools.reduce(jnp.add, pieces))
 
 
@@ -149,10 +157,10 @@ def sum_outside(k: Kernel, window: Shape, strides: Shape, padding: str) -> Array
     """
     n = len(k.spatial)
     taps = [_taps(*axis, padding) for axis in zip(k.spatial, window, strides, strict=True)]
-    inside = np.asarray(
-        functools.reduce(np.multiply.outer, [t.any(1) for t in taps])
-    )  # (s_1, w_1, s_2, w_2, ...)
-    outside = 1 - inside.transpose(*range(0, 2 * n, 2), *range(1, 2 * n, 2)).astype(float)
+    # Of the axes (s_1, w_1, s_2, w_2, ...).
+    inside = np.asarray(functools.reduce(np.multiply.outer, [t.any(1) for t in taps]))
+    windows_first = (*range(0, 2 * n, 2), *range(1, 2 * n, 2))
+    outside = 1 - inside.transpose(windows_first).astype(float)
     out = outside.shape[:n]
     offsets = outside.shape[n:]
     outside = jnp.asarray(outside.reshape(math.prod(out), math.prod(offsets)), k.d.dtype)
@@ -160,16 +168,13 @@ def sum_outside(k: Kernel, window: Shape, strides: Shape, padding: str) -> Array
     for q, order in ((k.q1, "sto"), (k.q2, "tso")):
         v = q.reshape(*k.spatial, *q.shape[2 * n :])
         pairs = q.shape[2 * n :]
-        for axis, t in enumerate(
-            taps
-        ):  # every axis of positions becomes one of windows, offsets gather at the end
-            v = jnp.moveaxis(
-                jnp.tensordot(jnp.asarray(t, v.dtype), v, ((1,), (axis,))), (0, 1), (axis, -1)
-            )
+        # Every axis of positions becomes one of windows, and offsets gather at the end.
+        for axis, t in enumerate(taps):
+            along = jnp.tensordot(jnp.asarray(t, v.dtype), v, ((1,), (axis,)))
+            v = jnp.moveaxis(along, (0, 1), (axis, -1))
         v = v.reshape(math.prod(out), *pairs, math.prod(offsets))
-        summed = jnp.einsum(
-            f"{order[0]}...o,{order[1]}o->...st", v, outside, precision=jax.lax.Precision.HIGHEST
-        )
+        formula = f"{order[0]}...o,{order[1]}o->...st"
+        summed = jnp.einsum(formula, v, outside, precision=jax.lax.Precision.HIGHEST)
         total = total + as_interleaved(replace(k, spatial=out), summed)
     return total
 

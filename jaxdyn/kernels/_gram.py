@@ -2,14 +2,15 @@
 memory."""
 
 import functools
+import itertools
 import math
 import string
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Real
@@ -110,43 +111,57 @@ def _matrices(layer, level, names, batch, x1, first, x2):
     itself."""
     symmetric = x2 is None
     x2 = x1 if x2 is None else x2
-    sizes = len(x1), len(x2)
-    # At least two blocks of a symmetric matrix: XLA dissolves a loop of one, and fuses all layers
-    # into the mirroring.
-    counts = [max(-(-size // batch), min(size, 2) if symmetric else 1) for size in sizes]
-    lanes = LANES if min(batch, *sizes) >= 2 * LANES else 1
-    edges = [-(-size // (count * lanes)) * lanes for size, count in zip(sizes, counts, strict=True)]
-    x1, x2 = (_pad_rows(x, e * c - len(x)) for x, e, c in zip((x1, x2), edges, counts, strict=True))
-    corners = (
-        np.array(
-            [(i, j) for i in range(counts[0]) for j in range(i if symmetric else 0, counts[1])]
-        )
-        * edges
-    )
+    sizes = (len(x1), len(x2))
+    rows = _cut(sizes[0], batch, min(sizes), symmetric)
+    columns = _cut(sizes[1], batch, min(sizes), symmetric)
+    x1 = _pad_rows(x1, rows.edge * rows.count - sizes[0])
+    x2 = _pad_rows(x2, columns.edge * columns.count - sizes[1])
+    # Of a symmetric matrix the blocks on and above the diagonal are enough.
+    corners = [
+        (i * rows.edge, j * columns.edge)
+        for i, j in itertools.product(range(rows.count), range(columns.count))
+        if j >= i or not symmetric
+    ]
 
     def block(corner):
-        one, two = (
-            jax.lax.dynamic_slice_in_dim(x, *cut)
-            for x, *cut in zip((x1, x2), corner, edges, strict=True)
-        )
-        rows = first + corner[0] + jnp.arange(edges[0])
-        columns = corner[1] + jnp.arange(edges[1])
-        k = layer.kernel(_pair(one, two, rows[:, None] == columns[None], level))
+        row, column = corner
+        one = jax.lax.dynamic_slice_in_dim(x1, row, rows.edge)
+        two = jax.lax.dynamic_slice_in_dim(x2, column, columns.edge)
+        own = first + row + jnp.arange(rows.edge)
+        others = column + jnp.arange(columns.edge)
+        same = own[:, None] == others[None]
+        k = layer.kernel(_pair(one, two, same, level))
         return {name: k.cov if name == "nngp" else k.ntk for name in names}
 
-    def place(matrices, values, corner):
-        return {
-            name: jax.lax.dynamic_update_slice(matrices[name], v, tuple(corner))
-            for name, v in values.items()
-        }
+    def fill(matrices, corner):
+        place = tuple(corner)
+        for name, values in block(corner).items():
+            matrices[name] = jax.lax.dynamic_update_slice(matrices[name], values, place)
+        return matrices, None
 
-    corners = jnp.asarray(corners)
-    matrices = {name: jnp.zeros((len(x1), len(x2)), x1.dtype) for name in names}
-    matrices, _ = jax.lax.scan(
-        lambda m, corner: (place(m, block(corner), corner), None), matrices, corners
-    )
+    empty = {name: jnp.zeros((len(x1), len(x2)), x1.dtype) for name in names}
+    matrices, _ = jax.lax.scan(fill, empty, jnp.asarray(corners))
     matrices = {name: matrix[: sizes[0], : sizes[1]] for name, matrix in matrices.items()}
-    return {name: mirrored(m.T) for name, m in matrices.items()} if symmetric else matrices
+    if symmetric:
+        return {name: mirrored(matrix.T) for name, matrix in matrices.items()}
+    return matrices
+
+
+class _Cut(NamedTuple):
+    """How one axis of a matrix is cut: so many blocks, of `edge` examples each."""
+
+    count: int
+    edge: int
+
+
+def _cut(size, batch, least, symmetric):
+    # At least two blocks of a symmetric matrix: XLA dissolves a loop of one, and fuses all layers
+    # into the mirroring.
+    fewest = min(size, 2) if symmetric else 1
+    count = max(-(-size // batch), fewest)
+    # Edges of whole vectors, where examples are enough for two of them.
+    lanes = LANES if min(batch, least) >= 2 * LANES else 1
+    return _Cut(count, -(-size // (count * lanes)) * lanes)
 
 
 def _pad_rows(x, count):
@@ -181,7 +196,12 @@ def _input_kernel(x1, x2, full, same):
         x1 = x1.reshape(wide)
         x2 = x2.reshape(tall)
         order = (*range(2, 2 + 2 * n), 0, 1)
-    q1, q2 = (jnp.sum(x * x, -1).transpose(order) / channels for x in (x1, x2))
+
+    def mean_square(x):
+        return jnp.sum(x * x, -1).transpose(order) / channels
+
+    q1 = mean_square(x1)
+    q2 = mean_square(x2)
     if channels <= 16:
         d, s = (jnp.sum((x1 + sign * x2) ** 2, -1).transpose(order) / channels for sign in (-1, 1))
     else:
@@ -189,34 +209,29 @@ def _input_kernel(x1, x2, full, same):
         # inputs.
         product = _products(x1, x2).transpose(order) * (2 / channels)
         d, s = (snap(q1 + q2 + sign * product, q1 + q2) for sign in (-1, 1))
-    zero = jnp.zeros_like
-    k = Kernel(
-        q1,
-        q2,
-        zero(q1),
-        zero(q2),
-        d,
-        s,
-        zero(d),
-        same,
-        spatial=spatial,
-        full=full,
-        channels=channels,
-    )
+    m1 = jnp.zeros_like(q1)
+    m2 = jnp.zeros_like(q2)
+    ntk = jnp.zeros_like(d)
+    k = Kernel(q1, q2, m1, m2, d, s, ntk, same, spatial=spatial, full=full, channels=channels)
     return replace(k, d=jnp.where(equal_units(k), 0, d))
 
 
 def _products(x1, x2):
     """Sum x1 * x2 over the last axis, the others broadcast, as a matrix product."""
     letters = string.ascii_lowercase[: x1.ndim - 1]
-    one, two = (
-        "".join(a for a, size in zip(letters, x.shape, strict=False) if size > 1) for x in (x1, x2)
-    )
-    out = "".join(a for a in letters if a in one or a in two)
-    squeezed = (
-        x.reshape(*(size for size in x.shape[:-1] if size > 1), x.shape[-1]) for x in (x1, x2)
-    )
-    product = jnp.einsum(f"{one}Z,{two}Z->{out}", *squeezed, precision=jax.lax.Precision.HIGHEST)
+
+    def squeezed(x):
+        """The names of the axes that are not of size 1, and the array without the others."""
+        sizes = x.shape[:-1]
+        kept = [(letter, size) for letter, size in zip(letters, sizes, strict=True) if size > 1]
+        names = "".join(letter for letter, _ in kept)
+        return names, x.reshape(*(size for _, size in kept), x.shape[-1])
+
+    one, left = squeezed(x1)
+    two, right = squeezed(x2)
+    out = "".join(letter for letter in letters if letter in one or letter in two)
+    highest = jax.lax.Precision.HIGHEST
+    product = jnp.einsum(f"{one}Z,{two}Z->{out}", left, right, precision=highest)
     return product.reshape(jnp.broadcast_shapes(x1.shape[:-1], x2.shape[:-1]))
 
 
@@ -227,14 +242,14 @@ def _infer(layer, x):
     same = jax.ShapeDtypeStruct((1, 1), bool)
     for level in ("positions", "full", "selves"):
         try:
-            k = jax.eval_shape(
-                lambda x, same, level=level: layer.kernel(_pair(x, x, same, level)), one, same
-            )
+            pair = functools.partial(_pair, level=level)
+            k = jax.eval_shape(lambda x, same, pair=pair: layer.kernel(pair(x, x, same)), one, same)
         except Need:
             continue
         if k.spatial:
             raise ValueError(
-                f"layer: its outputs have positions {k.spatial}; end with flatten() or global_avg_pool()"
+                f"layer: its outputs have positions {k.spatial}; end with flatten() or "
+                "global_avg_pool()"
             )
         positions = math.prod(x.shape[1:-1]) ** (1 if level == "positions" else 2)
         edge = math.isqrt(BLOCK_BYTES // (positions * x.dtype.itemsize))

@@ -44,7 +44,9 @@ def dense(
     weights = _weights("dense", n_out, w_std, b_std, parametrization)
 
     def init(key, shape):
-        return (*shape[:-1], n_out), weights.draw(key, (shape[-1], n_out), (n_out,), shape[-1])
+        channels = shape[-1]
+        params = weights.draw(key, (channels, n_out), (n_out,), channels)
+        return (*shape[:-1], n_out), params
 
     def apply(params, x, key=None):
         return weights.shift(x @ params["weights"], params, x.shape[-1])
@@ -194,12 +196,14 @@ def attention(
         if not k.own and k.selves is None:
             raise Need("selves")
         selves = None if k.selves is None else tuple(map(kernel, k.selves))
-        a1, a2 = (zeta(logit_std**2 * as_matrix(own, own.cov)) for own in (k.selves or (k, k)))
+        first, second = k.selves or (k, k)
+        a1 = zeta(logit_std**2 * as_matrix(first, first.cov))
+        a2 = zeta(logit_std**2 * as_matrix(second, second.cov))
+        variance = (value_std * out_std) ** 2
 
         def attend(v):
-            return (value_std * out_std) ** 2 * as_interleaved(
-                k, a1 @ as_matrix(k, v) @ a2.swapaxes(-1, -2)
-            )
+            mixed = a1 @ as_matrix(k, v) @ a2.swapaxes(-1, -2)
+            return variance * as_interleaved(k, mixed)
 
         bias = 0.0 if b_std is None else b_std**2
         attended = attend(k.cov)
@@ -216,19 +220,8 @@ def _from_scratch(k, q1, q2, cov, ntk, channels):
     s = snap(q1 + q2 + 2 * cov, q1 + q2)
     m1 = jnp.zeros_like(q1)
     m2 = jnp.zeros_like(q2)
-    return replace(
-        k,
-        q1=q1,
-        q2=q2,
-        m1=m1,
-        m2=m2,
-        d=d,
-        s=s,
-        ntk=ntk,
-        gaussian=True,
-        channels=channels,
-        fresh=k.fresh + 1,
-    )
+    k = replace(k, q1=q1, q2=q2, m1=m1, m2=m2, d=d, s=s, ntk=ntk)
+    return replace(k, gaussian=True, channels=channels, fresh=k.fresh + 1)
 
 
 def _convolved(name, k, window, strides, padding):
@@ -239,24 +232,19 @@ def _convolved(name, k, window, strides, padding):
     size = math.prod(window)
 
     def over(v, axes, lost: Array | float = 0.0):
-        return None if v is None else (sum_windows(v, axes, window, strides, padding) + lost) / size
+        summed = sum_windows(v, axes, window, strides, padding)
+        return (summed + lost) / size
 
-    one = dict(
-        q1=over(k.q1, first), m1=over(k.m1, first), q2=over(k.q2, second), m2=over(k.m2, second)
-    )
+    q1 = over(k.q1, first)
+    m1 = over(k.m1, first)
+    q2 = over(k.q2, second)
+    m2 = over(k.m2, second)
     lost = sum_outside(k, window, strides, padding) if k.full and padding == "SAME" else 0.0
-    sizes = out_sizes(k.spatial, window, strides, padding)
     d = over(k.d, both, lost)
-    s = over(k.s, both, lost)
+    s = None if k.s is None else over(k.s, both, lost)
     ntk = over(k.ntk, both)
-    return replace(
-        k,
-        **one,
-        d=d,
-        s=s,
-        ntk=ntk,
-        spatial=sizes,
-    )
+    sizes = out_sizes(k.spatial, window, strides, padding)
+    return replace(k, q1=q1, m1=m1, q2=q2, m2=m2, d=d, s=s, ntk=ntk, spatial=sizes)
 
 
 def _layout(window):
@@ -281,43 +269,37 @@ def _weights(name, n_out, w_std, b_std, parametrization):
             f"{name}: parametrization {parametrization!r} is not known; pass 'ntk' or 'standard'"
         )
     standard = parametrization == "standard"
-    bias = b_std is not None and (standard or not (isinstance(b_std, int | float) and b_std == 0))
+    zero = isinstance(b_std, int | float) and b_std == 0
+    bias = b_std is not None and (standard or not zero)
     b_std = 0.0 if b_std is None else b_std
 
     def draw(key, shape, bias_shape, fan_in):
         weights_key, bias_key = jax.random.split(key)
-        params = {
-            "weights": normal(weights_key, shape) * (w_std / math.sqrt(fan_in) if standard else 1)
-        }
-        return params | (
-            {"bias": normal(bias_key, bias_shape) * (b_std if standard else 1)} if bias else {}
-        )
+        scale = w_std / math.sqrt(fan_in) if standard else 1
+        params = {"weights": normal(weights_key, shape) * scale}
+        if bias:
+            bias_scale = b_std if standard else 1
+            params["bias"] = normal(bias_key, bias_shape) * bias_scale
+        return params
 
     def shift(h, params, fan_in):
         h = h if standard else w_std / math.sqrt(fan_in) * h
         if not bias:
             return h
-        return h + jnp.broadcast_to(params["bias"] if standard else b_std * params["bias"], h.shape)
+        added = params["bias"] if standard else b_std * params["bias"]
+        return h + jnp.broadcast_to(added, h.shape)
 
     def kernel(k, fan_in):
         w2 = w_std**2
         b2 = b_std**2 if bias else 0.0
         learned = fan_in * k.cov + bias if standard else w2 * k.cov + b2
+        q1 = w2 * k.q1 + b2
+        q2 = w2 * k.q2 + b2
         m1 = jnp.zeros_like(k.m1)
         m2 = jnp.zeros_like(k.m2)
         s = None if k.s is None else w2 * k.s + 4 * b2
-        return replace(
-            k,
-            q1=w2 * k.q1 + b2,
-            q2=w2 * k.q2 + b2,
-            m1=m1,
-            m2=m2,
-            d=w2 * k.d,
-            s=s,
-            ntk=w2 * k.ntk + learned,
-            gaussian=True,
-            channels=n_out,
-            fresh=k.fresh + 1,
-        )
+        ntk = w2 * k.ntk + learned
+        k = replace(k, q1=q1, q2=q2, m1=m1, m2=m2, d=w2 * k.d, s=s, ntk=ntk)
+        return replace(k, gaussian=True, channels=n_out, fresh=k.fresh + 1)
 
     return _Weights(draw, shift, kernel)

@@ -80,16 +80,8 @@ def elementwise(
         def square(g):
             return expectation(lambda u: fn(u) ** 2, g, kinks=kinks, nodes=nodes)
 
-        return replace(
-            k,
-            q1=square(g1),
-            q2=square(g2),
-            m1=mean(k.q1),
-            m2=mean(k.q2),
-            d=d,
-            s=None,
-            ntk=k.ntk * factor,
-        )
+        k = replace(k, m1=mean(k.q1), m2=mean(k.q2), d=d, s=None, ntk=k.ntk * factor)
+        return replace(k, q1=square(g1), q2=square(g2))
 
     return _layer(name, fn, quadrature)
 
@@ -127,22 +119,16 @@ def _piecewise_linear(name, a, b):
     def rule(k):
         g1, g2, z, y = _angle_of(k)
         theta = angle(z, y)
-        m1 = (b - a) / math.sqrt(2 * math.pi) * g1
-        m2 = (b - a) / math.sqrt(2 * math.pi) * g2
+        mean = (b - a) / math.sqrt(2 * math.pi)
         d = even * k.d - odd * (g1 * g2) * lag(z, y, theta)
         ntk = k.ntk * (even - odd / (2 * math.pi) * theta)
-        return replace(
-            k,
-            q1=even * k.q1,
-            q2=even * k.q2,
-            m1=m1,
-            m2=m2,
-            d=d,
-            s=None,
-            ntk=ntk,
-        )
+        k = replace(k, q1=even * k.q1, q2=even * k.q2, m1=mean * g1, m2=mean * g2)
+        return replace(k, d=d, s=None, ntk=ntk)
 
-    return _layer(name, lambda x: a * jnp.minimum(x, 0) + b * jnp.maximum(x, 0), rule)
+    def fn(x):
+        return a * jnp.minimum(x, 0) + b * jnp.maximum(x, 0)
+
+    return _layer(name, fn, rule)
 
 
 def sign() -> Layer:
@@ -215,29 +201,32 @@ def gelu() -> Layer:
         det = jnp.maximum(1 + q1 + q2 + (q1 * q2 - k12**2), 1)
         density = 1 / (2 * math.pi * jnp.sqrt(det))
         both = 1 / 4 + jnp.arctan2(k12, jnp.sqrt(det)) / (2 * math.pi)
-        return k12 * both + density * (q1 * q2 - k12**2 + k12**2 * (2 + q1 + q2) / norm)
+        slopes = q1 * q2 - k12**2 + k12**2 * (2 + q1 + q2) / norm
+        return k12 * both + density * slopes
 
     def mean(q):
         return q / jnp.sqrt(2 * math.pi * (1 + q))
 
-    return _layer(
-        "gelu", functools.partial(jax.nn.gelu, approximate=False), _from_covariance(cov, mean)
-    )
+    exact = functools.partial(jax.nn.gelu, approximate=False)
+    return _layer("gelu", exact, _from_covariance(cov, mean))
 
 
 def sin(a: Scalar = 1.0, b: Scalar = 1.0, c: Scalar = 0.0) -> Layer:
     """Return a sin(b x + c)."""
 
     def cov(q1, q2, k12):
-        minus, plus = (jnp.exp(-(b**2) / 2 * (q1 + q2 + sign * 2 * k12)) for sign in (-1, 1))
-        return a**2 / 2 * (minus - jnp.cos(2 * c) * plus)
+        def decayed(sign):
+            return jnp.exp(-(b**2) / 2 * (q1 + q2 + sign * 2 * k12))
+
+        return a**2 / 2 * (decayed(-1) - jnp.cos(2 * c) * decayed(1))
 
     def mean(q):
         return a * jnp.sin(c) * jnp.exp(-(b**2) / 2 * q)
 
-    return _layer(
-        "sin", lambda x: a * jnp.sin(b * x + c), _from_covariance(cov, mean, odd=_is_zero(c))
-    )
+    def fn(x):
+        return a * jnp.sin(b * x + c)
+
+    return _layer("sin", fn, _from_covariance(cov, mean, odd=_is_zero(c)))
 
 
 def cos(a: Scalar = 1.0, b: Scalar = 1.0, c: Scalar = 0.0) -> Layer:
@@ -255,7 +244,8 @@ def gaussian(a: Scalar = 1.0, b: Scalar = -1.0) -> Layer:
     """Return a exp(b x^2), b < 0 (or small enough that 1 > 4 b q at all variances q)."""
 
     def cov(q1, q2, k12):
-        return a**2 / jnp.sqrt((1 - 2 * b * q1) * (1 - 2 * b * q2) - (2 * b * k12) ** 2)
+        determinant = (1 - 2 * b * q1) * (1 - 2 * b * q2) - (2 * b * k12) ** 2
+        return a**2 / jnp.sqrt(determinant)
 
     def mean(q):
         return a / jnp.sqrt(1 - 2 * b * q)
@@ -312,17 +302,17 @@ def hermite(degree: int) -> Layer:
     unit variance."""
     if degree < 0:
         raise ValueError(f"degree: {degree}; pass an int >= 0")
-    coefficients = np.polynomial.hermite_e.herme2poly([0.0] * degree + [1.0]) / math.sqrt(
-        math.factorial(degree)
-    )
-    return polynomial([float(a) for a in coefficients])
+    coefficients = np.polynomial.hermite_e.herme2poly([0.0] * degree + [1.0])
+    norm = math.sqrt(math.factorial(degree))
+    return polynomial([float(a) for a in coefficients / norm])
 
 
 def _layer(name: str, fn: Callable[[Array], Array], rule: Callable[[Kernel], Kernel]) -> Layer:
     def kernel(k):
         if not k.gaussian:
             raise ValueError(
-                f"{name}: its input is not Gaussian, so that no kernel is known; put a dense or conv layer before it"
+                f"{name}: its input is not Gaussian, so that no kernel is known; put a dense or "
+                "conv layer before it"
             )
         if not k.known:
             raise Need("selves")
@@ -336,12 +326,17 @@ def _from_covariance(cov: Covariance, mean: Callable[[Array], Array], *, odd: bo
     opposite."""
 
     def rule(k):
-        value, slope = jax.jvp(lambda c: cov(k.q1, k.q2, c), (k.cov,), (jnp.ones_like(k.d),))
+        def of_covariance(c):
+            return cov(k.q1, k.q2, c)
+
+        value, slope = jax.jvp(of_covariance, (k.cov,), (jnp.ones_like(k.d),))
         q1 = cov(k.q1, k.q1, k.q1)
         q2 = cov(k.q2, k.q2, k.q2)
         s = _snap(q1 + q2 + 2 * value, k.s) if odd and k.s is not None else None
         d = _distance(k, q1, q2, value)
-        return replace(k, q1=q1, q2=q2, m1=mean(k.q1), m2=mean(k.q2), d=d, s=s, ntk=k.ntk * slope)
+        m1 = mean(k.q1)
+        m2 = mean(k.q2)
+        return replace(k, q1=q1, q2=q2, m1=m1, m2=m2, d=d, s=s, ntk=k.ntk * slope)
 
     return rule
 
@@ -353,21 +348,25 @@ def _distance(k, q1, q2, cov):
 def _snap(distance, before):
     """Make a distance at least 0, and exactly 0 where it was 0 before; its derivatives stay as they
     are."""
-    return distance - jax.lax.stop_gradient(
-        jnp.where(before == 0, distance, jnp.minimum(distance, 0))
-    )
+    rounding = jnp.where(before == 0, distance, jnp.minimum(distance, 0))
+    return distance - jax.lax.stop_gradient(rounding)
 
 
 def _angle_of(k: Kernel) -> tuple[Array, Array, Array, Array]:
     """Return the standard deviations and sin^2, cos^2 of half the angle of the two inputs."""
     g1 = root(k.q1)
     g2 = root(k.q2)
-    half1, half2 = (jnp.where(g > 0, 0.5 / jnp.where(g > 0, g, 1), 0) for g in (g1, g2))
+
+    def half_inverse(g):
+        return jnp.where(g > 0, 0.5 / jnp.where(g > 0, g, 1), 0)
+
+    scale = half_inverse(g1) * half_inverse(g2)
     gap = (g1 - g2) ** 2
 
-    # What is left of collinear inputs of different length is rounding of that difference.
     def part(distance):
-        return unit(snap(distance - gap, jnp.abs(k.q1 - k.q2)) * (half1 * half2))
+        # What is left of collinear inputs of different length is rounding of that difference.
+        apart = snap(distance - gap, jnp.abs(k.q1 - k.q2))
+        return unit(apart * scale)
 
     z = part(k.d)
     return g1, g2, z, 1 - z if k.s is None else part(k.s)
@@ -376,10 +375,10 @@ def _angle_of(k: Kernel) -> tuple[Array, Array, Array, Array]:
 def _half_angle_series(degree):
     """Coefficients of asin(sqrt z) / sqrt z in 4 z - 1, 0 <= z <= 1/2."""
     z = (1 - np.cos(np.pi * (np.arange(200) + 0.5) / 200)) / 4
+    values = np.arcsin(np.sqrt(z)) / np.sqrt(z)
     chebyshev = np.polynomial.chebyshev
-    return chebyshev.cheb2poly(
-        chebyshev.chebfit(4 * z - 1, np.arcsin(np.sqrt(z)) / np.sqrt(z), degree)
-    )
+    fitted = chebyshev.chebfit(4 * z - 1, values, degree)
+    return chebyshev.cheb2poly(fitted)
 
 
 _HALF_ANGLE = {4: _half_angle_series(8), 8: _half_angle_series(21)}
@@ -405,7 +404,8 @@ def angle(z: Float[Array, "..."], y: Float[Array, "..."]) -> Float[Array, "..."]
 def _(primals, tangents):
     z, y = primals
     sine = jnp.sqrt(z * y)
-    return angle(z, y), jnp.where(sine > 0, tangents[0] / jnp.where(sine > 0, sine, 1), 0)
+    slope = tangents[0] / jnp.where(sine > 0, sine, 1)
+    return angle(z, y), jnp.where(sine > 0, slope, 0)
 
 
 @jax.custom_jvp
@@ -436,10 +436,11 @@ def _rectified(i, j, g1, g2, z, y, theta):
         first = (j - 1) * g2**2 * below(0, j - 2) if j > 1 else g2 / math.sqrt(8 * math.pi)
         given = (g2 * sine) ** (j - 1) * _half_moment(j - 1)
         return first + (1 - 2 * z) * g2 / math.sqrt(2 * math.pi) * given
+    crossed = j * cov * below(i - 1, j - 1) if j else 0
     if i == 1:
         given = (g2 * sine) ** j * _half_moment(j)
-        return g1 / math.sqrt(2 * math.pi) * given + (j * cov * below(0, j - 1) if j else 0)
-    return (i - 1) * g1**2 * below(i - 2, j) + (j * cov * below(i - 1, j - 1) if j else 0)
+        return g1 / math.sqrt(2 * math.pi) * given + crossed
+    return (i - 1) * g1**2 * below(i - 2, j) + crossed
 
 
 def _half_moment(power):
@@ -450,9 +451,10 @@ def _half_moment(power):
 def _moments(i, j):
     """Yield (weight, p) with E u^i v^j = sum weight q1^((i-p)/2) q2^((j-p)/2) cov^p."""
     for p in range(i % 2, min(i, j) + 1, 2) if i % 2 == j % 2 else ():
-        halves = (i - p) // 2, (j - p) // 2
+        halves = ((i - p) // 2, (j - p) // 2)
         ways = math.factorial(i) * math.factorial(j) / math.factorial(p)
-        yield ways / math.prod(2**h * math.factorial(h) for h in halves), p
+        repeated = math.prod(2**h * math.factorial(h) for h in halves)
+        yield ways / repeated, p
 
 
 def _is_zero(a):

@@ -62,7 +62,8 @@ def expectation_at_angle(fn, g1, g2, z, *, kinks=(), nodes=96):
         inner, inner_weights = _rule(g2 * sigma, g2 * rho * s, kinks, nodes)
 
         def one(t, w):
-            return jax.tree.map(lambda f: f * w * weight, fn(g1 * s, g2 * (rho * s + sigma * t)))
+            values = fn(g1 * s, g2 * (rho * s + sigma * t))
+            return jax.tree.map(lambda f: f * w * weight, values)
 
         terms = jax.vmap(one)(inner, inner_weights)
         return jax.tree.map(lambda a, b: a + jnp.sum(b, 0), total, terms), None
@@ -86,9 +87,12 @@ def root(x):
     return jnp.sqrt(x)
 
 
-root.defjvps(
-    lambda tangent, ans, x: jnp.where(ans > 0, tangent / (2 * jnp.where(ans > 0, ans, 1)), 0)
-)
+def _root_jvp(tangent, ans, x):
+    slope = tangent / (2 * jnp.where(ans > 0, ans, 1))
+    return jnp.where(ans > 0, slope, 0)
+
+
+root.defjvps(_root_jvp)
 
 
 def expectation(fn, g, *, kinks=(), nodes=96):
@@ -101,37 +105,36 @@ def _rule(scale, shift, kinks, nodes):
     """Points s (points, ...) and weights of E f(s), s standard normal, for f(scale * s + shift)
     with these kinks."""
     reach = REACH[scale.dtype.itemsize]
+
+    def in_front(v):
+        return jnp.asarray(v, scale.dtype).reshape(-1, *(1,) * scale.ndim)
+
     if not kinks:
         s = np.linspace(-reach, reach, nodes)
         w = np.exp(-(s**2) / 2)
-
-        def fill(v):
-            return jnp.broadcast_to(
-                jnp.asarray(v, scale.dtype).reshape(-1, *(1,) * scale.ndim), (nodes, *scale.shape)
-            )
-
-        return fill(s), fill(w / w.sum())
+        shape = (nodes, *scale.shape)
+        points = jnp.broadcast_to(in_front(s), shape)
+        return points, jnp.broadcast_to(in_front(w / w.sum()), shape)
     # A panel [left, right] is traversed as s(p) with s' = 0 at both ends, so that features narrower
     # than a panel, which nearly equal inputs have at the kinks, still meet points.
     p, w = np.polynomial.legendre.leggauss(nodes)
     p = (p + 1) / 2
     w = w / 2
-    p, w = p**3 * (10 - 15 * p + 6 * p**2), w * 30 * p**2 * (1 - p) ** 2
-    p, w = (jnp.asarray(v, scale.dtype).reshape(-1, *(1,) * scale.ndim) for v in (p, w))
+    w = in_front(w * 30 * p**2 * (1 - p) ** 2)
+    p = in_front(p**3 * (10 - 15 * p + 6 * p**2))
     safe = jnp.where(scale > 0, scale, 1)
 
     def edge(kink):
         return jnp.where(scale > 0, jnp.clip((kink - shift) / safe, -reach, reach), reach)
 
-    edges = [
-        jnp.full_like(scale, -reach),
-        *(edge(k) for k in sorted(kinks)),
-        jnp.full_like(scale, reach),
-    ]
-    panels = [
-        (left[None] + (right - left)[None] * p, (right - left)[None] * w)
-        for left, right in itertools.pairwise(edges)
-    ]
-    s = jnp.concatenate([s for s, _ in panels])
+    inner = [edge(kink) for kink in sorted(kinks)]
+    edges = [jnp.full_like(scale, -reach), *inner, jnp.full_like(scale, reach)]
+    points = []
+    weights = []
+    for left, right in itertools.pairwise(edges):
+        width = (right - left)[None]
+        points.append(left[None] + width * p)
+        weights.append(width * w)
+    s = jnp.concatenate(points)
     density = jnp.exp(-(s**2) / 2) / np.sqrt(2 * np.pi)
-    return s, jnp.concatenate([w for _, w in panels]) * density
+    return s, jnp.concatenate(weights) * density

@@ -97,9 +97,8 @@ def _pooled(k, sizes, one, two):
         d = snap(q1 + q2 - 2 * cov, q1 + q2)
         s = snap(q1 + q2 + 2 * cov, q1 + q2)
         return replace(k, q1=q1, q2=q2, d=d, s=s)
-    return replace(
-        k, q1=jnp.zeros_like(m1), q2=jnp.zeros_like(m2), d=-2 * cov, s=2 * cov, known=False
-    )
+    unknown = {"q1": jnp.zeros_like(m1), "q2": jnp.zeros_like(m2)}
+    return replace(k, **unknown, d=-2 * cov, s=2 * cov, known=False)
 
 
 def flatten() -> Layer:
@@ -115,11 +114,10 @@ def flatten() -> Layer:
             return jnp.mean(v, every)
 
         def two(v):
-            return (
-                jnp.sum(jnp.where(equal_positions(k), v, 0), every) / math.prod(k.spatial)
-                if k.full
-                else one(v)
-            )
+            if not k.full:
+                return one(v)
+            at_equal = jnp.where(equal_positions(k), v, 0)
+            return jnp.sum(at_equal, every) / math.prod(k.spatial)
 
         values = {name: one(getattr(k, name)) for name in ("q1", "q2", "m1", "m2")}
         values |= {name: two(getattr(k, name)) for name in ("d", "ntk")}
@@ -148,9 +146,9 @@ def layer_norm(axes: str = "channels", *, eps: float = 1e-12) -> Layer:
 
     def apply(params, x, key=None):
         over = -1 if axes == "channels" else tuple(range(1, x.ndim))
-        return (x - jnp.mean(x, over, keepdims=True)) * jax.lax.rsqrt(
-            jnp.var(x, over, keepdims=True) + eps
-        )
+        centred = x - jnp.mean(x, over, keepdims=True)
+        variance = jnp.var(x, over, keepdims=True)
+        return centred * jax.lax.rsqrt(variance + eps)
 
     def rule(k):
         if not k.known:
@@ -160,16 +158,20 @@ def layer_norm(axes: str = "channels", *, eps: float = 1e-12) -> Layer:
         mu2 = mean(k.m2, second)
         q1 = k.q1 - 2 * k.m1 * mu1 + mu1**2
         q2 = k.q2 - 2 * k.m2 * mu2 + mu2**2
-        a1, a2 = (
-            jax.lax.rsqrt(mean(q, positions) + eps) for q, positions in ((q1, first), (q2, second))
-        )
+        a1 = jax.lax.rsqrt(mean(q1, first) + eps)
+        a2 = jax.lax.rsqrt(mean(q2, second) + eps)
         # E |a1 u - a2 v|^2 = a1 a2 E |u - v|^2 + (a1 - a2) (a1 E u^2 - a2 E v^2), and the same for
         # sums.
         gap = (a1 - a2) * (a1 * q1 - a2 * q2)
-        d = k.d - 2 * (k.m1 - k.m2) * (mu1 - mu2) + (mu1 - mu2) ** 2
-        s = k.plus - 2 * (k.m1 + k.m2) * (mu1 + mu2) + (mu1 + mu2) ** 2
-        scaled = dict(q1=a1**2 * q1, q2=a2**2 * q2, m1=a1 * (k.m1 - mu1), m2=a2 * (k.m2 - mu2))
-        return replace(k, **scaled, d=a1 * a2 * d + gap, s=a1 * a2 * s + gap, ntk=a1 * a2 * k.ntk)
+        product = a1 * a2
+        difference = mu1 - mu2
+        total = mu1 + mu2
+        d = k.d - 2 * (k.m1 - k.m2) * difference + difference**2
+        s = k.plus - 2 * (k.m1 + k.m2) * total + total**2
+        m1 = a1 * (k.m1 - mu1)
+        m2 = a2 * (k.m2 - mu2)
+        k = replace(k, q1=a1**2 * q1, q2=a2**2 * q2, m1=m1, m2=m2)
+        return replace(k, d=product * d + gap, s=product * s + gap, ntk=product * k.ntk)
 
     return Layer(lambda key, shape: (shape, ()), apply, lift(rule))
 

@@ -83,14 +83,14 @@ def plan(f, params, x, *, taps: bool) -> Plan:
     layers = _layers(eqns, closed.jaxpr.invars, outvars, trained) if taps else []
     points = list(dict.fromkeys(layer.leaving for layer in layers))
     zeros = [core.Var(point.aval) for point in points]
-    aux = [[layer.entering, *(s for _, s in layer.scales + layer.bias_scales)] for layer in layers]
+    aux = []
+    for layer in layers:
+        scales = [scale for _, scale in layer.scales + layer.bias_scales]
+        aux.append([layer.entering, *scales])
+    tapped = _tapped(eqns, dict(zip(points, zeros, strict=True)))
     invars = [*consts, *closed.jaxpr.invars, *zeros]
-    jaxpr = closed.jaxpr.replace(
-        constvars=[],
-        invars=invars,
-        outvars=[*outvars, *itertools.chain(*aux)],
-        eqns=_tapped(eqns, dict(zip(points, zeros, strict=True))),
-    )
+    seen_too = [*outvars, *itertools.chain(*aux)]
+    jaxpr = closed.jaxpr.replace(constvars=[], invars=invars, outvars=seen_too, eqns=tapped)
     evaluate = core.jaxpr_as_fun(core.ClosedJaxpr(jaxpr, []))
     owned = {i for layer in layers for i in (layer.weight, layer.bias)}
     rest = [i for i in trained if i not in owned]
@@ -112,46 +112,39 @@ def plan(f, params, x, *, taps: bool) -> Plan:
             (by_tap, by_leaf), seen = jacobian(start, [leaves[i] for i in rest], leaves, x)
             by_point = dict(zip(points, by_tap, strict=True))
             seen = iter(seen)
-            factors = [
-                _factors(
-                    layer,
-                    [next(seen) for _ in atoms],
-                    by_point[layer.leaving],
-                    jnp.result_type(leaves[layer.weight]),
-                )
-                for layer, atoms in zip(layers, aux, strict=True)
-            ]
+            factors = []
+            for layer, atoms in zip(layers, aux, strict=True):
+                own = list(itertools.islice(seen, len(atoms)))
+                dtype = jnp.result_type(leaves[layer.weight])
+                factors.append(_factors(layer, own, by_point[layer.leaving], dtype))
             return factors, [j.reshape(len(j), -1) for j in by_leaf]
 
         return jax.vmap(one)(x)
 
-    return Plan(
-        derive, layers, [math.prod(jnp.shape(leaves[i])) for i in rest], _flops(closed.jaxpr)
-    )
+    sizes = [math.prod(jnp.shape(leaves[i])) for i in rest]
+    return Plan(derive, layers, sizes, _flops(closed.jaxpr))
 
 
 def _factors(layer, seen, by_tap, dtype):
     entering, *scales = seen
+    values = [scale.reshape(()).astype(dtype) for scale in scales]
 
-    def product(some, values):
-        return functools.reduce(
-            lambda a, s: a / s[1] if s[0] else a * s[1],
-            zip([d for d, _ in some], values, strict=True),
-            jnp.ones((), dtype),
-        )
+    def product(factors, values):
+        total = jnp.ones((), dtype)
+        for (divides, _), value in zip(factors, values, strict=True):
+            total = total / value if divides else total * value
+        return total
 
-    scale = product(
-        layer.scales, [s.reshape(()).astype(dtype) for s in scales[: len(layer.scales)]]
-    )
+    own = len(layer.scales)
+    scale = product(layer.scales, values[:own])
     leaving = jax.vmap(layer.unfold)(by_tap).astype(dtype)
     if layer.indices:
         return Factors(layer.fold(entering), scale * leaving)
     entering = scale * layer.fold(entering).astype(dtype)
     if layer.bias is not None:
-        one = product(
-            layer.bias_scales, [s.reshape(()).astype(dtype) for s in scales[len(layer.scales) :]]
-        )
-        entering = jnp.concatenate([entering, jnp.full((layer.sites, 1), one)], axis=1)
+        bias = product(layer.bias_scales, values[own:])
+        column = jnp.full((layer.sites, 1), bias)
+        entering = jnp.concatenate([entering, column], axis=1)
     return Factors(entering, leaving)
 
 
@@ -222,9 +215,7 @@ def _along(uses, made, var, reindex=True):
         same = _real(out.aval.dtype) and out.aval.size == var.aval.size
         if eqn.primitive in REINDEXED and same and (reindex or out.aval.shape == var.aval.shape):
             var = out
-        elif same and (
-            eqn.primitive is prim.mul_p or (eqn.primitive is prim.div_p and position == 0)
-        ):
+        elif same and _scales(eqn, position):
             other = eqn.invars[1 - position]
             if not isinstance(other, core.Literal) and other in made:
                 source = made[other]
@@ -236,6 +227,12 @@ def _along(uses, made, var, reindex=True):
         else:
             return eqn, position, var, scales
     return None, 0, var, scales
+
+
+def _scales(eqn, position):
+    """Whether an equation multiplies its operand at this position by another, or divides it."""
+    divides = eqn.primitive is prim.div_p and position == 0
+    return eqn.primitive is prim.mul_p or divides
 
 
 class _Bias(NamedTuple):
@@ -265,12 +262,11 @@ def _bias(leaf, var, along):
 def _layer(leaf, var, along, biases):
     size = var.aval.size
     eqn, position, var, scales = along(var)
-    if (
-        eqn is None
-        or (found := RECOGNISED.get(eqn.primitive, lambda *_: None)(eqn, position, var)) is None
-    ):
+    recognise = None if eqn is None else RECOGNISED.get(eqn.primitive)
+    recognised = None if recognise is None else recognise(eqn, position, var)
+    if recognised is None:
         return None
-    fold, axes, fan_in, entering = found
+    fold, axes, fan_in, entering = recognised
     leaving = eqn.outvars[0]
     fan_out = size // fan_in
     sites = leaving.aval.size // fan_out
@@ -280,7 +276,8 @@ def _layer(leaf, var, along, biases):
     bias_scales = []
     end, position, _, more = (None, 0, None, []) if indices else along(leaving, reindex=sites == 1)
     added = None if end is None else biases.get((id(end), 1 - position))
-    if end and added and added.size == fan_out and end.outvars[0].aval.size == leaving.aval.size:
+    fits = added and added.size == fan_out and end.outvars[0].aval.size == leaving.aval.size
+    if fits:
         wide = [i for i in axes if leaving.aval.shape[i] > 1]
         if sites == 1 or sorted(added.axes) == sorted(wide):
             # Once: two leaves of one product may share their sum.
@@ -319,14 +316,11 @@ def _dense(eqn, position, var):
         return None
     free = var.aval.ndim - len(contracted[position]) - len(batch[position])
     rank = eqn.outvars[0].aval.ndim
-    axes = range(rank - free, rank) if position == 1 else range(len(batch[0]), len(batch[0]) + free)
+    first = rank - free if position == 1 else len(batch[0])
+    axes = tuple(range(first, first + free))
     fan_in = math.prod(var.aval.shape[i] for i in contracted[position])
-    return (
-        functools.partial(_fold, last=contracted[1 - position]),
-        tuple(axes),
-        fan_in,
-        eqn.invars[1 - position],
-    )
+    fold = functools.partial(_fold, last=contracted[1 - position])
+    return fold, axes, fan_in, eqn.invars[1 - position]
 
 
 def _convolution(eqn, position, var):
@@ -339,17 +333,18 @@ def _convolution(eqn, position, var):
 
     def windows(a):
         a = a.transpose(left[0], *left[2:], left[1])
-        edges = [
-            (low, high, d - 1)
-            for (low, high), d in zip(p["padding"], p["lhs_dilation"], strict=True)
-        ]
-        a = lax.pad(a, jnp.zeros((), a.dtype), [(0, 0, 0), *edges, (0, 0, 0)])
+        padding = zip(p["padding"], p["lhs_dilation"], strict=True)
+        edges = [(low, high, d - 1) for (low, high), d in padding]
+        whole = (0, 0, 0)
+        a = lax.pad(a, jnp.zeros((), a.dtype), [whole, *edges, whole])
         steps = p["window_strides"]
+        channels = a.shape[-1]
 
         def shifted(offsets):
             first = [o * d for o, d in zip(offsets, p["rhs_dilation"], strict=True)]
-            last = [f + (n - 1) * s + 1 for f, n, s in zip(first, sizes, steps, strict=True)]
-            return lax.slice(a, [0, *first, 0], [len(a), *last, a.shape[-1]], [1, *steps, 1])
+            axes = zip(first, sizes, steps, strict=True)
+            last = [start + (n - 1) * step + 1 for start, n, step in axes]
+            return lax.slice(a, [0, *first, 0], [len(a), *last, channels], [1, *steps, 1])
 
         shifts = [shifted(offsets) for offsets in itertools.product(*map(range, kernel))]
         return jnp.concatenate(shifts, axis=-1).reshape(-1, len(shifts) * a.shape[-1])

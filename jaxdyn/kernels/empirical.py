@@ -408,18 +408,20 @@ def _streamed(block, derive, x1, x2, sizes, batch, rows):
         def pick(i):
             return derive(jax.tree.map(lambda a: a[i], blocks[0]))
 
-        i, j = jnp.tril_indices(counts[0])
+        count = counts[0]
+        i, j = jnp.tril_indices(count)
         parts = lax.map(lambda at: block(pick(at[0]), pick(at[1])), (i, j))
-        grid = jnp.zeros((counts[0], counts[0], *parts.shape[1:]), parts.dtype).at[i, j].set(parts)
+        grid = jnp.zeros((count, count, *parts.shape[1:]), parts.dtype)
+        grid = grid.at[i, j].set(parts)
     else:
 
         def columns(left):
             return lax.map(lambda x: block(left, derive(x)), blocks[1])
 
         grid = lax.map(lambda x: columns(derive(x)), blocks[0])
-    theta = grid.swapaxes(1, 2).reshape(grid.shape[0] * grid.shape[2], -1)[
-        : sizes[0] * rows, : sizes[1] * rows
-    ]
+    side_by_side = grid.swapaxes(1, 2)
+    theta = side_by_side.reshape(math.prod(side_by_side.shape[:2]), -1)
+    theta = theta[: sizes[0] * rows, : sizes[1] * rows]
     return mirrored(theta) if x2 is None else theta
 
 
@@ -429,7 +431,8 @@ def _blocks(x, size):
 
     def cut(a):
         a = jnp.asarray(a)
-        filled = jnp.concatenate([a, jnp.broadcast_to(a[-1:], (-len(a) % size, *a.shape[1:]))])
+        missing = jnp.broadcast_to(a[-1:], (-len(a) % size, *a.shape[1:]))
+        filled = jnp.concatenate([a, missing])
         return filled.reshape(-1, size, *a.shape[1:])
 
     return jax.tree.map(cut, x)
@@ -482,7 +485,8 @@ def _checked(apply, params, x) -> tuple[Any, int, Any]:
         )
     if not out.shape or out.shape[0] != n:
         raise ValueError(
-            f"apply: outputs of shape {out.shape} for {n} samples; x and outputs need the batch axis first"
+            f"apply: outputs of shape {out.shape} for {n} samples; x and outputs need the batch "
+            "axis first"
         )
     if not jnp.issubdtype(out.dtype, jnp.floating):
         raise TypeError(
@@ -492,8 +496,11 @@ def _checked(apply, params, x) -> tuple[Any, int, Any]:
 
 
 def _check_alike(x1, x2, k1, k2):
-    kinds = [[(jnp.shape(a)[1:], jnp.result_type(a)) for a in jax.tree.leaves(x)] for x in (x1, x2)]
-    if kinds[0] != kinds[1] or k1 != k2:
+    def kinds(x):
+        return [(jnp.shape(a)[1:], jnp.result_type(a)) for a in jax.tree.leaves(x)]
+
+    if kinds(x1) != kinds(x2) or k1 != k2:
         raise ValueError(
-            f"x1, x2: samples of shapes and dtypes {kinds[0]} and {kinds[1]}; pass inputs of the same kind"
+            f"x1, x2: samples of shapes and dtypes {kinds(x1)} and {kinds(x2)}; pass inputs of the "
+            "same kind"
         )

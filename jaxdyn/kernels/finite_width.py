@@ -74,11 +74,14 @@ def one_hidden_layer(
     q = covariance(x1 @ x2.T)
     # From differences, since the angle between equal rows is the root of a rounding error
     # otherwise.
-    squares = w_std**2 * jnp.mean((x1[:, None] - x2[None]) ** 2, -1) - (g1 - g2) ** 2
-    z = unit(squares / (4 * jnp.where(g1 * g2 > 0, g1 * g2, 1)))
+    differences = x1[:, None] - x2[None]
+    squares = w_std**2 * jnp.mean(differences**2, -1) - (g1 - g2) ** 2
+    scale = jnp.where(g1 * g2 > 0, g1 * g2, 1)
+    z = unit(squares / (4 * scale))
 
     def products(u, v):
-        (a, da), (b, db) = (jax.jvp(fn, (z,), (jnp.ones_like(z),)) for z in (u, v))
+        a, da = jax.jvp(fn, (u,), (jnp.ones_like(u),))
+        b, db = jax.jvp(fn, (v,), (jnp.ones_like(v),))
         f = a * b
         g = da * db
         return f, g, f**2, f * g, g**2

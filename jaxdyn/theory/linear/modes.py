@@ -46,8 +46,8 @@ def mode_strength(time: Numbers, s: Numbers, u0: Numbers) -> Float[Array, "..."]
     """
     time, s, u0 = floats(time, s, u0)
     left = jnp.exp(-2 * s * time)
-    spent = time * decayed(2 * s * time)
-    return u0 / positive(left + 2 * u0 * spent)
+    spent = 2 * u0 * time * decayed(2 * s * time)
+    return u0 / positive(left + spent)
 
 
 def deep_mode_strength(

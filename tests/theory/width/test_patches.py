@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxdyn import kernels
-from jaxdyn.theory.regression import equivalents, learning_curves
+from jaxdyn.theory.regression import equivalents, learning_curves, spectrum
 from jaxdyn.theory.width import patches
 
 
