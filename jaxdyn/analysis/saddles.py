@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float
 
 from jaxdyn.dynamics import iterate
 from jaxdyn.observables.curvature import _hessian_product, hessian_index
+from jaxdyn.observables.saddles import effective_width, snapshot
 from jaxdyn.types import Batch, Params, State, Trajectory
 
 if TYPE_CHECKING:

@@ -19,6 +19,8 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Complex, Float, Inexact, Num, Real
 
+from jaxdyn._numbers import check
+
 Numbers = Real[ArrayLike, "..."] | Sequence[int | float]
 
 
