@@ -31,7 +31,7 @@ import scipy.integrate  # noqa: E402
 
 import jaxdyn as jd  # noqa: E402
 from jaxdyn import losses, models, tasks  # noqa: E402
-from jaxdyn.papers.linear import braun2022  # noqa: E402
+from jaxdyn.papers.linear.braun2022 import one_target as braun2022  # noqa: E402
 from jaxdyn.theory.linear import riccati  # noqa: E402
 from jaxdyn.theory.regression import (  # noqa: E402
     equivalents,
