@@ -8,7 +8,7 @@ import optax
 
 from jaxdyn import RK4, flow, train
 from jaxdyn.optimizers import kicks
-from jaxdyn.papers import rosenfeld2023 as paper
+from jaxdyn.papers.descent import rosenfeld2023 as paper
 from jaxdyn.tasks import full_batch
 from jaxdyn.theory.descent import opposing
 
