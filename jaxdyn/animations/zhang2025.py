@@ -7,7 +7,8 @@ import numpy as np
 
 from jaxdyn import RK4, flow, losses, models
 from jaxdyn.animations import Animation, canvas, growing
-from jaxdyn.papers.saddles import zhang2025 as paper
+from jaxdyn.papers.saddles.zhang2025.course import Network
+from jaxdyn.papers.saddles.zhang2025.linear import neurons as linear_neurons
 from jaxdyn.theory import saddles
 
 __all__ = ["animation"]
@@ -20,7 +21,7 @@ TEACHER = (3.0, -1.0)
 
 def linear(key):
     """Return linear neurons as the paper's, and the weights by which each reads the modes."""
-    net = paper.neurons(key, jnp.array(STRENGTHS), (4, 24, 4), 1e-4)
+    net = linear_neurons(key, jnp.array(STRENGTHS), (4, 24, 4), 1e-4)
     return net._replace(time=0.92 * net.time), lambda params: params[0][:, :3]
 
 
@@ -31,7 +32,7 @@ def rectified(key):
     (level, unit) = saddles.best_rectifier(goal["u"], goal["v"])
     start = models.two_layer(2, 24, activation=jax.nn.relu, balanced=True, scale=1e-4).init(key)
     levels = jnp.stack([loss(jax.tree.map(jnp.zeros_like, goal), goal), level, 0 * level])
-    net = paper.Network(start, loss, goal, None, 75 / jnp.linalg.norm(unit), levels)
+    net = Network(start, loss, goal, None, 75 / jnp.linalg.norm(unit), levels)
     return net, lambda params: jnp.pad(params["u"], ((0, 0), (0, 1)))
 
 

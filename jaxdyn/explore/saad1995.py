@@ -8,7 +8,7 @@ import optax
 
 from jaxdyn import RK4, integrate, tasks, train
 from jaxdyn.losses import squared_error
-from jaxdyn.papers.online import saad1995 as paper
+from jaxdyn.papers.online.saad1995 import committees as paper
 from jaxdyn.theory import online
 from jaxdyn.theory.online import specialisation
 from jaxdyn.theory.online.gaussian_integrals import erf, root

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdyn.papers.descent import wu2023 as paper
+from jaxdyn._numbers import normal
 from jaxdyn.theory.descent import stability
 
 __all__ = ["AXES", "DEFAULT", "SLIDERS", "WITHIN", "simulate", "theory"]
@@ -30,7 +30,7 @@ SIZES = 2.0 ** np.arange(0, 6.5, 0.5)
 def gradients(alignment, spread, examples):
     """Return gradients in rows, of mean square 1: a part of all, one of their own, and norms spread
     by a factor."""
-    own = paper.normal(jax.random.key(0), (examples, examples)) / examples**0.5
+    own = normal(jax.random.key(0), (examples, examples)) / examples**0.5
     common = jnp.ones(examples) / examples**0.5
     g = jnp.sqrt(1 - alignment) * own + jnp.sqrt(alignment) * common[None]
     g = (

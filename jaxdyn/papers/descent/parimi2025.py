@@ -19,6 +19,8 @@ from jaxdyn.optimizers import ahead, nesterov_schedule, three_term
 from jaxdyn.papers import Reference
 from jaxdyn.theory.descent import momentum
 
+__all__ = ["REFERENCE"]
+
 TITLE = "On the Dynamics of Acceleration in First order Gradient Methods"
 REFERENCE = Reference(
     title=TITLE,

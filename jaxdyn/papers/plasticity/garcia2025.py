@@ -23,6 +23,8 @@ from jaxdyn.rules import forward_gradient, node_perturbation, noisy, weight_pert
 from jaxdyn.tasks import online
 from jaxdyn.theory.plasticity import perturbation as theory
 
+__all__ = ["REFERENCE"]
+
 TITLE = (
     "A unified perspective on optimization in machine learning and neuroscience: "
     "from gradient descent to neural adaptation"

@@ -22,6 +22,8 @@ from jaxdyn.papers import Reference
 from jaxdyn.rules import knowledge_accumulation, sigmoid_layers
 from jaxdyn.tasks import full_batch
 
+__all__ = ["REFERENCE"]
+
 TITLE = "Structured knowledge accumulation: the principle of entropic least action in forward-only neural learning"
 REFERENCE = Reference(
     title=TITLE,

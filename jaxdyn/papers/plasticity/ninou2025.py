@@ -27,6 +27,8 @@ from jaxdyn.rules import sign_diverse
 from jaxdyn.tasks import full_batch, linear_teacher
 from jaxdyn.theory.plasticity import curl
 
+__all__ = ["REFERENCE"]
+
 TITLE = "Curl descent: non-gradient learning dynamics with sign-diverse plasticity"
 REFERENCE = Reference(
     title=TITLE,

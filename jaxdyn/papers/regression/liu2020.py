@@ -22,6 +22,8 @@ from jaxdyn.rules import early_learning
 from jaxdyn.tasks import two_clusters
 from jaxdyn.theory.regression import given_data, memorisation
 
+__all__ = ["REFERENCE"]
+
 TITLE = "Early-Learning Regularization Prevents Memorization of Noisy Labels"
 REFERENCE = Reference(
     title=TITLE,

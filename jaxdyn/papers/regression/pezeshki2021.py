@@ -20,6 +20,8 @@ from jaxdyn.papers import Reference
 from jaxdyn.tasks.regression import regression
 from jaxdyn.theory.regression import equivalents, given_data, spectrum
 
+__all__ = ["REFERENCE"]
+
 TITLE = "Multi-scale feature learning dynamics: insights for double descent"
 REFERENCE = Reference(
     title=TITLE,

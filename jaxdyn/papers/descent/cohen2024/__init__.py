@@ -12,6 +12,8 @@ wave of Gaussian inputs, beside their central and their stable flow, in float64.
 from jaxdyn.papers import Reference
 from jaxdyn.papers.descent.cohen2024 import average, edge, rates, rmsprop
 
+__all__ = ["EXPERIMENTS", "REFERENCE"]
+
 REFERENCE = Reference(
     title="Understanding optimization in deep learning with central flows",
     authors="Cohen, Damian, Talwalkar, Kolter, Lee",

@@ -18,6 +18,15 @@ from jaxdyn.papers.descent.cohen2024.courses import (
     windows_at_edge,
 )
 
+__all__ = [
+    "center_deviation",
+    "for_windows",
+    "loss_beside_center",
+    "plot_time_average",
+    "time_average",
+    "worst_window",
+]
+
 
 def time_average(
     *,

@@ -18,6 +18,28 @@ from jaxdyn.optimizers import kicks, scalar_rmsprop
 from jaxdyn.tasks import full_batch
 from jaxdyn.theory.descent import central_flow
 
+__all__ = [
+    "Networks",
+    "Rule",
+    "at_edge",
+    "average",
+    "central_edge_deviation",
+    "closeness",
+    "course",
+    "courses",
+    "draw",
+    "edge_deviation",
+    "largest",
+    "loss_deviation",
+    "networks_of",
+    "norm",
+    "rule",
+    "stable_edge",
+    "stable_flow",
+    "stays",
+    "windows_at_edge",
+]
+
 # Of networks of any size: they have their sizes from their parameters.
 LOSS = squared_error(mlp((1, 1)).apply)
 

@@ -18,6 +18,8 @@ from jaxdyn.papers.descent.cohen2024.courses import (
     stays,
 )
 
+__all__ = ["edge_of_stability", "never_leaves", "plot_edge_of_stability"]
+
 
 def edge_of_stability(
     *,

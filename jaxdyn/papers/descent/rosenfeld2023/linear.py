@@ -13,6 +13,15 @@ from jaxdyn.optimizers import kicks
 from jaxdyn.tasks import Covariances, full_batch
 from jaxdyn.theory.descent import opposing
 
+__all__ = [
+    "first_alone",
+    "flow_valley",
+    "linear_descent",
+    "linear_flow",
+    "linear_start",
+    "observables",
+]
+
 LOSS = covariance_loss(product)
 
 # Other configurations, which several experiments are judged in.

@@ -11,6 +11,8 @@ adaptive method, RMSProp on the sphere, and its weights come to turn by a fixed 
 from jaxdyn.papers import Reference
 from jaxdyn.papers.descent.tanaka2021 import adam, charges, sphere, turning
 
+__all__ = ["EXPERIMENTS", "REFERENCE"]
+
 REFERENCE = Reference(
     title="Noether's learning dynamics: role of symmetry breaking in neural networks",
     authors="Tanaka, Kunin",

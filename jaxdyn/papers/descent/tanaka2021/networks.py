@@ -10,6 +10,18 @@ from jaxdyn._numbers import normal
 from jaxdyn.claims import order
 from jaxdyn.losses import cross_entropy, squared_error
 
+__all__ = [
+    "Problem",
+    "charges_of",
+    "decayed_descent",
+    "distinct",
+    "normalised",
+    "order_in_rate",
+    "problem",
+    "relu_units",
+    "softmax_layer",
+]
+
 
 def softmax_layer(params, x):
     return x @ params["w"]

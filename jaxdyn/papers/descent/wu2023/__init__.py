@@ -11,6 +11,8 @@ linear networks the trace bounds norms of the weights.  All in float64.
 from jaxdyn.papers import Reference
 from jaxdyn.papers.descent.wu2023 import minima, moments, path_norm, thresholds
 
+__all__ = ["EXPERIMENTS", "REFERENCE"]
+
 REFERENCE = Reference(
     title="The implicit regularization of dynamical stability in stochastic gradient descent",
     authors="Wu, Su",

@@ -15,6 +15,22 @@ from jaxdyn.papers.descent.wu2023.thresholds import gradients_at_minima
 from jaxdyn.tasks import minibatch
 from jaxdyn.theory.descent import stability
 
+__all__ = [
+    "beyond_for_long",
+    "deviation",
+    "just_beyond",
+    "late_growth",
+    "many_runs_below",
+    "many_runs_beyond",
+    "moment_deviation",
+    "moments",
+    "plot_moments",
+    "second_moment",
+    "typical",
+    "typical_end",
+    "well_below",
+]
+
 
 def moments(
     *, examples=12, batches=(1, 4), fractions=(0.5, 0.8, 1.02), runs=1000, steps=200, sweep=sweep

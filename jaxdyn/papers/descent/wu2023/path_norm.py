@@ -10,6 +10,16 @@ from jaxdyn._numbers import normal
 from jaxdyn.claims import Domain, ratio, worst
 from jaxdyn.papers import Experiment
 
+__all__ = [
+    "balanced_deviation",
+    "path_norm",
+    "path_to_trace",
+    "plot_path_norm",
+    "relu",
+    "relu_trace",
+    "trace_deviation",
+]
+
 
 def path_norm(*, inputs=20, width=8, drawn=2000, seeds=3, sweep=sweep):
     """The trace of the Hessian of a two-layer ReLU network bounds the network's path norm.

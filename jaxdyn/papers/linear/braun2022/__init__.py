@@ -14,6 +14,8 @@ the networks that they share.
 from jaxdyn.papers import Reference
 from jaxdyn.papers.linear.braun2022 import one_target, several_targets
 
+__all__ = ["EXPERIMENTS", "REFERENCE"]
+
 REFERENCE = Reference(
     title="Exact learning dynamics of deep linear networks with prior knowledge",
     authors="Braun, Domine, Fitzgerald, Saxe",

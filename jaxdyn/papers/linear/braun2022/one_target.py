@@ -25,6 +25,8 @@ from jaxdyn.papers.linear.braun2022.starts import (
 from jaxdyn.tasks import linear_teacher
 from jaxdyn.theory.linear import riccati
 
+__all__ = ["EXPERIMENTS"]
+
 # The exact solution beside the flow.
 
 

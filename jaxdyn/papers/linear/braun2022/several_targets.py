@@ -23,6 +23,8 @@ from jaxdyn.papers.linear.braun2022.starts import (
 from jaxdyn.tasks import linear_teacher
 from jaxdyn.theory.linear import riccati
 
+__all__ = ["EXPERIMENTS"]
+
 # Three targets in turn.
 
 RECORDS = 40

@@ -12,6 +12,17 @@ from jaxdyn.models import lambda_balanced, product
 from jaxdyn.observables.weights import mode_strengths
 from jaxdyn.tasks import frames, from_svd
 
+__all__ = [
+    "Networks",
+    "both_signs",
+    "equal_networks",
+    "named",
+    "networks_of",
+    "problem",
+    "stacked",
+    "unequal_networks",
+]
+
 # Configurations that several experiments are judged in.
 
 EQUAL = {"strengths": (2.0, 1.0), "imbalances": (1.0,), "draws": 1}

@@ -17,6 +17,8 @@ theory that they share.
 from jaxdyn.papers import Reference
 from jaxdyn.papers.linear.littwin2024 import several_features, two_features
 
+__all__ = ["EXPERIMENTS", "REFERENCE"]
+
 REFERENCE = Reference(
     title="How JEPA Avoids Noisy Features: The Implicit Bias of Deep Linear Self Distillation "
     "Networks",

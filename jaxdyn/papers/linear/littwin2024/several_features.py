@@ -22,6 +22,8 @@ from jaxdyn.tasks import covariances as covariances_of
 from jaxdyn.tasks import frames, full_batch, gaussian_pairs, noisy_copies
 from jaxdyn.theory.linear import self_distillation as theory
 
+__all__ = ["EXPERIMENTS"]
+
 # Several features, learned by gradient flow.
 
 

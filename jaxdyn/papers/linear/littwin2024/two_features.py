@@ -13,6 +13,8 @@ from jaxdyn.papers import Experiment
 from jaxdyn.papers.linear.littwin2024.times import OBJECTIVES, fixed_steps, half_times, longest_time
 from jaxdyn.theory.linear import self_distillation as theory
 
+__all__ = ["EXPERIMENTS"]
+
 # Times to half of what is learned, in theory alone.
 
 

@@ -14,6 +14,8 @@ and what the signal does in deep random networks.
 from jaxdyn.papers import Reference
 from jaxdyn.papers.linear.saxe2013 import aligned_starts, deep_random_networks, small_weights
 
+__all__ = ["EXPERIMENTS", "REFERENCE"]
+
 REFERENCE = Reference(
     title="Exact solutions to the nonlinear dynamics of learning in deep linear neural networks",
     authors="Saxe, McClelland, Ganguli",

@@ -18,6 +18,8 @@ from jaxdyn.papers import Experiment
 from jaxdyn.tasks import frames, from_svd, linear_teacher
 from jaxdyn.theory import linear
 
+__all__ = ["EXPERIMENTS"]
+
 # Modes: gradient flow and descent from an aligned start.
 
 

@@ -16,6 +16,8 @@ from jaxdyn.papers import Experiment
 from jaxdyn.tasks import linear_teacher
 from jaxdyn.theory import linear
 
+__all__ = ["EXPERIMENTS"]
+
 INITIALISATIONS = ("gaussian", "orthogonal")
 WORDS = ["Gaussian", "orthogonal"]
 

@@ -17,6 +17,8 @@ from jaxdyn.papers import Experiment
 from jaxdyn.tasks import binary_tree, linear_teacher
 from jaxdyn.theory import linear
 
+__all__ = ["EXPERIMENTS"]
+
 # Modes of different strengths.
 
 

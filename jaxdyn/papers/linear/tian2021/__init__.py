@@ -14,6 +14,8 @@ parts of the network, and what happens from random starts; a third has the netwo
 from jaxdyn.papers import Reference
 from jaxdyn.papers.linear.tian2021 import random_starts, survival
 
+__all__ = ["EXPERIMENTS", "REFERENCE"]
+
 REFERENCE = Reference(
     title="Understanding self-supervised learning dynamics without contrastive pairs",
     authors="Tian, Chen, Ganguli",

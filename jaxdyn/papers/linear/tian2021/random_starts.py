@@ -20,6 +20,8 @@ from jaxdyn.papers.linear.tian2021.networks import (
 from jaxdyn.rules import direct_predictor, self_distillation
 from jaxdyn.theory.linear import self_distillation as theory
 
+__all__ = ["EXPERIMENTS"]
+
 # What gradient flow conserves.
 
 

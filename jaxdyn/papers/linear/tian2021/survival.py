@@ -15,6 +15,8 @@ from jaxdyn.papers.linear.tian2021.networks import flow_of, network, random_weig
 from jaxdyn.tasks import from_svd
 from jaxdyn.theory.linear import self_distillation as theory
 
+__all__ = ["EXPERIMENTS"]
+
 # Aligned starts, whose modes have equations of their own.
 
 

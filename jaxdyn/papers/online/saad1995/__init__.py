@@ -11,6 +11,8 @@ log(d)/(2 rate).  All in float64.
 from jaxdyn.papers import Reference
 from jaxdyn.papers.online.saad1995 import chains, limits
 
+__all__ = ["EXPERIMENTS", "REFERENCE"]
+
 REFERENCE = Reference(
     title="On-line learning in soft committee machines",
     authors="Saad, Solla",

@@ -27,6 +27,8 @@ from jaxdyn.theory import online
 from jaxdyn.theory.online import fluctuations, specialisation
 from jaxdyn.theory.online.gaussian_integrals import erf, root, sobol, trapezoid
 
+__all__ = ["EXPERIMENTS"]
+
 SOON = 4.0  # the last time of fluctuations
 LATE = slice(10, None, 10)  # the records at which they are judged
 APART = 0.1  # the gap of their start

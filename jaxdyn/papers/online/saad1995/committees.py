@@ -12,6 +12,18 @@ from jaxdyn import RK4, integrate, iterate, run_key
 from jaxdyn.theory import online
 from jaxdyn.theory.online import specialisation
 
+__all__ = [
+    "chain",
+    "check_learning_rate",
+    "check_sizes",
+    "limit",
+    "observed",
+    "plateau_of",
+    "start_of",
+    "sweep_chains",
+    "sweep_limits",
+]
+
 BLOCK = 50  # examples that a chain draws at once
 RECORDS = np.linspace(0, 1, 41)  # in units of a run's last time
 

@@ -15,6 +15,8 @@ from jaxdyn.papers.online.saad1995.committees import (
 )
 from jaxdyn.theory.online import specialisation
 
+__all__ = ["EXPERIMENTS"]
+
 CLOSE = 0.01  # gaps of starts
 ALIKE = 1e-7
 

@@ -13,6 +13,8 @@ The experiments stand in two files: linear and nonlinear students.
 from jaxdyn.papers import Reference
 from jaxdyn.papers.regression.advani2017 import linear_students, nonlinear_students
 
+__all__ = ["EXPERIMENTS", "REFERENCE"]
+
 REFERENCE = Reference(
     title="High-dimensional dynamics of generalization error in neural networks",
     authors="Advani, Saxe",

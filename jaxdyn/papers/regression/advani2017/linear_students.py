@@ -15,6 +15,8 @@ from jaxdyn.papers import Experiment
 from jaxdyn.tasks import full_batch, teacher_student
 from jaxdyn.theory.regression import equivalents, given_data, isotropic, spectrum
 
+__all__ = ["EXPERIMENTS"]
+
 # Learning curves: test and training error over time.
 
 

@@ -16,6 +16,8 @@ from jaxdyn.papers import Experiment
 from jaxdyn.tasks import full_batch
 from jaxdyn.theory.regression import given_data
 
+__all__ = ["EXPERIMENTS"]
+
 # Random features and trained networks share their task and what is seen.
 
 

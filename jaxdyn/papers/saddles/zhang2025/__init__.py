@@ -12,6 +12,8 @@ the losses of small weights differ by less than float32 resolves.
 from jaxdyn.papers import Reference
 from jaxdyn.papers.saddles.zhang2025 import attention, linear, units
 
+__all__ = ["EXPERIMENTS", "REFERENCE"]
+
 REFERENCE = Reference(
     title="Saddle-to-saddle dynamics explains a simplicity bias across neural network architectures",
     authors="Zhang, Saxe, Latham",

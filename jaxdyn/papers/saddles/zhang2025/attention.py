@@ -22,6 +22,8 @@ from jaxdyn.papers.saddles.zhang2025.course import (
 from jaxdyn.tasks import in_context_moments, in_context_regression
 from jaxdyn.theory import saddles
 
+__all__ = ["EXPERIMENTS"]
+
 
 def attention_heads(*, variances=(1.0, 0.6, 0.35), heads=6, seeds=2, records=1200, sweep=sweep):
     """Attention heads learn in-context regression one after another; softmax attention first

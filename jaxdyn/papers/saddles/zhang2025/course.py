@@ -14,6 +14,25 @@ from jaxdyn.analysis import saddle_records
 from jaxdyn.claims import worst
 from jaxdyn.observables import effective_width, snapshot
 
+__all__ = [
+    "Network",
+    "active_units",
+    "after_start",
+    "course_legend",
+    "courses",
+    "draw_course",
+    "draw_drops",
+    "draw_widths",
+    "drop_deviation",
+    "level_distance",
+    "number_of_saddle",
+    "passes_saddles",
+    "reach",
+    "staircase",
+    "width_deviation",
+    "with_saddles",
+]
+
 
 class Network(NamedTuple):
     """A network in training, and what theory says of its course.

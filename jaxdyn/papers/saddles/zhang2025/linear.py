@@ -27,6 +27,8 @@ from jaxdyn.papers.saddles.zhang2025.course import (
 from jaxdyn.tasks import from_svd, linear_teacher
 from jaxdyn.theory import linear, saddles
 
+__all__ = ["EXPERIMENTS"]
+
 # Linear neurons: the data decide what is learned next.
 
 

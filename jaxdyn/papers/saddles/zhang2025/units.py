@@ -28,6 +28,8 @@ from jaxdyn.papers.saddles.zhang2025.course import (
 )
 from jaxdyn.theory import saddles
 
+__all__ = ["EXPERIMENTS"]
+
 # Quadratic neurons: the initial weights decide which unit blows up next.
 
 

@@ -12,6 +12,8 @@ errors are averaged exactly over Gaussian teachers, relative to the target's var
 from jaxdyn.papers import Reference
 from jaxdyn.papers.width.cagnetta2023 import regression, spectra
 
+__all__ = ["EXPERIMENTS", "REFERENCE"]
+
 REFERENCE = Reference(
     title="What can be learnt with wide convolutional neural networks?",
     authors="Cagnetta, Favero, Wyart",

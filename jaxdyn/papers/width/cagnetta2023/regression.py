@@ -14,6 +14,8 @@ from jaxdyn.papers.width.cagnetta2023.spectra import check_grid
 from jaxdyn.theory.regression.learning_curves import averaged_error, learning_curve
 from jaxdyn.theory.width.patches import kernel, learning_exponent, sector_spectrum
 
+__all__ = ["EXPERIMENTS"]
+
 # Regression: the error follows the scale of the target.
 
 RIDGE = 1e-11  # rounding; a larger one is a ridge for random features

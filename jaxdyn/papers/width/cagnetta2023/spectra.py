@@ -19,6 +19,8 @@ from jaxdyn.theory.width.patches import (
     torus_spectrum,
 )
 
+__all__ = ["EXPERIMENTS"]
+
 KINDS = list(SMOOTHNESS)
 LOWEST = 16  # wave numbers at which asymptotic laws are judged, and above
 DIMENSIONS = {"circles": 1, "spheres": 2}

@@ -14,6 +14,8 @@ paper's sum.
 from jaxdyn.papers import Reference
 from jaxdyn.papers.width.giapitzakis2025 import ensembles, sizes
 
+__all__ = ["EXPERIMENTS", "REFERENCE"]
+
 REFERENCE = Reference(
     title="Exact learning of permutations for nonzero binary inputs with logarithmic training size "
     "and quadratic ensemble complexity",

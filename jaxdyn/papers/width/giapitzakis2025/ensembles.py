@@ -14,6 +14,8 @@ from jaxdyn.losses import squared_error
 from jaxdyn.papers import Experiment
 from jaxdyn.theory.width import permutations
 
+__all__ = ["EXPERIMENTS"]
+
 # One network: its outputs are Gaussian.
 
 

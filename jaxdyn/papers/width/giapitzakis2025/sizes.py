@@ -12,6 +12,8 @@ from jaxdyn.claims import worst
 from jaxdyn.papers import Experiment
 from jaxdyn.theory.width import permutations
 
+__all__ = ["EXPERIMENTS"]
+
 # How many networks k bits need.
 
 SIZES = (8, 16, 64, 256, 1024, 4096, 32768)

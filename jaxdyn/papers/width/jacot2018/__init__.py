@@ -12,6 +12,8 @@ known moments; it moves by 1/width, faster than the 1/sqrt(width) of the proof.
 from jaxdyn.papers import Reference
 from jaxdyn.papers.width.jacot2018 import start, training
 
+__all__ = ["EXPERIMENTS", "REFERENCE"]
+
 REFERENCE = Reference(
     title="Neural tangent kernel: convergence and generalization in neural networks",
     authors="Jacot, Gabriel, Hongler",

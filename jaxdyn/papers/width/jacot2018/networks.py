@@ -12,6 +12,19 @@ from jaxdyn import kernels, log_times, train
 from jaxdyn.kernels import early_stopping, empirical, finite_width, predict
 from jaxdyn.losses import squared_error
 
+__all__ = [
+    "Kind",
+    "Task",
+    "circle_task",
+    "descents",
+    "limit",
+    "limit_network",
+    "network",
+    "target",
+    "trained",
+    "with_limit",
+]
+
 
 class Kind(NamedTuple):
     """Networks of one kind: their activation, number of hidden layers, and scales."""

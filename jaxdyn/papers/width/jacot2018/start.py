@@ -13,6 +13,8 @@ from jaxdyn.kernels import empirical, finite_width
 from jaxdyn.papers import Experiment
 from jaxdyn.papers.width.jacot2018.networks import KINDS, limit_network, network
 
+__all__ = ["EXPERIMENTS"]
+
 BIAS = 0.5  # b_std of the networks of one hidden layer
 
 # Random networks: their kernels have exactly known moments.

@@ -16,6 +16,8 @@ from jaxdyn.papers.width.jacot2018.networks import (
     with_limit,
 )
 
+__all__ = ["EXPERIMENTS"]
+
 # The kernel moves in training, by less the wider the network.
 
 
