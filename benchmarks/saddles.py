@@ -40,7 +40,7 @@ import optax  # noqa: E402
 from scipy.special import erf  # noqa: E402
 
 import jaxdyn as jd  # noqa: E402
-from jaxdyn import analysis, losses, models, observables, tasks  # noqa: E402
+from jaxdyn import losses, models, observables, tasks  # noqa: E402
 from jaxdyn.sweep._program import compiler_options  # noqa: E402
 from jaxdyn.theory import linear, online, saddles  # noqa: E402
 from jaxdyn.theory.descent import central_flow, complementarity  # noqa: E402
@@ -82,7 +82,7 @@ def flows(repeats, scale=1e-4):
     times = np.linspace(0, end, 2001)
 
     def late(time, values):
-        found = analysis.level_times(time, values, middle)
+        found = jnp.interp(middle, values[::-1], time[::-1])
         return float(jnp.max(jnp.abs(found / drops - 1)))
 
     watch = observables.loss(loss, moments)

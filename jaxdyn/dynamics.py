@@ -490,9 +490,8 @@ def _masked(tree, ok):
     def mask(a):
         if not jnp.issubdtype(jnp.result_type(a), jnp.inexact):
             return a
-        return jnp.where(
-            jnp.reshape(ok, jnp.shape(ok) + (1,) * (jnp.ndim(a) - jnp.ndim(ok))), a, jnp.nan
-        )
+        flags = jnp.reshape(ok, jnp.shape(ok) + (1,) * (jnp.ndim(a) - jnp.ndim(ok)))
+        return jnp.where(flags, a, jnp.nan)
 
     return jax.tree.map(mask, tree)
 

@@ -296,7 +296,8 @@ def points_and_line(
     `errors` are the bars of the points.  At most `points` of them are drawn, so that the theory
     stays visible.  The label is that of the colour; `legend` adds what points and lines are.
     """
-    x, simulated = np.asarray(x), np.asarray(simulated)
+    x = np.asarray(x)
+    simulated = np.asarray(simulated)
     few = np.unique(np.linspace(0, len(x) - 1, min(points, len(x))).round().astype(int))
     bars = None if errors is None else np.asarray(errors)[few]
     style = {"color": colour, "markersize": 4, "elinewidth": 1, "zorder": 3}

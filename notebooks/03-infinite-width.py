@@ -233,7 +233,7 @@ _ = right.legend(frameon=False)
 # %%
 mine = models.mlp((2, 256, 256, 1))
 start = mine.init(jax.random.key(3))
-values, _ = kernels.empirical.spectrum(mine.apply, start, x, 5)
+values, _ = kernels.empirical.top_eigenpairs(mine.apply, start, x, 5)
 print("leading eigenvalues:", np.round(values, 1))
 layer = kernels.dense(256, parametrization="standard")
 tanh = kernels.elementwise(jnp.tanh)

@@ -165,7 +165,7 @@ descent = jax.jit(train)(begin)
 
 # %%
 flow = central_flow.central_flow(error, batch, central_flow.gradient_descent(rate), top=4)
-predict = central_flow.predictions(error, batch)
+predict = central_flow.averages(error, batch)
 central = jax.jit(
     lambda begin: jd.iterate(
         flow.step, flow.init(begin), times=np.arange(0, steps + 1, 10), observe=predict

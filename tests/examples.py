@@ -386,10 +386,6 @@ EXAMPLES = {
     "analysis.plateaus": lambda: AsFunction(
         analysis.plateaus, (jnp.arange(4.0), jnp.array([3.0, 3.0, 1.0, 0.0]))
     ),
-    "analysis.level_times": lambda: AsFunction(
-        analysis.level_times,
-        (jnp.arange(4.0), jnp.array([3.0, 2.0, 1.5, 0.0]), jnp.array([2.5, 1.0])),
-    ),
     "analysis.project_to_saddle": lambda: AsFunction(
         lambda p: analysis.project_to_saddle(squared, p, data(), steps=1, products=3), (best(),)
     ),

@@ -4,7 +4,6 @@ from jaxdyn.analysis.averages import box_average
 from jaxdyn.analysis.groups import opposing_groups
 from jaxdyn.analysis.lyapunov import tangent_growth, with_tangents
 from jaxdyn.analysis.saddles import (
-    level_times,
     plateaus,
     project_to_saddle,
     saddle_records,
@@ -13,7 +12,6 @@ from jaxdyn.analysis.saddles import (
 
 __all__ = [
     "box_average",
-    "level_times",
     "opposing_groups",
     "plateaus",
     "project_to_saddle",

@@ -23,7 +23,7 @@ from jaxdyn.types import Batch, Params, State, Trajectory
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["level_times", "plateaus", "project_to_saddle", "saddle_records", "saddle_table"]
+__all__ = ["plateaus", "project_to_saddle", "saddle_records", "saddle_table"]
 
 Loss = Callable[[Params, Batch], Float[Array, ""]]
 
@@ -181,32 +181,6 @@ def plateaus(
     flat = slope < flatness * jnp.max(slope)
     on_both_sides = flat[1:] & flat[:-1]
     return jnp.concatenate([flat[:1], on_both_sides, flat[-1:]])
-
-
-def level_times(
-    time: Float[ArrayLike, " times"],
-    loss: Float[ArrayLike, " times"],
-    levels: Float[ArrayLike, " levels"],
-) -> Float[Array, " levels"]:
-    """Return when the loss first falls to each of the levels, by linear interpolation; NaN where it
-    never does.
-
-    >>> level_times(jnp.array([0.0, 1.0, 2.0]), jnp.array([4.0, 2.0, 1.0]), jnp.array([3.0, 1.5, 0.5])).tolist()
-    [0.5, 1.5, nan]
-    """
-    time = jnp.asarray(time)
-    loss = jnp.asarray(loss)
-
-    def first(level):
-        below = loss <= level
-        after = jnp.maximum(jnp.argmax(below), 1)
-        before = after - 1
-        share = (loss[before] - level) / (loss[before] - loss[after])
-        between = time[before] + share * (time[after] - time[before])
-        when = jnp.where(below[0], time[0], between)
-        return jnp.where(jnp.any(below), when, jnp.nan)
-
-    return jax.vmap(first)(jnp.asarray(levels))
 
 
 def project_to_saddle(

@@ -5,8 +5,6 @@ A module's `animation()` runs a small simulation of its own and returns the `Ani
 """
 
 import contextlib
-import importlib
-import pkgutil
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -14,8 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from jaxdyn import _folder
 from jaxdyn._progress import progress_bar
-from jaxdyn.types import nearest
 
 if TYPE_CHECKING:
     import matplotlib.axes
@@ -38,14 +36,12 @@ class Animation(NamedTuple):
 
 def names() -> list[str]:
     """Return the names of all papers that are animated, in order."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+    return _folder.names(__path__)
 
 
 def load(name: str) -> ModuleType:
     """Import an animation's module; a ValueError suggests the nearest name where there is none."""
-    if name not in names():
-        raise ValueError(f"name: there is no animation {name!r}; {nearest(name, names())}")
-    return importlib.import_module(f"{__name__}.{name}")
+    return _folder.load(__name__, name, names(), "animation")
 
 
 def canvas(width: float = 6.4, height: float = 3.2) -> "matplotlib.figure.Figure":

@@ -53,7 +53,7 @@ def courses():
     rule = optax.chain(optax.sgd(RATE), kicks(jax.random.key(0), KICK))
     descent = train(jax.grad(loss), rule, full_batch(()), start, observe=observe, **times).observed
     central = central_flow.central_flow(loss, (), method, top=1)
-    predicted = central_flow.predictions(loss, ())
+    predicted = central_flow.averages(loss, ())
 
     def observe_central(state):
         return see(state.params) | {"mean": predicted(state)["loss"], "root": state.memory.roots[0]}

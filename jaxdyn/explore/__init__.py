@@ -9,18 +9,15 @@ are static; what is returned is named for the legend.
 """
 
 import functools
-import importlib
 import json
-import pkgutil
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 
-from jaxdyn import papers
+from jaxdyn import _folder, papers
 from jaxdyn.sweep import sweep
-from jaxdyn.types import nearest
 
 if TYPE_CHECKING:
     import ipywidgets
@@ -30,15 +27,13 @@ if TYPE_CHECKING:
 
 def names() -> list[str]:
     """Return the names of all papers that can be explored, in order."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+    return _folder.names(__path__)
 
 
 def load(name: str) -> ModuleType:
     """Import an exploration's module; a ValueError suggests the nearest name where there is
     none."""
-    if name not in names():
-        raise ValueError(f"name: there is no exploration {name!r}; {nearest(name, names())}")
-    return importlib.import_module(f"{__name__}.{name}")
+    return _folder.load(__name__, name, names(), "exploration")
 
 
 def table(name: str) -> "xarray.Dataset":

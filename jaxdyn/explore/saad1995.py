@@ -45,7 +45,7 @@ def theory(*, learning_rate, noise, initial_gap):
     velocity = online.velocity(teacher, learning_rate=learning_rate)
     run = integrate(velocity, start, times=TIMES, observe=observe, solver=RK4(0.5))
     plateau = specialisation.moving_plateau(UNITS, learning_rate, noise).error
-    floor = specialisation.noise_floor(UNITS, learning_rate) * noise**2
+    floor = specialisation.noise_floor_at_rate(UNITS, learning_rate) * noise**2
 
     def flat(value):
         return jnp.full(TIMES.shape, value)

@@ -47,9 +47,9 @@ def theory(*, alignment_of_gradients, spread_of_norms, examples):
     g = gradients(alignment_of_gradients, spread_of_norms, examples)
     exact, bound = (
         jax.vmap(lambda batch, of=of: of(g, batch))(jnp.asarray(SIZES))
-        for of in (stability.largest_learning_rate, stability.necessary_learning_rate)
+        for of in (stability.max_learning_rate, stability.necessary_learning_rate)
     )
-    descent = jnp.full(SIZES.shape, stability.largest_learning_rate(g, jnp.inf))
+    descent = jnp.full(SIZES.shape, stability.max_learning_rate(g, jnp.inf))
     return {
         "x": SIZES,
         "exact": exact,

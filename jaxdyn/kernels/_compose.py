@@ -2,6 +2,7 @@
 
 import functools
 import operator
+from collections.abc import Sequence
 from dataclasses import replace
 
 import jax
@@ -147,7 +148,7 @@ def _product(branches):
     return total
 
 
-def _concat(branches: list[Kernel]) -> Kernel:
+def _concat(branches: Sequence[Kernel]) -> Kernel:
     channels = sum(b.channels for b in branches)
 
     def mean(value):

@@ -46,6 +46,7 @@ def gram(
     layers) go through it; at equal inputs the cusp of rectifiers has derivative 0.  float64 holds
     1e-14, float32 1e-6 relative to the largest entry, also on the diagonal.
 
+    >>> import numpy as np
     >>> from jaxdyn import kernels
     >>> network = kernels.serial(kernels.dense(512), kernels.relu(), kernels.dense())
     >>> print(np.asarray(gram(network, np.eye(2))).round(3))

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from jaxdyn.kernels._eigenmodes import Modes, filtered, turned
 from jaxdyn.kernels._inputs import check_product
-from jaxdyn.kernels._modes import Modes, filtered, turned
 
 __all__ = ["functions", "lanczos", "solve"]
 

@@ -145,7 +145,6 @@ def attention(
     n_heads: int,
     *,
     kind: str = "identity",
-    scaling: str = "linear",
     logit_std: Scalar = 1.0,
     value_std: Scalar = 1.0,
     out_std: Scalar = 1.0,
@@ -155,18 +154,14 @@ def attention(
     2020).
 
     Each of the `n_heads` heads weighs values of `n_out` features by A = zeta(logits), logits =
-    logit_std^2 (x W)(x W)^T / (n_in n_out), zeta the identity or the softmax over positions.  With
-    this "linear" scaling A tends to zeta(logit_std^2 cov(x, x)), and the kernel to value_std^2
-    out_std^2 A cov A'^T + b_std^2.  With 1/sqrt(n_out) scaling A stays random and the softmax has
-    no closed form: use `empirical.monte_carlo` there.  Raises ValueError for another kind or
-    scaling, and for inputs without positions.
+    logit_std^2 (x W)(x W)^T / (n_in n_out), zeta the identity or the softmax over positions.  As
+    n_out grows, A tends to zeta(logit_std^2 cov(x, x)) and the kernel to value_std^2 out_std^2 A cov
+    A'^T + b_std^2.  With logits divided by sqrt(n_out) instead, A stays random and the softmax has no
+    closed form: sample such layers with `empirical.monte_carlo`.  Raises ValueError for another kind
+    and for inputs without positions.
     """
     if kind not in ("identity", "softmax"):
         raise ValueError(f"kind: {kind!r} is not known; pass 'identity' or 'softmax'")
-    if scaling != "linear":
-        raise ValueError(
-            f"scaling: {scaling!r} has no closed form; pass 'linear', or sample it by monte_carlo"
-        )
     zeta = (lambda a: a) if kind == "identity" else (lambda a: jax.nn.softmax(a, -1))
     weights = _weights("attention", n_out, 1.0, b_std, "ntk")
 

@@ -18,7 +18,7 @@ from jax import lax
 from jax.extend import core
 from jax.extend.core import primitives as prim
 
-__all__ = ["Factors", "Layer", "Plan", "plan"]
+__all__ = ["Factors", "Plan", "Tap", "plan"]
 
 REINDEXED = {
     prim.reshape_p,
@@ -32,7 +32,7 @@ REINDEXED = {
 }
 
 
-class Layer(NamedTuple):
+class Tap(NamedTuple):
     """A layer `h = weight (*) a + bias` applied at `sites` S places of a sample: a is (S, C), h is
     (S, F)."""
 
@@ -63,7 +63,7 @@ class Plan(NamedTuple):
     sizes, FLOP of f."""
 
     derive: Any
-    layers: list[Layer]
+    layers: list[Tap]
     rest: list[int]
     flops: int
 
@@ -287,7 +287,7 @@ def _layer(leaf, var, along, biases):
             scales = scales + more
             leaving = end.outvars[0]
             unfold = unfold if sites > 1 else lambda h: h.reshape(1, -1)
-    return Layer(
+    return Tap(
         leaf,
         bias,
         entering,

@@ -46,10 +46,10 @@ from jaxtyping import Array, Float, Real
 
 from jaxdyn._numbers import Number
 from jaxdyn.dynamics import integrate
-from jaxdyn.kernels import _dynamics as dynamics
 from jaxdyn.kernels import _inputs as inputs
 from jaxdyn.kernels import _krylov as krylov
-from jaxdyn.kernels._modes import Modes, decompose, descent_gain, flow_gain
+from jaxdyn.kernels import _training as training
+from jaxdyn.kernels._eigenmodes import Modes, decompose, descent_gain, flow_gain
 
 __all__ = [
     "Gaussian",
@@ -208,7 +208,7 @@ def ensemble(
     for name in given[:2]:
         inputs.check_test(arrays[name], labels.shape[0], name)
     numbers = inputs.cast(numbers, labels.dtype)
-    mean, cov = dynamics.ensemble(
+    mean, cov = training.ensemble(
         gain, covariance, times.ravel(), numbers, decomposed, prior, columns, *arrays.values()
     )
     mean = mean.reshape(*times.shape, -1, *labels.shape[1:])
@@ -365,13 +365,13 @@ def time_to_loss(
     columns = inputs.columns(decomposed, labels)
     residual = columns - inputs.broadcast(start, labels, "start").reshape(columns.shape)
     ridge, targets = inputs.cast((ridge, loss), labels.dtype)
-    return dynamics.time_to_loss(decomposed, residual, targets, ridge, labels.shape[0])
+    return training.time_to_loss(decomposed, residual, targets, ridge, labels.shape[0])
 
 
 def _predicted(gain, times, numbers, ntk, y, ntk_test, start, start_test, products):
     if callable(ntk):
         return Outputs(
-            *dynamics.learned_by_products(
+            *training.learned_by_products(
                 gain, times, numbers, ntk, y, ntk_test, start, start_test, products
             )
         )
@@ -385,7 +385,7 @@ def _predicted(gain, times, numbers, ntk, y, ntk_test, start, start_test, produc
     numbers = inputs.cast(numbers, labels.dtype)
     residual = columns - start.reshape(columns.shape)
     rows = map(inputs.flattened, tests)
-    train, test = dynamics.learned(gain, times.ravel(), numbers, decomposed, residual, *rows)
+    train, test = training.learned(gain, times.ravel(), numbers, decomposed, residual, *rows)
     train = inputs.moved(start, train.reshape(*times.shape, *labels.shape))
     if not tests:
         return Outputs(train)

@@ -9,10 +9,10 @@ from jaxdyn.types import Observe, Params
 
 __all__ = ["kernel_change", "kernel_target_alignment"]
 
-Kernel = Callable[[Params], Float[Array, "..."]]
+KernelFunction = Callable[[Params], Float[Array, "..."]]
 
 
-def kernel_change(kernel: Kernel, reference: Params) -> Observe:
+def kernel_change(kernel: KernelFunction, reference: Params) -> Observe:
     """Observe how far `kernel(params)` is from K_0, the one at the parameters `reference`.
 
     `kernel_distance` is `|K - K_0|_F / |K_0|_F`, `kernel_alignment` the cosine `<K, K_0> / (|K|_F
@@ -33,7 +33,7 @@ def kernel_change(kernel: Kernel, reference: Params) -> Observe:
 
 
 def kernel_target_alignment(
-    kernel: Kernel, targets: Float[Array, " n"] | Float[Array, "n k"]
+    kernel: KernelFunction, targets: Float[Array, " n"] | Float[Array, "n k"]
 ) -> Observe:
     """Observe the centred alignment of `kernel(params)` (n, n) with the targets (Cortes, Mohri &
     Rostamizadeh 2012).

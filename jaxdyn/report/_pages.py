@@ -92,9 +92,9 @@ def gallery(all_saved: Sequence[Saved], explored: Collection[str]) -> str:
 
     total = counts(verdict.word for saved in all_saved for verdict in saved.verdicts)
     body = f"""<h1>Papers of learning dynamics, theory beside simulation</h1>
-<p class="quiet lead">Each paper is one place, a sequence of experiments; its claims are judged by machine on the numbers shown here:
-{total or "none so far"}. A published statement that does not hold is <span class="refuted">refuted</span>; a claim of
-ours that does not hold <span class="fails">fails</span>.</p>
+<p class="quiet lead">Each paper is one place, a sequence of experiments; its claims are judged by machine
+on the numbers shown here: {total or "none so far"}. A published statement that does not hold is
+<span class="refuted">refuted</span>; a claim of ours that does not hold <span class="fails">fails</span>.</p>
 <form id="filter" role="search">
 <input type="search" name="search" placeholder="Search ( / )" aria-label="Search" autocomplete="off">
 {select("subject", "Subject", [(subject, subject) for subject in subjects])}

@@ -31,7 +31,6 @@ __all__ = [
     "extended",
     "fill_value",
     "finished_blocks",
-    "labelled",
     "locked",
     "mark_finished",
     "open_zarr",
@@ -39,6 +38,7 @@ __all__ = [
     "provenance",
     "read_record",
     "store_arrays",
+    "with_labels",
     "write_record",
 ]
 
@@ -84,7 +84,7 @@ def _git(source):
         return None
 
 
-def labelled(dataset: "xarray.Dataset", record: dict[str, Any]) -> "xarray.Dataset":
+def with_labels(dataset: "xarray.Dataset", record: dict[str, Any]) -> "xarray.Dataset":
     """Put a sweep's coordinates, units and provenance on its arrays.
 
     Recording times that all runs share become a coordinate; others stay one variable per run.
@@ -268,7 +268,7 @@ def extended(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
 
 def opened(path: Path, record: dict[str, Any]) -> "xarray.Dataset":
     """Open a store lazily, with the labels of its record."""
-    return labelled(open_zarr(path / "data"), record)
+    return with_labels(open_zarr(path / "data"), record)
 
 
 def open_zarr(path: Path) -> "xarray.Dataset":

@@ -184,7 +184,7 @@ def _in_memory(work, record, on, bar):
     todo = list(itertools.product(work.points, _grid.blocks(work.grid, work.box)))
     with _timed(record):
         _run(work, todo, arrays, on, bar)
-    return _store.labelled(xarray.Dataset(variables), record)
+    return _store.with_labels(xarray.Dataset(variables), record)
 
 
 def _in_store(work, record, path, on, bar):

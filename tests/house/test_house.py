@@ -2,6 +2,9 @@
 to guard against."""
 
 import ast
+import collections
+import importlib
+import inspect
 import os
 import re
 import subprocess
@@ -23,7 +26,7 @@ PACKAGE = ROOT / "jaxdyn"
 # other.
 FLOORS = [
     {"types"},
-    {"_numbers", "_checks", "_progress"},
+    {"_numbers", "_checks", "_progress", "_folder"},
     {"dynamics"},
     {"models", "tasks", "losses", "rules", "optimizers", "observables", "kernels", "theory"},
     {"analysis", "plot"},
@@ -135,6 +138,64 @@ def test_files_and_functions_are_short(path):
             lines = node.end_lineno - node.lineno - len((docstring or "").splitlines())
             assert lines < 80, f"{node.name} is too long"
             assert docstring or private, f"{node.name} has no docstring"
+
+
+# Public names that stand in several rooms, each with the one concept that it has in all of them.
+SHARED = {
+    "descent": "gradient descent in discrete steps, or what theory predicts for it",
+    "erf": "the error function as the nonlinearity of a unit",
+    "flow": "gradient flow, or what theory predicts for it",
+    "gradient_descent": "the method, as theory of its room describes it",
+    "gram": "a matrix of inner products",
+    "max_learning_rate": "the learning rate above which descent diverges",
+    "mode_strength": "how much of a mode is learned by a time",
+    "modes": "the modes of a learning problem, found or drawn",
+    "noise_floor": "the error that the noise of learning leaves at a learning rate",
+    "ntk": "the neural tangent kernel of a finite network",
+    "optimal_ridge": "the ridge of the smallest error",
+    "relu": "the rectifier as the nonlinearity of a unit",
+    "ridge": "the errors of ridge regression",
+    "time_of_strength": "when a mode has a strength",
+}
+
+
+def test_a_public_name_that_stands_twice_means_the_same():
+    meanings = collections.defaultdict(set)
+    for path in files():
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        if room(path) in ("papers", "explore", "animations", "report", "__main__"):
+            continue
+        name = ".".join(("jaxdyn", *parts)).removesuffix(".__init__")
+        if any(part.startswith("_") for part in name.split(".")):
+            continue
+        module = importlib.import_module(name)
+        for public in module.__all__:
+            value = getattr(module, public)
+            if inspect.isfunction(value) or inspect.isclass(value):
+                meanings[public].add(f"{value.__module__}.{value.__qualname__}")
+    twice = {public for public, objects in meanings.items() if len(objects) > 1}
+    assert twice == set(SHARED), "settle on one name, or say in SHARED what both of them mean"
+
+
+def packs_what_is_unrelated(statement):
+    """Whether one statement assigns several expressions that could be statements of their own."""
+    return (
+        isinstance(statement, ast.Assign)
+        and isinstance(statement.targets[0], ast.Tuple)
+        and isinstance(statement.value, ast.Tuple)
+        and any(isinstance(value, ast.Call | ast.Lambda) for value in statement.value.elts)
+    )
+
+
+@pytest.mark.parametrize("folder", ["jaxdyn", "tests", "benchmarks"])
+def test_one_statement_assigns_one_idea(folder):
+    packed = [
+        f"{path}:{node.lineno}"
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if packs_what_is_unrelated(node)
+    ]
+    assert not packed, "give each value a line of its own"
 
 
 def test_importing_is_cheap():

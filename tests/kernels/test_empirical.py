@@ -509,10 +509,10 @@ def test_the_spectrum_is_that_of_the_kernel():
 
     @jax.jit
     def spectra(p):
-        fewer = [empirical.spectrum(mlp.apply, p, x, depth=d)[0][0] for d in depths]
+        fewer = [empirical.top_eigenpairs(mlp.apply, p, x, depth=d)[0][0] for d in depths]
         return (
             empirical.ntk(mlp.apply, p, x, trace=False),
-            empirical.spectrum(mlp.apply, p, x, 5),
+            empirical.top_eigenpairs(mlp.apply, p, x, 5),
             fewer,
         )
 
@@ -529,7 +529,7 @@ def test_the_spectrum_is_that_of_the_kernel():
 
     # One sample twice, linear in one weight: Theta has rank 1.
     def rank_1(w):
-        return empirical.spectrum(lambda w, x: x @ w, w, jnp.ones((4, 2)), 3)
+        return empirical.top_eigenpairs(lambda w, x: x @ w, w, jnp.ones((4, 2)), 3)
 
     values, vectors = jax.jit(rank_1)(np.ones((2, 1)))
     expected = [8, 0, 0]
@@ -660,8 +660,8 @@ def test_other_functions_refuse_bad_input():
     with pytest.raises(ValueError, match=r"\(5, 3\).*\(5, 2\)"):
         empirical.ntk_product(mlp.apply, params, x)(jnp.ones((5, 3)))
     with pytest.raises(ValueError, match="num: 11; pass 1 to 10"):
-        empirical.spectrum(mlp.apply, params, x, 11)
+        empirical.top_eigenpairs(mlp.apply, params, x, 11)
     with pytest.raises(ValueError, match="depth: 1 is below"):
-        empirical.spectrum(mlp.apply, params, x, 2, depth=1)
+        empirical.top_eigenpairs(mlp.apply, params, x, 2, depth=1)
     with pytest.raises(ValueError, match="degree: -1"):
         empirical.taylor(mlp.apply, params, -1)

@@ -192,7 +192,6 @@ S = np.ones((3, 4, 2))
         (lambda: K.conv(2, (3,), strides=(1, 1)), ValueError, "strides"),
         (lambda: K.conv(2, (3,), padding="ZERO"), ValueError, "padding 'ZERO'"),
         (lambda: K.attention(4, 1, kind="relu"), ValueError, "kind: 'relu'"),
-        (lambda: K.attention(4, 1, scaling="sqrt"), ValueError, "no closed form"),
         (lambda: K.layer_norm("rows"), ValueError, "axes: 'rows'"),
         (lambda: K.dropout(1.0), ValueError, "rate: 1.0"),
         (lambda: K.elementwise(jnp.tanh, nodes=0), ValueError, "nodes: 0"),

@@ -53,7 +53,8 @@ def erf_kernels(x1, x2):
     for _ in range(2):
         scale = np.sqrt(np.outer(1 + 2 * q1, 1 + 2 * q2))
         slope = 4 / np.pi / np.sqrt(scale**2 - 4 * nngp**2)
-        nngp, before = dense(2 / np.pi * np.arcsin(2 * nngp / scale)), nngp
+        before = nngp
+        nngp = dense(2 / np.pi * np.arcsin(2 * nngp / scale))
         ntk = nngp + 1.5**2 * slope * (ntk if before is not ntk else before)
         q1, q2 = (dense(2 / np.pi * np.arcsin(2 * q / (1 + 2 * q))) for q in (q1, q2))
     return nngp, ntk

@@ -33,9 +33,9 @@ __all__ = [
     "CentralFlow",
     "Memory",
     "Method",
+    "averages",
     "central_flow",
     "gradient_descent",
-    "predictions",
     "rmsprop",
     "stable_velocity",
     "time_average",
@@ -222,7 +222,7 @@ def time_average(of: Callable[[Params], Array], state: State) -> Array:
     return of(state.params) + jnp.sum(bends, 0) / 2
 
 
-def predictions(loss: Callable[[Params, Batch], Float[Array, ""]], batch: Batch) -> Observe:
+def averages(loss: Callable[[Params, Batch], Float[Array, ""]], batch: Batch) -> Observe:
     """Observe on a central flow what the method does on average, and the eigenvalues.
 
     `loss` is the predicted time average, `loss_center` the loss at x, `variance` the trace of the

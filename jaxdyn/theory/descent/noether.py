@@ -26,10 +26,10 @@ from jaxdyn._numbers import Numbers, check, check_positive, floats
 from jaxdyn.dynamics import iterate
 from jaxdyn.types import Params
 
-__all__ = ["charges", "equilibrium_angle", "equilibrium_norm", "residual"]
+__all__ = ["equilibrium_angle", "equilibrium_norm", "quadratic_charges", "symmetry_residual"]
 
 
-def residual(
+def symmetry_residual(
     generator: Callable[[Params], Params],
     previous: Params,
     current: Params,
@@ -46,7 +46,7 @@ def residual(
     weight).  The first step of a run has no previous iterate: pass the current one.
 
     >>> scale = lambda theta: theta
-    >>> f"{residual(scale, jnp.ones(2), jnp.ones(2), jnp.array([1.1, 0.9]), 0.1):.4f}"
+    >>> f"{symmetry_residual(scale, jnp.ones(2), jnp.ones(2), jnp.array([1.1, 0.9]), 0.1):.4f}"
     '0.0000'
     """
     moved = jax.tree.map(jnp.subtract, following, current)
@@ -59,7 +59,7 @@ def residual(
     return jnp.asarray(optax.tree.vdot(generator(current), forced))
 
 
-def charges(
+def quadratic_charges(
     kinetic: Float[ArrayLike, "steps *charges"],
     start: Float[ArrayLike, "*charges"],
     learning_rate: Numbers,

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 
 from jaxdyn._numbers import Numbers, bisected, check
 
-__all__ = ["largest_learning_rate", "moment_step", "necessary_learning_rate"]
+__all__ = ["max_learning_rate", "moment_step", "necessary_learning_rate"]
 
 Gradients = Float[Array, "n p"]
 """The rows g_i; those of an example's outputs are rows of their own where batches draw them so."""
@@ -42,7 +42,7 @@ def moment_step(
     return moment - learning_rate * first + learning_rate**2 * second
 
 
-def largest_learning_rate(gradients: Gradients, batch_size: Numbers) -> Float[Array, ""]:
+def max_learning_rate(gradients: Gradients, batch_size: Numbers) -> Float[Array, ""]:
     """Return the learning rate beyond which second moments grow: the exact threshold of mean-square
     stability.
 
@@ -59,7 +59,7 @@ def largest_learning_rate(gradients: Gradients, batch_size: Numbers) -> Float[Ar
 
     Raises ValueError for a batch size below 1.
 
-    >>> alone = largest_learning_rate(2 * jnp.eye(3), 1), largest_learning_rate(2 * jnp.eye(3), jnp.inf)
+    >>> alone = max_learning_rate(2 * jnp.eye(3), 1), max_learning_rate(2 * jnp.eye(3), jnp.inf)
     >>> [f"{eta:.4f}" for eta in alone]
     ['0.5000', '1.5000']
     """
@@ -90,7 +90,7 @@ def largest_learning_rate(gradients: Gradients, batch_size: Numbers) -> Float[Ar
 
 
 def necessary_learning_rate(gradients: Gradients, batch_size: Numbers) -> Float[Array, ""]:
-    """Return a learning rate that `largest_learning_rate` never exceeds, from two moments of the
+    """Return a learning rate that `max_learning_rate` never exceeds, from two moments of the
     gradients.
 
     2 tr H / (E |g|^4 / B + (1 - 1/B) |H|_F^2): the trace of M^-1 T M = rho, M the moment that the
@@ -98,7 +98,7 @@ def necessary_learning_rate(gradients: Gradients, batch_size: Numbers) -> Float[
     gradients of one norm.  For B = 1, with E |g|^4 >= (tr H)^2, it is at most 2 / tr H: a
     stable minimum is flat in its trace (Wu, Su, 2023).
 
-    Raises ValueError like `largest_learning_rate`.
+    Raises ValueError like `max_learning_rate`.
     """
     _check(batch_size)
     gram = gradients @ gradients.T

@@ -32,10 +32,10 @@ __all__ = [
     "direct_strength",
     "escape_time",
     "fixed_strength",
-    "imbalance",
     "mode_strength",
     "mode_velocity",
     "predictor_fixed_points",
+    "predictor_imbalance",
     "predictor_velocity",
     "time_of_strength",
 ]
@@ -228,7 +228,7 @@ def direct_strength(
     return (stable / (1 + boost)) ** 2
 
 
-def imbalance(
+def predictor_imbalance(
     encoder: Float[Array, "features inputs"],
     predictor: Float[Array, "features features"],
     predictor_rate: Real[ArrayLike, ""] = 1.0,

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, PyTree
 from jaxdyn.theory.online.gaussian_integrals import Rule, Unit, erf, root
 from jaxdyn.theory.online.order_parameters import Number, Student, Teacher, velocity
 
-__all__ = ["Fluctuations", "linear_noise", "online", "start"]
+__all__ = ["Fluctuations", "linear_noise", "online_velocity", "start"]
 
 Moments = Callable[[PyTree], tuple[Float[Array, "p p"], Float[Array, " p"]]]
 
@@ -91,7 +91,7 @@ def linear_noise(
     return move
 
 
-def online(
+def online_velocity(
     teacher: Teacher,
     *,
     rule: Rule,

@@ -30,11 +30,11 @@ __all__ = [
     "asymmetry",
     "decay_rate",
     "deviations",
-    "escape_time",
+    "escape_time_law",
     "growth_rates",
     "max_learning_rate",
     "moving_plateau",
-    "noise_floor",
+    "noise_floor_at_rate",
     "optimal_learning_rate",
     "plateau",
     "teacher",
@@ -117,7 +117,7 @@ def asymmetry(with_teacher: Float[Array, "K K"]) -> Float[Array, ""]:
     return jnp.linalg.norm(centred)
 
 
-def escape_time(rate: Number, index: int = 1) -> tuple[Float[Array, ""], Float[Array, ""]]:
+def escape_time_law(rate: Number, index: int = 1) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Return how the time to escape from a plateau depends on d, from random starts: (slope,
     standard deviation).
 
@@ -198,13 +198,15 @@ def optimal_learning_rate(units: int) -> Float[Array, ""]:
     return (low + high) / 2
 
 
-def noise_floor(units: int, learning_rate: Number) -> Float[Array, ""]:
+def noise_floor_at_rate(units: int, learning_rate: Number) -> Float[Array, ""]:
     """Return the final generalisation error over noise^2, to lowest order in that, at any stable
     learning rate.
 
     (K/2) eta f^T (H - eta N)^-1 f of `deviations`.
 
-    >>> f"{noise_floor(1, 0.01) / 0.01:.3f}, {1 / (2 * np.pi * 3**0.5):.3f}"  # small rates: eta K/(2 pi sqrt(3))
+    For small learning rates it is eta K / (2 pi sqrt(3)):
+
+    >>> f"{noise_floor_at_rate(1, 0.01) / 0.01:.3f}, {1 / (2 * np.pi * 3**0.5):.3f}"
     '0.092, 0.092'
     """
     H, N, force = deviations(units)

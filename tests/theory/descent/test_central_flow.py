@@ -126,7 +126,7 @@ def test_a_valley_in_closed_form():
     flow = central_flow.central_flow(quartic, 1.0, central_flow.gradient_descent(0.5), top=2)
 
     def observe(s):
-        return central_flow.predictions(quartic, 1.0)(s) | s.params
+        return central_flow.averages(quartic, 1.0)(s) | s.params
 
     seen = jax.jit(lambda p: jd.iterate(flow.step, flow.init(p), times=[0, 100], observe=observe))(
         start
@@ -319,7 +319,7 @@ def opposed():
             def observe(state):
                 return (
                     weights(state)
-                    | central_flow.predictions(loss, moments)(state)
+                    | central_flow.averages(loss, moments)(state)
                     | {"nu": state.memory.nu}
                 )
 
@@ -416,7 +416,7 @@ def test_one_program_for_many_rates_and_modules_of_others():
             loss, batch, central_flow.gradient_descent(rate), top=1, substeps=2
         )
         run = jd.iterate(
-            flow.step, flow.init(params), times=[30], observe=central_flow.predictions(loss, batch)
+            flow.step, flow.init(params), times=[30], observe=central_flow.averages(loss, batch)
         )
         return run.observed | {"ok": run.ok}
 

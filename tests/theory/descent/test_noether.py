@@ -72,7 +72,7 @@ def residuals(seen, generator, *chain):
         return jax.tree.map(lambda a: a[i : len(a) + j], seen)
 
     def check(p, c, f):
-        return noether.residual(generator, p, c, f, RATE, *chain)
+        return noether.symmetry_residual(generator, p, c, f, RATE, *chain)
 
     return jax.jit(jax.vmap(check))(at(0, -2), at(1, -1), at(2, 0))
 
@@ -109,7 +109,7 @@ def test_every_chain_keeps_the_law_of_every_symmetry(name, kind):
             )
 
         moved = jax.tree.map(lambda a: np.diff(a, axis=0), seen)
-        law = noether.charges(square(moved), square(seen)[0], RATE, *CHAINS[kind])
+        law = noether.quadratic_charges(square(moved), square(seen)[0], RATE, *CHAINS[kind])
         np.testing.assert_allclose(law, square(seen), rtol=0, atol=1e-12)
 
 

@@ -36,7 +36,7 @@ def test_the_threshold_is_where_the_largest_eigenvalue_of_the_moments_passes_one
     g = gradients(kind)
     thresholds = []
     for batch in (1.0, 2.0, 7.0):
-        rate = float(stability.largest_learning_rate(g, batch))
+        rate = float(stability.max_learning_rate(g, batch))
         below, above = (
             np.linalg.eigvals(matrix_of_moments(g, a * rate, batch)) for a in (1 - 1e-6, 1 + 1e-6)
         )
@@ -54,24 +54,24 @@ def test_the_threshold_is_where_the_largest_eigenvalue_of_the_moments_passes_one
     steepest = 2 / float(jnp.linalg.eigvalsh(g.T @ g / len(g))[-1])
     assert thresholds == sorted(thresholds)
     assert thresholds[-1] < steepest
-    assert float(stability.largest_learning_rate(g, np.inf)) == pytest.approx(steepest, rel=1e-12)
+    assert float(stability.max_learning_rate(g, np.inf)) == pytest.approx(steepest, rel=1e-12)
 
 
 def test_the_threshold_keeps_half_of_the_digits_of_float32():
     g = gradients("gaussian").astype(jnp.float32)
-    low = stability.largest_learning_rate(g, 2.0)
+    low = stability.max_learning_rate(g, 2.0)
     assert low.dtype == jnp.float32
     with jax.enable_x64(True):
-        high = stability.largest_learning_rate(jnp.asarray(g, jnp.float64), 2.0)
+        high = stability.max_learning_rate(jnp.asarray(g, jnp.float64), 2.0)
     assert float(low) == pytest.approx(float(high), rel=1e-4)
 
 
 def test_thresholds_map_over_batches_and_networks(x64):
     both = jnp.stack([gradients("gaussian", seed=s) for s in (0, 1)])
-    many = jax.jit(jax.vmap(jax.vmap(stability.largest_learning_rate, (None, 0)), (0, None)))(
+    many = jax.jit(jax.vmap(jax.vmap(stability.max_learning_rate, (None, 0)), (0, None)))(
         both, jnp.array([1.0, 4])
     )
-    alone = [[float(stability.largest_learning_rate(g, b)) for b in (1.0, 4.0)] for g in both]
+    alone = [[float(stability.max_learning_rate(g, b)) for b in (1.0, 4.0)] for g in both]
     np.testing.assert_allclose(many, alone, rtol=1e-12)
 
 
@@ -80,7 +80,7 @@ def test_moments_are_those_of_sampled_runs(batch, x64):
     g = gradients("gaussian")
     runs = 40_000
     steps = 4
-    rate = 0.5 * float(stability.largest_learning_rate(g, batch))
+    rate = 0.5 * float(stability.max_learning_rate(g, batch))
     moment = jnp.eye(5)
     rng = np.random.default_rng(1)
     d = rng.standard_normal((runs, 5))
@@ -95,6 +95,6 @@ def test_moments_are_those_of_sampled_runs(batch, x64):
 
 
 def test_a_batch_of_nothing_is_refused():
-    for rate in (stability.largest_learning_rate, stability.necessary_learning_rate):
+    for rate in (stability.max_learning_rate, stability.necessary_learning_rate):
         with pytest.raises(ValueError, match="batch_size: 0; pass at least 1"):
             rate(jnp.ones((2, 3)), 0)

@@ -93,7 +93,7 @@ def test_the_chain_of_online_learning_fluctuates_as_predicted(x64):
     teacher = online.Teacher(jnp.eye(1), jnp.ones(1), 0.2)
     student = online.Student(jnp.full((1, 1), 0.1), jnp.full((1, 1), 0.1), jnp.ones(1))
     rates = {"learning_rate": 2.5, "readout_rate": 0.5}
-    velocity = fluctuations.online(teacher, rule=trapezoid(17), **rates)
+    velocity = fluctuations.online_velocity(teacher, rule=trapezoid(17), **rates)
     start = fluctuations.start(student)
     limit, C, m = (np.asarray(integrated(velocity, start, [3.0], 0.1)[name][0]) for name in SEEN)
     runs = 20_000

@@ -121,7 +121,7 @@ def test_errors_decay_as_the_slowest_mode_that_they_see_and_end_at_the_floor(uni
         )
         rest = error(modes - np.linalg.solve(jacobian, force))[0]
         assert float(rest) == pytest.approx(
-            float(specialisation.noise_floor(units, eta)) * noise**2, rel=1e-6
+            float(specialisation.noise_floor_at_rate(units, eta)) * noise**2, rel=1e-6
         )
 
 
@@ -141,7 +141,7 @@ def test_the_floor_at_small_rates_is_that_of_any_unit(x64):
     perfect = specialisation.plateau((1, 1)).student
     noisy = specialisation.teacher(2, 1.0)
     general = float(online.noise_floor(perfect, noisy, 1e-6))
-    assert float(specialisation.noise_floor(2, 1e-6)) == pytest.approx(general, rel=1e-5)
+    assert float(specialisation.noise_floor_at_rate(2, 1e-6)) == pytest.approx(general, rel=1e-5)
 
 
 def test_asymmetry_is_what_rows_and_columns_do_not_explain(x64):
@@ -157,8 +157,8 @@ def test_escape_times_scatter_as_logarithms_of_normal_numbers(x64):
     z = np.random.default_rng(0).standard_normal((200_000, 4))
     for index in (1, 4):
         times = -np.log(np.linalg.norm(z[:, :index], axis=1)) / 0.07
-        slope, spread = specialisation.escape_time(0.07, index)
+        slope, spread = specialisation.escape_time_law(0.07, index)
         # The fourth cumulant of log|xi| is at most 4 squares of its variance.
         assert times.std() == pytest.approx(float(spread), rel=4.5 * np.sqrt(1.5 / len(z)))
         assert float(slope) == pytest.approx(1 / 0.14, rel=1e-14)
-    assert float(specialisation.escape_time(1.0)[1]) == pytest.approx(np.pi / 8**0.5, rel=1e-12)
+    assert float(specialisation.escape_time_law(1.0)[1]) == pytest.approx(np.pi / 8**0.5, rel=1e-12)

@@ -180,7 +180,7 @@ def course(network, method, *, data, rates, decay, kick, steps, window, top):
     mean = {name: averaged(values) for name, values in run.observed.items()}
 
     flow = central_flow.central_flow(LOSS, batch, chosen.flow, top=top, substeps=2)
-    predicted = central_flow.predictions(LOSS, batch)
+    predicted = central_flow.averages(LOSS, batch)
 
     def observe_central(state):
         return described(state.params, state.memory.nu) | predicted(state)

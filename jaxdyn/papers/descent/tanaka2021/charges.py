@@ -110,7 +110,7 @@ def trained(key, learning_rate, momentum, decay, resampled, *, problem, steps):
         return jax.tree.map(lambda weights: weights[first : steps - 1 + first], path)
 
     def residual(*three):
-        return noether.residual(generator, *three, *method)
+        return noether.symmetry_residual(generator, *three, *method)
 
     forced = jax.vmap(residual)(iterates(0), iterates(1), iterates(2))
     moves = jax.tree.map(lambda weights: jnp.diff(weights, axis=0), path)
@@ -120,7 +120,7 @@ def trained(key, learning_rate, momentum, decay, resampled, *, problem, steps):
     def quadratic(parts):
         return jnp.concatenate([parts["scale"], parts["rescaling"]], 1)
 
-    law = noether.charges(quadratic(kinetic), quadratic(measured)[0], *method)
+    law = noether.quadratic_charges(quadratic(kinetic), quadratic(measured)[0], *method)
     ball = heavy_ball.mode(times, heavy_ball.ThreeTerm(learning_rate, momentum), decay)
     return {
         **measured,

@@ -50,7 +50,7 @@ def moments(
     sizes = tuple(dict.fromkeys(batches))
     with jax.enable_x64(True):
         gradients = gradients_at_minima(examples)[0]
-        limits = [stability.largest_learning_rate(gradients, size) for size in sizes]
+        limits = [stability.max_learning_rate(gradients, size) for size in sizes]
         pairs = np.stack([sizes, limits], axis=1)
         axes = {
             "fraction": tuple(dict.fromkeys(fractions)),

@@ -60,10 +60,10 @@ def bounded(kind, batch, *, gradients):
     g = gradients[kind]
     trace = jnp.mean(jnp.sum(g**2, 1))
     return {
-        "exact": stability.largest_learning_rate(g, batch),
+        "exact": stability.max_learning_rate(g, batch),
         "bound": stability.necessary_learning_rate(g, batch),
         "trace_bound": 2 * batch / trace,
-        "descent": stability.largest_learning_rate(g, jnp.inf),
+        "descent": stability.max_learning_rate(g, jnp.inf),
     }
 
 

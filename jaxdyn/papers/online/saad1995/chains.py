@@ -160,7 +160,7 @@ def scatter(*, units, learning_rate, noise):
     rule = trapezoid(9) if units == 2 else sobol(15)  # a grid of six dimensions would be too large
     teacher = specialisation.teacher(units, noise)
     kept = 2 * units**2
-    velocity = fluctuations.online(teacher, rule=rule, learning_rate=learning_rate)
+    velocity = fluctuations.online_velocity(teacher, rule=rule, learning_rate=learning_rate)
 
     def observe(state):
         student, covariance, offset = state.params
@@ -275,7 +275,7 @@ def escape_times(
     setting = {"units": units, "learning_rate": learning_rate, "scale": scale}
     with jax.enable_x64(True):
         level, rate = plateau_of(units, learning_rate)
-        slope, spread = specialisation.escape_time(rate, (units - 1) ** 2)
+        slope, spread = specialisation.escape_time_law(rate, (units - 1) ** 2)
         # One escape in 400 or so is later than the last time, and counts as that.
         lasts = (np.log(sizes) / 2 + 8) / rate
         start = {"gap": 0, "noise": 0, "runs": runs}

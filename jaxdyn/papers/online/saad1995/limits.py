@@ -176,7 +176,7 @@ def noise_floor(*, units=2, learning_rate=1.0, noise=0.1, sweep=sweep):
     with jax.enable_x64(True):
         rows = [(last, 0, level, learning_rate) for level in (noise, noise / 2)]
         cases = sweep_limits(rows, sweep, units=units)
-        floor = float(specialisation.noise_floor(units, learning_rate))
+        floor = float(specialisation.noise_floor_at_rate(units, learning_rate))
     return cases.assign(error_theory=floor * cases.noise**2)
 
 

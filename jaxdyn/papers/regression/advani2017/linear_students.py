@@ -17,8 +17,6 @@ from jaxdyn.theory.regression import equivalents, given_data, isotropic, spectru
 
 __all__ = ["EXPERIMENTS"]
 
-# Learning curves: test and training error over time.
-
 
 def learning_curves(
     *,

@@ -9,7 +9,7 @@ from jax import lax
 from jaxdyn._numbers import bisected
 from jaxdyn.kernels import _inputs as inputs
 from jaxdyn.kernels import _krylov as krylov
-from jaxdyn.kernels._modes import filtered, flow_gain, turned
+from jaxdyn.kernels._eigenmodes import filtered, flow_gain, turned
 
 __all__ = ["ensemble", "learned", "learned_by_products", "time_to_loss"]
 
