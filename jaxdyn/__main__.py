@@ -400,7 +400,7 @@ def _judge(name, experiment, out, as_json):
     if as_json:
         print(json.dumps({name: {experiment.name: judged}}))
     else:
-        print(f"\n{_indented(experiment.sentence).strip()}\n")
+        print(f"\n{textwrap.fill(experiment.sentence, COLUMNS)}\n")
         print("\n".join(map(_line, verdicts)))
         expected = sum(verdict.expected for verdict in verdicts)
         print(f"\n{expected} of {len(verdicts)} claims as expected; numbers in {folder}")

@@ -32,6 +32,7 @@ def named(path):
     return str(path.relative_to(DOCS))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", EXAMPLES, ids=named)
 def test_examples_run(page, tmp_path, monkeypatch):
     import matplotlib.pyplot as plt

@@ -11,6 +11,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def this_python(tmp_path, monkeypatch):

@@ -22,9 +22,12 @@ playwright = pytest.importorskip(
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="no browser; the site is tested where Chromium is installed"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        CHROMIUM is None, reason="no browser; the site is tested where Chromium is installed"
+    ),
+]
 QUIET = [
     "--disable-background-networking",
     "--disable-component-update",

@@ -71,8 +71,8 @@ def plot_edge_of_stability(runs, figure):
     orange = plot.COLOURS[1]
     axes.plot(run.time, second, color=orange, label="second eigenvalue of the flow")
     axes.plot(run.time, run.edge_stable, "--", color="black", label="gradient flow")
-    axes.set(xlabel="step", ylabel="sharpness x rate / 2", ylim=(0.3, None))
-    plot.legend(axes, simulated="descent", predicted="central flow", loc="upper left")
+    axes.set(xlabel="step", ylabel="sharpness x rate / 2", ylim=(0, None))
+    plot.legend(axes, simulated="descent", predicted="central flow", loc="center right")
 
 
 AT_EDGE = Domain(
