@@ -18,6 +18,7 @@ import numpy as np
 
 from jaxdyn import _folder, papers
 from jaxdyn.sweep import sweep
+from jaxdyn.types import nearest
 
 if TYPE_CHECKING:
     import ipywidgets

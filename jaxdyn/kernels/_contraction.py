@@ -1,6 +1,7 @@
 """Contraction of the derivatives of two sets of inputs to blocks of an empirical kernel, and what it
 costs."""
 
+import jax
 import jax.numpy as jnp
 
 __all__ = ["contracted", "cost", "summed"]
