@@ -130,5 +130,5 @@ EXPERIMENT = Experiment(
     cycle,
     claims=CLAIMS,
     plot=plot_cycle,
-    others=({"steps": 120}, {"start": 1.5}),
+    others=({"steps": 120}, {"steps": 160}),
 )
