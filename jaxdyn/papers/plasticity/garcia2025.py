@@ -26,6 +26,8 @@ from jaxdyn.rules import forward_gradient, node_perturbation, noisy, weight_pert
 from jaxdyn.tasks import online
 from jaxdyn.theory.plasticity import perturbation as theory
 
+__all__ = ["EXPERIMENTS", "REFERENCE"]
+
 REFERENCE = Reference(
     title="A unified perspective on optimization in machine learning and neuroscience: from "
     "gradient descent to neural adaptation",

@@ -11,6 +11,8 @@ for ever.  All in float64; the paper's own derivation was not at hand.
 from jaxdyn.papers import Reference
 from jaxdyn.papers.descent.parimi2025 import logistic, odes, particle, piecewise, quadratic
 
+__all__ = ["EXPERIMENTS", "REFERENCE"]
+
 REFERENCE = Reference(
     title="On the Dynamics of Acceleration in First order Gradient Methods",
     authors="Parimi, Mehra, Wagh, Yerudkar, Singh",

@@ -9,6 +9,17 @@ from jaxdyn.claims import order
 from jaxdyn.optimizers import ahead, three_term
 from jaxdyn.theory.descent import momentum
 
+__all__ = [
+    "check_conditions",
+    "contractions",
+    "descend",
+    "different",
+    "draw_order",
+    "largest_errors",
+    "nothing",
+    "order_in",
+]
+
 TUNINGS = {
     "gradient descent": momentum.gradient_descent,
     "Nesterov": momentum.nesterov,

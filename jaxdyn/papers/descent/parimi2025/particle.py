@@ -16,6 +16,8 @@ from jaxdyn.papers.descent.parimi2025.methods import (
     order_in,
 )
 
+__all__ = ["light", "order_of_manifold", "particle", "plot_slow_manifold", "slow_manifold"]
+
 
 def slow_manifold(*, masses=(0.03, 0.01, 0.003), curvature=2.0, duration=3.0, sweep=sweep):
     """A light particle keeps to its slow manifold, on which it descends a little faster.

@@ -11,6 +11,8 @@ rate of its largest eigenvalue over 4 ln 2.  In float64.
 from jaxdyn.papers import Reference
 from jaxdyn.papers.plasticity.mahi2025 import rates, starts
 
+__all__ = ["EXPERIMENTS", "REFERENCE"]
+
 REFERENCE = Reference(
     title="Structured knowledge accumulation: the principle of entropic least action in "
     "forward-only neural learning",

@@ -13,6 +13,8 @@ from jaxdyn.papers.plasticity.mahi2025.layers import (
     train_layers,
 )
 
+__all__ = ["EXPERIMENTS"]
+
 # Learning rates: one flow.
 
 

@@ -15,6 +15,8 @@ from jaxdyn.papers.plasticity.mahi2025.layers import (
     train_layers,
 )
 
+__all__ = ["EXPERIMENTS"]
+
 # Collapse: the last layer no longer tells inputs apart.
 
 

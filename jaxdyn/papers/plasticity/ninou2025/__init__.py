@@ -11,6 +11,8 @@ origin, which is then left at once.  Norms are kept, array by array; all is in f
 from jaxdyn.papers import Reference
 from jaxdyn.papers.plasticity.ninou2025 import chaos, learning, spectra, units
 
+__all__ = ["EXPERIMENTS", "REFERENCE"]
+
 REFERENCE = Reference(
     title="Curl descent: non-gradient learning dynamics with sign-diverse plasticity",
     authors="Ninou, Kadmon, Cayco-Gajic",

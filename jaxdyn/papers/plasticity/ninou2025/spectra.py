@@ -12,6 +12,8 @@ from jaxdyn.papers import Experiment
 from jaxdyn.papers.plasticity.ninou2025.students import turned
 from jaxdyn.theory.plasticity import curl
 
+__all__ = ["edge_deviation", "edges", "edges_of", "finite_size", "plot_edges"]
+
 
 def edges(*, units=300, fractions=(0.1, 0.3, 0.5, 0.7), ratios=(0.25, 0.5), sweep=sweep):
     """Spectra of large networks with turned signs end at the edges of free sums.

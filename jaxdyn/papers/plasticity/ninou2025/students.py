@@ -15,6 +15,19 @@ from jaxdyn.tasks import Covariances, linear_teacher
 from jaxdyn.theory.plasticity import curl
 from jaxdyn.types import Field
 
+__all__ = [
+    "Student",
+    "critical",
+    "flips",
+    "named",
+    "student",
+    "turned",
+    "untouched",
+    "weights",
+    "with_hidden",
+    "with_inputs",
+]
+
 LOSS = covariance_loss(product)
 
 
