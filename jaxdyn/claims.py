@@ -180,7 +180,7 @@ def _judge(claim, results):
     try:
         if claim.when is not None and not bool(claim.when.contains(results)):
             return unjudged._replace(reason=f"judged only where {claim.when.words}")
-        value = _evaluated(claim.value, results)
+        value = claim.value(results)
         low, high = _bounds(claim, results)
     except Exception as error:
         return unjudged._replace(reason=f"it could not be computed: {error!r}")

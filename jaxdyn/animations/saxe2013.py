@@ -24,25 +24,30 @@ def course():
     x, y = tasks.binary_tree(LEVELS)
     moments = tasks.covariances(x, y)
     variance = 1 / len(x)
-    left, s, right = map(
-        jnp.asarray, np.linalg.svd(np.asarray(moments.yx) / variance, full_matrices=False)
-    )
-    start = models.deep_linear((len(x), HIDDEN, y.shape[1]), scale=SCALE).init(jax.random.key(0))
-    u0 = linear.seed_strengths(*start, left, right.T)
-    times = np.linspace(
-        0,
-        float(1.25 * linear.time_of_strength(0.9 * s[-1], s[-1], u0.min()) / variance),
-        FRAMES * EACH,
-    )
-    observe = combine(
-        mode_strengths(models.product, left, right.T),
-        lambda state: {"y": models.product(state.params)},
-    )
-    loss = losses.covariance_loss(models.product)
-    rule = jax.grad(loss)
-    options = {"times": times, "observe": observe, "solver": RK4(0.1)}
-    run = jax.jit(lambda start: flow(rule, moments, start, **options))(start).observed
-    theory = jax.vmap(lambda time: linear.mode_strength(variance * time, s, u0))(jnp.asarray(times))
+    correlation = np.asarray(moments.yx) / variance
+    left, s, right = map(jnp.asarray, np.linalg.svd(correlation, full_matrices=False))
+    network = models.deep_linear((len(x), HIDDEN, y.shape[1]), scale=SCALE)
+    first, last = network.init(jax.random.key(0))
+    seeds = linear.seed_strengths(first, last, left, right.T)
+    slowest = linear.time_of_strength(0.9 * s[-1], s[-1], seeds.min()) / variance
+    times = np.linspace(0, float(1.25 * slowest), FRAMES * EACH)
+    field = jax.grad(losses.covariance_loss(models.product))
+    solver = RK4(0.1)
+
+    def outputs(state):
+        return {"y": models.product(state.params)}
+
+    observe = combine(mode_strengths(models.product, left, right.T), outputs)
+
+    @jax.jit
+    def learn(start):
+        return flow(field, moments, start, times=times, observe=observe, solver=solver).observed
+
+    def strengths(time):
+        return linear.mode_strength(variance * time, s, seeds)
+
+    run = learn([first, last])
+    theory = jax.vmap(strengths)(jnp.asarray(times))
     return times, run["y"], run["mode_strengths"], theory
 
 
@@ -63,31 +68,19 @@ def animation() -> Animation:
     for mode, colour in enumerate(COLOURS[i] for i in level):
         label = words[level[mode]] if mode == 0 or level[mode] > level[mode - 1] else None
         strengths.plot(times, theory[:, mode], color=colour, alpha=0.35, linewidth=1, label=None)
-        draws.append(
-            growing(
-                strengths, times, modes[:, mode], each=EACH, color=colour, linewidth=2, label=label
-            )
-        )
-    xlim = (0, times[-1])
-    ylim = (-0.1, 1.3 * modes.max())
-    strengths.set(
-        xlim=xlim,
-        ylim=ylim,
-        xlabel="flow time",
-        ylabel="mode strength",
-    )
+        style = {"color": colour, "linewidth": 2, "label": label}
+        draws.append(growing(strengths, times, modes[:, mode], each=EACH, **style))
+    strengths.set_xlim(0, times[-1])
+    strengths.set_ylim(-0.1, 1.3 * modes.max())
+    strengths.set(xlabel="flow time", ylabel="mode strength")
     strengths.spines[["top", "right"]].set_visible(False)
     strengths.legend(loc="upper left", ncols=2, fontsize="small", frameon=False)
-    image = items.imshow(y[0], vmin=0, vmax=1, cmap="Blues", aspect="auto", interpolation="nearest")
+    shades = {"vmin": 0, "vmax": 1, "cmap": "Blues", "interpolation": "nearest"}
+    image = items.imshow(y[0], aspect="auto", **shades)
     for edge in np.cumsum(2 ** np.arange(LEVELS)) - 0.5:
         items.axhline(edge, color="0.6", linewidth=0.8)
-    items.set(
-        xticks=[],
-        yticks=[],
-        xlabel="items",
-        ylabel="features, root to leaves",
-        title="the network's outputs",
-    )
+    items.set_title("the network's outputs")
+    items.set(xticks=[], yticks=[], xlabel="items", ylabel="features, root to leaves")
 
     def draw(i):
         image.set_data(y[min(i * EACH, len(y) - 1)])

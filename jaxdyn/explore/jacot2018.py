@@ -22,35 +22,34 @@ DEFAULT = {"activation": "relu", "hidden_layers": 1, "biases": 0.3}
 AXES = {"xlabel": "flow time", "ylabel": "not yet learned", "xscale": "log", "yscale": "linear"}
 POINTS = 32
 WAVES = (1, 2, 3, 4)
-UNITS = {
-    1: 4096,
-    2: 1024,
-    4: 256,
-}  # a layer, by the number of layers, so that an experiment takes seconds
-WITHIN = (
-    4 * float(finite_width.rectifier_relative_variance([UNITS[1]])) ** 0.5
-)  # standard deviations of the kernel
+# Units of a layer, by the number of layers, so that an experiment takes seconds.
+UNITS = {1: 4096, 2: 1024, 4: 256}
+KERNEL_VARIANCE = float(finite_width.rectifier_relative_variance([UNITS[1]]))
+WITHIN = 4 * KERNEL_VARIANCE**0.5  # four standard deviations of the kernel
 TIMES = np.geomspace(0.1, 100, 60)
 ANGLES = 2 * np.pi * np.arange(POINTS) / POINTS
 CIRCLE = np.stack([np.cos(ANGLES), np.sin(ANGLES)], 1)
 COSINES = np.cos(np.outer(WAVES, ANGLES))
 NAMES = tuple(f"wave number {k}" for k in WAVES)
+ACTIVATIONS = {"relu": (kernels.relu(), 2**0.5), "erf": (kernels.erf(), 1.5)}
 
 
 def network(width, activation, hidden_layers, biases):
     """Return a network of these layers, whose kernel on the circle depends on angles alone."""
-    act, gain = {"relu": (kernels.relu(), 2**0.5), "erf": (kernels.erf(), 1.5)}[activation]
-    hidden = (kernels.dense(width, gain, biases), act) * hidden_layers
-    return kernels.serial(*hidden, kernels.dense(1, 1.0, biases))
+    nonlinearity, gain = ACTIVATIONS[activation]
+    hidden = (kernels.dense(width, gain, biases), nonlinearity) * hidden_layers
+    readout = kernels.dense(1, 1.0, biases)
+    return kernels.serial(*hidden, readout)
 
 
 def theory(*, activation, hidden_layers, biases):
     """Return how each wave decays, at its eigenvalue of the kernel at infinite width."""
-    kernel = kernels.gram(
-        network(1, activation, hidden_layers, biases), jnp.asarray(CIRCLE[:1]), jnp.asarray(CIRCLE)
-    )
-    rates = COSINES @ kernel[0] / POINTS
-    left = jnp.exp(-jnp.maximum(rates, 0)[:, None] * TIMES[None])
+    limit = network(1, activation, hidden_layers, biases)
+    circle = jnp.asarray(CIRCLE)
+    kernel = kernels.gram(limit, circle[:1], circle)
+    eigenvalues = COSINES @ kernel[0] / POINTS
+    rates = jnp.maximum(eigenvalues, 0)
+    left = jnp.exp(-rates[:, None] * TIMES[None])
     return {"x": TIMES, **dict(zip(NAMES, left, strict=True))}
 
 
@@ -64,15 +63,21 @@ def simulate(key, *, activation, hidden_layers, biases):
     def apply(params, x):
         return net.apply(params, x)[:, 0] - net.apply(start, x)[:, 0]
 
-    kernel = kernels.gram(network(1, activation, hidden_layers, biases), x)
-    rate = 0.2 * POINTS / float(jnp.linalg.eigvalsh(kernel)[-1])
+    limit = network(1, activation, hidden_layers, biases)
+    eigenvalues = jnp.linalg.eigvalsh(kernels.gram(limit, x))
+    rate = 0.2 * POINTS / float(eigenvalues[-1])
     steps = np.unique(np.round(TIMES[::3] / rate))
+    field = jax.grad(squared_error(apply))
+    optimizer = optax.sgd(rate)
+    stream = full_batch((x, y))
 
     def observe(state):
-        return {"left": 2 / POINTS * COSINES @ (y - apply(state.params, x))}
+        missing = y - apply(state.params, x)
+        return {"left": jnp.asarray(2 / POINTS * COSINES @ missing)}
 
-    rule = jax.grad(squared_error(apply)), optax.sgd(rate), full_batch((x, y))
-    left = jax.jit(
-        lambda params: train(*rule, params, times=steps, observe=observe).observed["left"]
-    )(start)
-    return {"x": rate * steps, **dict(zip(NAMES, left.T, strict=True))}
+    @jax.jit
+    def descend(params):
+        return train(field, optimizer, stream, params, times=steps, observe=observe).observed
+
+    left = descend(start)["left"].T
+    return {"x": rate * steps, **dict(zip(NAMES, left, strict=True))}

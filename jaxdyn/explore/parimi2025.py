@@ -7,6 +7,7 @@ import numpy as np
 
 from jaxdyn import train
 from jaxdyn.optimizers import ahead, three_term
+from jaxdyn.tasks import full_batch
 from jaxdyn.theory.descent import momentum
 
 __all__ = ["AXES", "DEFAULT", "SLIDERS", "WITHIN", "simulate", "theory"]
@@ -39,33 +40,33 @@ def theory(*, condition, overestimate):
     curvature = jnp.linspace(1.0, condition, MODES)
 
     def distance(tune):
-        out = momentum.mode(STEPS[:, None], tune(1.0, overestimate * condition), curvature[None])
-        return jnp.maximum(jnp.linalg.norm(out, axis=1) / MODES**0.5, LEAST)
+        method = tune(1.0, overestimate * condition)
+        modes = momentum.mode(STEPS[:, None], method, curvature[None])
+        return jnp.maximum(jnp.linalg.norm(modes, axis=1) / MODES**0.5, LEAST)
 
-    return {"x": STEPS.astype(float), **{name: distance(tune) for name, tune in METHODS.items()}}
+    distances = {name: distance(tune) for name, tune in METHODS.items()}
+    return {"x": STEPS.astype(float)} | distances
 
 
 def simulate(key, *, condition, overestimate):
     """Descend by each method, from the same distance along each mode, in a direction drawn."""
     curvature = jnp.linspace(1.0, condition, MODES)
-    points = {"x": STEPS[::2].astype(float)}
     start = jax.random.rademacher(key, (MODES,), float)
-    for name, tune in METHODS.items():
+    times = STEPS[::2]
+
+    def field(x, _):
+        return curvature * x
+
+    def distance(tune):
         method = tune(1.0, overestimate * condition)
 
-        def out(state, method=method):
-            return ahead(state, method.output - method.lookahead)
+        def observe(state):
+            out = ahead(state, method.output - method.lookahead)
+            return {"distance": jnp.linalg.norm(out) / MODES**0.5}
 
-        def observe(state, out=out):
-            return {"distance": jnp.linalg.norm(out(state)) / MODES**0.5}
+        optimizer = three_term(method.learning_rate, method.momentum, method.lookahead)
+        run = train(field, optimizer, full_batch(()), start, times=times, observe=observe)
+        return jnp.maximum(run.observed["distance"], LEAST)
 
-        options = {"times": STEPS[::2], "observe": observe}
-        run = train(
-            lambda x, _: curvature * x,
-            three_term(*method[:3]),
-            lambda key, step: (),
-            start,
-            **options,
-        )
-        points[name] = jnp.maximum(run.observed["distance"], LEAST)
-    return points
+    distances = {name: distance(tune) for name, tune in METHODS.items()}
+    return {"x": times.astype(float)} | distances

@@ -33,15 +33,10 @@ def theory(*, examples_per_feature, share_of_large_features, ratio_of_scales, no
     """Return the exact errors of gradient flow."""
     samples = examples_per_feature * INPUTS
     large = share_of_large_features * INPUTS
-    numbers = jnp.asarray(samples), jnp.asarray(large), jnp.asarray(ratio_of_scales)
-    errors = spectrum.flow(
-        samples * TIMES, paper.population(*numbers, inputs=INPUTS), samples, noise
-    )
-    return {
-        "x": TIMES,
-        "test error": jnp.maximum(errors.excess / 2, LEAST),
-        "training error": jnp.maximum(errors.train / 2, LEAST),
-    }
+    numbers = map(jnp.asarray, (samples, large, ratio_of_scales))
+    features = paper.population(*numbers, inputs=INPUTS)
+    errors = spectrum.flow(samples * TIMES, features, samples, noise)
+    return {"x": TIMES} | shown(errors.excess, errors.train)
 
 
 def simulate(key, *, examples_per_feature, share_of_large_features, ratio_of_scales, noise):
@@ -49,13 +44,17 @@ def simulate(key, *, examples_per_feature, share_of_large_features, ratio_of_sca
     samples = round(examples_per_feature * INPUTS)
     times = TIMES[::3]
     data = regression(key, samples, 1 / INPUTS, (INPUTS,), INPUTS, noise=noise)
-    scale = jnp.where(
-        jnp.arange(INPUTS) < round(share_of_large_features * INPUTS), 1.0, 1 / ratio_of_scales
-    )[None]
+    large = jnp.arange(INPUTS) < round(share_of_large_features * INPUTS)
+    scale = jnp.where(large, 1.0, 1 / ratio_of_scales)[None]
     w = given_data.flow(samples * times, data.x * scale, data.y) * scale
     test = given_data.excess_error(w, data.teacher, data.eigenvalues)
-    errors = {
-        "test error": test,
-        "training error": given_data.mean_squared_error(w, data.x, data.y),
+    training = given_data.mean_squared_error(w, data.x, data.y)
+    return {"x": times} | shown(test, training)
+
+
+def shown(test, training):
+    """Halve mean squared errors; errors below the least that is shown are drawn there."""
+    return {
+        "test error": jnp.maximum(test / 2, LEAST),
+        "training error": jnp.maximum(training / 2, LEAST),
     }
-    return {"x": times, **{name: jnp.maximum(error / 2, LEAST) for name, error in errors.items()}}

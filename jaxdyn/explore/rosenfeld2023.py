@@ -39,21 +39,20 @@ def theory(*, learning_rate, variance_of_outlier, slowest_signal):
     """Return the curvature on gradient flow, and of descent on average, held at 2/(learning
     rate)."""
     start, moments = paper.linear_start(signals(slowest_signal), variance_of_outlier)
+    field = jax.grad(paper.LOSS)
+    solver = RK4(0.5 / variance_of_outlier)
 
     def observe(state):
         return {"c": state.params[1][0, 0]}
 
-    solver = RK4(0.5 / variance_of_outlier)
-    c = flow(
-        jax.grad(paper.LOSS), moments, start, times=TIMES, observe=observe, solver=solver
-    ).observed["c"]
+    run = flow(field, moments, start, times=TIMES, observe=observe, solver=solver)
+    c = run.observed["c"]
     held = jnp.minimum(c, opposing.edge(variance_of_outlier, learning_rate))
-    edge = jnp.full(TIMES.shape, 2 / learning_rate)
-    curvature = {"gradient flow": c, "descent, on average": held}
     return {
         "x": TIMES,
-        **{name: variance_of_outlier * c**2 for name, c in curvature.items()},
-        "edge": edge,
+        "gradient flow": variance_of_outlier * c**2,
+        "descent, on average": variance_of_outlier * held**2,
+        "edge": jnp.full(TIMES.shape, 2 / learning_rate),
     }
 
 
@@ -65,19 +64,19 @@ def simulate(key, *, learning_rate, variance_of_outlier, slowest_signal):
     def observe(state):
         return {"curvature": variance_of_outlier * state.params[1][0, 0] ** 2}
 
-    rule = optax.chain(optax.sgd(learning_rate), kicks(key, 1e-4))
-    run = jax.jit(
-        lambda w: (
-            train(
-                jax.grad(paper.LOSS), rule, full_batch(moments), w, times=steps, observe=observe
-            ).observed
-        )
-    )(start)
-    windows = np.split(
-        np.arange(len(steps)), np.searchsorted(learning_rate * steps, np.geomspace(1, 150, 24))
-    )
+    field = jax.grad(paper.LOSS)
+    optimizer = optax.chain(optax.sgd(learning_rate), kicks(key, 1e-4))
+    stream = full_batch(moments)
+
+    @jax.jit
+    def descend(params):
+        return train(field, optimizer, stream, params, times=steps, observe=observe).observed
+
+    curvature = np.asarray(descend(start)["curvature"])
+    times = learning_rate * steps
+    ends = np.searchsorted(times, np.geomspace(1, 150, 24))
 
     def average(values):
-        return np.array([np.asarray(values)[w].mean() for w in windows])
+        return np.array([window.mean() for window in np.split(values, ends)])
 
-    return {"x": average(learning_rate * steps), "descent, on average": average(run["curvature"])}
+    return {"x": average(times), "descent, on average": average(curvature)}

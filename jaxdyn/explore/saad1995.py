@@ -46,24 +46,21 @@ def theory(*, learning_rate, noise, initial_gap):
     run = integrate(velocity, start, times=TIMES, observe=observe, solver=RK4(0.5))
     plateau = specialisation.moving_plateau(UNITS, learning_rate, noise).error
     floor = specialisation.noise_floor_at_rate(UNITS, learning_rate) * noise**2
-
-    def flat(value):
-        return jnp.full(TIMES.shape, value)
-
     return {
         "x": TIMES,
         "committees": run.observed["error"],
-        "plateau": flat(plateau),
-        "floor of noise": flat(floor),
+        "plateau": jnp.full(TIMES.shape, plateau),
+        "floor of noise": jnp.full(TIMES.shape, floor),
     }
 
 
 def simulate(key, *, learning_rate, noise, initial_gap):
     """Learn a teacher of 250 inputs, one new example at a step."""
-    (Q, R, v) = paper.start_of(UNITS, initial_gap)
+    Q, R, v = paper.start_of(UNITS, initial_gap)
     teacher = specialisation.teacher(UNITS, noise)
     of = jnp.eye(UNITS, INPUTS)
-    start = root(jnp.block([[teacher.overlaps, R.T], [R, Q]]))[UNITS:] @ jnp.eye(2 * UNITS, INPUTS)
+    overlaps = jnp.block([[teacher.overlaps, R.T], [R, Q]])
+    start = root(overlaps)[UNITS:] @ jnp.eye(2 * UNITS, INPUTS)
 
     def machine(w, x):
         return erf().apply(x @ w.T) @ v
@@ -71,15 +68,18 @@ def simulate(key, *, learning_rate, noise, initial_gap):
     def label(key):
         return tasks.labelled(key, lambda x: machine(of, x), 1, INPUTS, noise=noise)
 
-    def seen(w):
-        return online.generalisation_error(online.overlaps(w, v, of), teacher)
-
     def observe(state):
-        return {"committees": seen(state.params)}
+        student = online.overlaps(state.params, v, of)
+        return {"error": online.generalisation_error(student, teacher)}
 
     times = TIMES[::3]
-    rule = jax.grad(squared_error(machine)), optax.sgd(learning_rate / INPUTS), tasks.online(label)
-    run = jax.jit(
-        lambda w: train(*rule, w, times=(times * INPUTS).round(), observe=observe, key=key)
-    )(start)
-    return {"x": times, "committees": run.observed["committees"]}
+    steps = (times * INPUTS).round()
+    field = jax.grad(squared_error(machine))
+    optimizer = optax.sgd(learning_rate / INPUTS)
+    stream = tasks.online(label)
+
+    @jax.jit
+    def learn(w):
+        return train(field, optimizer, stream, w, times=steps, observe=observe, key=key).observed
+
+    return {"x": times, "committees": learn(start)["error"]}

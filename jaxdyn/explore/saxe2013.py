@@ -1,8 +1,6 @@
 """Deep linear networks: when the modes of a task are learned, by depth, initial strength and
 spectrum."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,6 +19,7 @@ DEFAULT = {"depth": 2.0, "initial_strength": 1e-3, "ratio_of_modes": 1.5}
 AXES = {"xlabel": "flow time", "ylabel": "mode strength", "xscale": "log", "yscale": "linear"}
 WITHIN = 1e-3  # what is left of RK4's error
 TIMES = np.geomspace(0.1, 300, 70)
+MODES = ("mode 1", "mode 2", "mode 3")
 
 
 def spectrum(ratio_of_modes):
@@ -30,11 +29,12 @@ def spectrum(ratio_of_modes):
 
 def theory(*, depth, initial_strength, ratio_of_modes):
     """Return the closed form of each mode."""
-    of = jax.vmap(lambda s: linear.deep_mode_strength(TIMES, s, initial_strength, depth))
-    return {
-        "x": TIMES,
-        **dict(zip(("mode 1", "mode 2", "mode 3"), of(spectrum(ratio_of_modes)), strict=True)),
-    }
+
+    def strength(s):
+        return linear.deep_mode_strength(TIMES, s, initial_strength, depth)
+
+    strengths = jax.vmap(strength)(spectrum(ratio_of_modes))
+    return {"x": TIMES, **dict(zip(MODES, strengths, strict=True))}
 
 
 def simulate(key, *, depth, initial_strength, ratio_of_modes):
@@ -43,13 +43,18 @@ def simulate(key, *, depth, initial_strength, ratio_of_modes):
     s = spectrum(ratio_of_modes)
     layers = int(depth)
     frames = tasks.frames(key, [4] * (layers + 1), 3)
-    moments = tasks.linear_teacher(tasks.from_svd(frames[-1], s, frames[0]))
-    observe = observables.mode_strengths(models.product, frames[-1], frames[0])
+    right = frames[0]
+    left = frames[-1]
+    moments = tasks.linear_teacher(tasks.from_svd(left, s, right))
     start = models.aligned(frames, jnp.full(3, initial_strength))
+    field = jax.grad(losses.covariance_loss(models.product))
+    times = TIMES[::3]
+    observe = observables.mode_strengths(models.product, left, right)
     solver = RK4(0.1 * float(linear.max_learning_rate(s.max(), depth)))
-    loss = losses.covariance_loss(models.product)
-    run = jax.jit(
-        partial(flow, jax.grad(loss), moments, times=TIMES[::3], observe=observe, solver=solver)
-    )(start)
-    u = run.observed["mode_strengths"].T
-    return {"x": TIMES[::3], **dict(zip(("mode 1", "mode 2", "mode 3"), u, strict=True))}
+
+    @jax.jit
+    def learn(start):
+        return flow(field, moments, start, times=times, observe=observe, solver=solver).observed
+
+    strengths = learn(start)["mode_strengths"].T
+    return {"x": times, **dict(zip(MODES, strengths, strict=True))}

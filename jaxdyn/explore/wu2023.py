@@ -32,30 +32,29 @@ def gradients(alignment, spread, examples):
     by a factor."""
     own = normal(jax.random.key(0), (examples, examples)) / examples**0.5
     common = jnp.ones(examples) / examples**0.5
-    g = jnp.sqrt(1 - alignment) * own + jnp.sqrt(alignment) * common[None]
-    g = (
-        g
-        / jnp.linalg.norm(g, axis=1, keepdims=True)
-        * spread ** jnp.linspace(-0.5, 0.5, examples)[:, None]
-    )
-    return g / jnp.sqrt(jnp.mean(jnp.sum(g**2, 1)))
+    mixed = jnp.sqrt(1 - alignment) * own + jnp.sqrt(alignment) * common[None]
+    length = jnp.linalg.norm(mixed, axis=1, keepdims=True)
+    norms = spread ** jnp.linspace(-0.5, 0.5, examples)[:, None]
+    g = mixed / length * norms
+    mean_square = jnp.mean(jnp.sum(g**2, 1))
+    return g / jnp.sqrt(mean_square)
 
 
 def theory(*, alignment_of_gradients, spread_of_norms, examples):
     """Return the exact threshold of mean-square stability, what bounds it, and gradient
     descent's."""
     g = gradients(alignment_of_gradients, spread_of_norms, examples)
-    exact, bound = (
-        jax.vmap(lambda batch, of=of: of(g, batch))(jnp.asarray(SIZES))
-        for of in (stability.max_learning_rate, stability.necessary_learning_rate)
-    )
-    descent = jnp.full(SIZES.shape, stability.max_learning_rate(g, jnp.inf))
+    of_sizes = (None, 0)
+    exact = jax.vmap(stability.max_learning_rate, of_sizes)
+    necessary = jax.vmap(stability.necessary_learning_rate, of_sizes)
+    descent = stability.max_learning_rate(g, jnp.inf)
+    sizes = jnp.asarray(SIZES)
     return {
         "x": SIZES,
-        "exact": exact,
-        "necessary": bound,
+        "exact": exact(g, sizes),
+        "necessary": necessary(g, sizes),
         "2 B / tr H": 2 * SIZES,
-        "gradient descent": descent,
+        "gradient descent": jnp.full(SIZES.shape, descent),
     }
 
 
@@ -68,14 +67,12 @@ def simulate(key, *, alignment_of_gradients, spread_of_norms, examples):
     @jax.jit
     def threshold(drawn, batch):
         # The Hessians of batches, from how often each example is in them.
-        share = (
-            jnp.sum(
-                jax.nn.one_hot(drawn, n) * (jnp.arange(drawn.shape[1])[None, :, None] < batch), 1
-            )
-            / batch
-        )
+        inside = jnp.arange(drawn.shape[1])[None, :, None] < batch
+        counts = jnp.sum(jax.nn.one_hot(drawn, n) * inside, 1)
+        share = counts / batch
         hessians = jnp.einsum("di,ia,ib->dab", share, g, g)
-        squares = jnp.einsum("dab,dxy->axby", hessians, hessians).reshape(n * n, n * n) / len(drawn)
+        products = jnp.einsum("dab,dxy->axby", hessians, hessians)
+        squares = products.reshape(n * n, n * n) / len(drawn)
         mean = hessians.mean(0)
         eye = jnp.eye(n)
         sums = jnp.kron(mean, eye) + jnp.kron(eye, mean)
@@ -83,7 +80,8 @@ def simulate(key, *, alignment_of_gradients, spread_of_norms, examples):
         root = jnp.linalg.cholesky(sums)
         scaled = jax.scipy.linalg.solve_triangular(root, squares, lower=True)
         scaled = jax.scipy.linalg.solve_triangular(root, scaled.T, lower=True)
-        return 1 / jnp.linalg.eigvalsh((scaled + scaled.T) / 2)[-1]
+        growth = jnp.linalg.eigvalsh((scaled + scaled.T) / 2)
+        return 1 / growth[-1]
 
     drawn = jax.random.randint(key, (DRAWN, int(sizes[-1])), 0, n)
     return {"x": sizes, "exact": jnp.stack([threshold(drawn, batch) for batch in sizes])}

@@ -101,13 +101,9 @@ def ntk(
     derive = _derivatives(method, f, params, (first(x1), first(x2)), sizes, inner, dtype)
     if derive is None:
         derive = (lambda x: x,) * 2
-
-        def block(a, b):
-            return _by_products(f, params, a, b, inner)
+        block = functools.partial(_by_products, f, params, trace=inner)
     else:
-
-        def block(a, b):
-            return _contraction.contracted(a, b, inner)
+        block = functools.partial(_contraction.contracted, trace=inner)
 
     if not per_sample:
         x1, x2 = (jax.tree.map(lambda a: a[None], x) for x in (x1, x2))

@@ -83,7 +83,7 @@ class Experiment(NamedTuple):
     @property
     def sentence(self) -> str:
         """The first sentence of its docstring."""
-        return inspect.getdoc(self.run).partition("\n\n")[0].replace("\n", " ")
+        return (inspect.getdoc(self.run) or "").partition("\n\n")[0].replace("\n", " ")
 
     def sized(self, size: str) -> dict[str, Any]:
         """Return all options at a size, "quick" or "paper"; ValueError for another size."""

@@ -146,12 +146,13 @@ def far_beyond_with_few(runs):
 def plot_unstable_rate(runs, figure):
     """Draw the loss of descent and at the central flow, for every network."""
     (axes,) = plot.panels(figure, "Descent blows up where its flow goes on", height=3)
-    every = {"points": runs.sizes["time"]}
+    every = runs.sizes["time"]
     for network, colour in zip(range(runs.sizes["network"]), plot.COLOURS, strict=False):
         run = runs.isel(network=network)
         loss = run.loss.where(run.loss < 1e12)
-        style = {"colour": colour, "label": f"network {network + 1}"} | every
-        plot.points_and_line(axes, run.time, loss, run.loss_center, **style)
+        curves = (run.time, loss, run.loss_center)
+        label = f"network {network + 1}"
+        plot.points_and_line(axes, *curves, colour=colour, label=label, points=every)
     axes.set(xlabel="step", ylabel="loss", yscale="log")
     plot.legend(axes, simulated="descent", predicted="central flow")
 

@@ -109,8 +109,8 @@ def trained(key, learning_rate, momentum, decay, resampled, *, problem, steps):
     def iterates(first):
         return jax.tree.map(lambda weights: weights[first : steps - 1 + first], path)
 
-    def residual(*three):
-        return noether.symmetry_residual(generator, *three, *method)
+    def residual(previous, current, following):
+        return noether.symmetry_residual(generator, previous, current, following, *method)
 
     forced = jax.vmap(residual)(iterates(0), iterates(1), iterates(2))
     moves = jax.tree.map(lambda weights: jnp.diff(weights, axis=0), path)

@@ -127,8 +127,8 @@ def plot_learning_times(runs, figure):
     for colour, objective in zip(plot.COLOURS[4:], OBJECTIVES, strict=False):
         run = deep.sel(objective=objective)
         label = f"{objective.upper()}, {int(deep.depth)} layers"
-        options = {"colour": colour, "label": label}
-        plot.points_and_line(times, run.start, run.half_time, run.leading, **options)
+        curves = (run.start, run.half_time, run.leading)
+        plot.points_and_line(times, *curves, colour=colour, label=label)
     times.set(xscale="log", yscale="log", xlabel="start", ylabel="half-time of the signal")
     plot.legend(times, simulated="exact", predicted="leading orders", below=True)
 
@@ -221,8 +221,8 @@ def plot_noise_and_signal(runs, figure):
     for colour, objective in zip(plot.COLOURS[4:], OBJECTIVES, strict=False):
         simulated = noise_over_signal(runs.half_time, objective)
         predicted = noise_over_signal(runs.half_time_theory, objective)
-        options = {"colour": colour, "label": objective.upper()}
-        plot.points_and_line(orders, runs.depth, simulated, predicted, **options)
+        curves = (runs.depth, simulated, predicted)
+        plot.points_and_line(orders, *curves, colour=colour, label=objective.upper())
     orders.axhline(1, color="0.6", linewidth=0.8, linestyle="--")
     orders.set(xlabel="number of layers", ylabel="half-time, noise / signal")
     plot.legend(orders, below=True)

@@ -203,9 +203,8 @@ def plot_descent_lag(runs, figure):
     for axes, depth in zip(panels, depths, strict=True):
         for colour, rate in zip(plot.COLOURS, runs.learning_rate.values, strict=False):
             run = strongest.sel(depth=depth, learning_rate=rate)
-            time = rate * run.time
-            options = {"colour": colour, "label": f"rate {rate:g}"}
-            plot.points_and_line(axes, time, run.lag / rate, run.lag_theory / rate, **options)
+            curves = (rate * run.time, run.lag / rate, run.lag_theory / rate)
+            plot.points_and_line(axes, *curves, colour=colour, label=f"rate {rate:g}")
         axes.set(xlabel="learning rate x step", ylabel="lag / learning rate")
     plot.legend(panels[0])
 

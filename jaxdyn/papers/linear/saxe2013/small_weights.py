@@ -67,9 +67,10 @@ def random_flow(key, *, target, variance, scale, times):
     outputs, inputs = target.shape
     hidden = 2 * strengths.size
     weights = deep_linear((inputs, hidden, outputs), scale=scale).init(key)
+    first, last = weights
     moments = linear_teacher(jnp.asarray(target), variance * jnp.eye(inputs))
     observe_modes = mode_strengths(product, left, right.T)
-    seeded = linear.seed_strengths(*weights, left, right.T)
+    seeded = linear.seed_strengths(first, last, left, right.T)
 
     def observe(state):
         return {

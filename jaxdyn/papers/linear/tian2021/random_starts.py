@@ -54,8 +54,10 @@ def conservation(
     with jax.enable_x64(True):
         task = task_of(width, augmentation, duration, step)
         for seed in range(seeds):
-            weights = random_weights(seed, width, scale)
-            networks += [network(*weights, decay, predictor_rate=rate) for rate in predictor_rates]
+            encoder, predictor = random_weights(seed, width, scale)
+            networks += [
+                network(encoder, predictor, decay, predictor_rate=rate) for rate in predictor_rates
+            ]
         return flow_of(sweep, networks, task, predictor_rate=[*predictor_rates] * seeds)
 
 

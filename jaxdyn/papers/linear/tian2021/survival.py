@@ -191,8 +191,7 @@ def plot_survival(results, figure):
     branches = results["branches"]
     for colour, name in zip(plot.COLOURS, BRANCHES, strict=False):
         fates.plot(branches.decay, branches[name], color=colour)
-        options = {"colour": colour, "label": words[name]}
-        plot.points_and_line(fates, edge.decay, seen[name], **options)
+        plot.points_and_line(fates, edge.decay, seen[name], colour=colour, label=words[name])
     fates.set(xlabel="weight decay", ylabel="mode of the predictor")
     fates.set(xlim=(0, None), ylim=(0, None))
     plot.legend(fates, predicted="p- and p+ in theory", below=True)
@@ -285,8 +284,8 @@ def plot_collapse(runs, figure):
         start = float(run.log_norm.isel(time=0))
         decline = run.log_norm - start
         theory_of_decline = -float(run.rate_theory) * run.time
-        options = {"colour": colour, "label": label}
-        plot.points_and_line(axes, run.time, decline, theory_of_decline, **options)
+        curves = (run.time, decline, theory_of_decline)
+        plot.points_and_line(axes, *curves, colour=colour, label=label)
     axes.set(xlabel="flow time", ylabel="log of the encoder's relative norm")
     plot.legend(axes, predicted="rate of theory, with predictor a bound")
 

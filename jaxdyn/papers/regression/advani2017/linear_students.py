@@ -175,8 +175,9 @@ def plot_end_of_training(runs, figure):
     (axes,) = plot.panels(figure, "Three forms of the theory agree", height=3.2)
     for colour, ratio in zip(plot.COLOURS, runs.examples_per_weight.values, strict=False):
         run = runs.sel(examples_per_weight=ratio)
-        options = {"colour": colour, "label": f"{ratio:g} examples per weight"}
-        plot.points_and_line(axes, run.times, run.excess, run.excess_theory, **options)
+        curves = (run.times, run.excess, run.excess_theory)
+        label = f"{ratio:g} examples per weight"
+        plot.points_and_line(axes, *curves, colour=colour, label=label)
         axes.axhline(run.end_theory, color=colour, linestyle=":")
     axes.plot([], [], ":", color="0.3", label="closed form of the end")
     axes.set(xscale="log", xlabel="flow time", ylabel="excess error (variances of noise)")

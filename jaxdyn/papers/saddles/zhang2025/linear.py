@@ -82,7 +82,8 @@ def neurons(key, s, sizes, scale):
     first, last = models.deep_linear(sizes).init(key)
     scale_of_rows = jnp.reshape(scale, (-1, 1))
     weights = [first * scale_of_rows, last * scale_of_rows.T]
-    drops = saddles.drop_times(s, linear.seed_strengths(*weights, left, right))
+    seeds = linear.seed_strengths(weights[0], weights[1], left, right)
+    drops = saddles.drop_times(s, seeds)
     moments = linear_teacher(from_svd(left, s, right))
     time = 1.3 * jnp.max(jnp.where(s > 0, drops, 0))
 

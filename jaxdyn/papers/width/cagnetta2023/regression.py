@@ -123,7 +123,10 @@ def simulate(key, *, patches, sizes, tests):
     stacked = [jnp.stack(block) for block in blocks]
 
     def error(row):
-        return averaged_error(*row, jnp.ones(tests), sizes, RIDGE)
+        student, student_test, teacher, teacher_test = row
+        of_students = (student, student_test)
+        of_teachers = (teacher, teacher_test, jnp.ones(tests))
+        return averaged_error(*of_students, *of_teachers, sizes, RIDGE)
 
     return {"error": jax.lax.map(error, stacked)}
 
@@ -287,7 +290,8 @@ def plot_late_exponents(runs, figure):
     draw = partial(axes.plot, places)
     draw(runs.exponent, color=plot.COLOURS[0], label="learning curve", **point)
     draw(runs.exponent_theory, color="0.3", label="formula", **bar)
-    draw(runs.local_theory, color=plot.COLOURS[1], label=local, **bar | {"markersize": 8})
+    bar["markersize"] = 8
+    draw(runs.local_theory, color=plot.COLOURS[1], label=local, **bar)
     axes.set_xticks(places, [row.replace(" ", "\n") for row in runs.row.values])
     axes.set(xlabel="student, patches of the target", ylabel="exponent", xlim=(-0.5, 3.5))
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1))

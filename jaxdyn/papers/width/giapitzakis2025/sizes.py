@@ -62,7 +62,8 @@ def sharp(k, risk, largest):
     every = permutations.ensemble_size_all(k, risk, largest=largest)
 
     def failures(case):
-        return permutations.log_failures(*case, largest)
+        bits, members = case
+        return permutations.log_failures(bits, members, largest)
 
     total, by_weight = jax.lax.map(failures, (k, every))
     risk_of_one = -jnp.expm1(jnp.log1p(-risk) / (k - 2))

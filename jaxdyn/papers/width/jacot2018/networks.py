@@ -177,7 +177,8 @@ def limit(x, points, *, steps, rate, kind, noise):
     learned = early_stopping.response(modes, own, target(x), times, **tests, learning_rate=rate)
     from_labels = noise**2 * learned.gain @ jnp.swapaxes(learned.gain, 1, 2)
     covariance = learned.covariance + from_labels
-    error = sum(early_stopping.risk(learned, target(points), noise**2))
+    risk = early_stopping.risk(learned, target(points), noise**2)
+    error = risk.bias + risk.initial + risk.noise
     decay = 1 - rate * modes.values / examples
     recorded = len(steps)
     outputs = {"outputs_theory": learned.mean[:recorded], "covariance": covariance[:recorded]}
