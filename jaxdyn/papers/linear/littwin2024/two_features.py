@@ -120,7 +120,7 @@ def plot_learning_times(runs, figure):
     for colour, start in zip(plot.COLOURS, runs.start.values, strict=False):
         line = preferred.sel(start=start)
         preferences.plot(line.depth, line, "o-", color=colour, label=f"start {start:g}")
-    preferences.set(xlabel="number of layers", ylabel="noise / signal")
+    preferences.set(xlabel="number of layers", ylabel="time, noise / signal")
     plot.legend(preferences, simulated="", predicted="", below=True)
     second = min(1, runs.sizes["depth"] - 1)
     deep = runs.sel(feature="signal").isel(depth=second)
