@@ -13,6 +13,8 @@ clusters.
 from jaxdyn.papers import Reference
 from jaxdyn.papers.regression.liu2020 import early_learning_penalty, predictions
 
+__all__ = ["EXPERIMENTS", "REFERENCE"]
+
 REFERENCE = Reference(
     title="Early-Learning Regularization Prevents Memorization of Noisy Labels",
     authors="Liu, Niles-Weed, Razavian, Fernandez-Granda",

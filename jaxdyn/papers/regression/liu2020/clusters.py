@@ -10,6 +10,8 @@ from jax.scipy.special import ndtr
 from jaxdyn._numbers import check, check_positive
 from jaxdyn.tasks import two_clusters
 
+__all__ = ["GROUPS", "check_clusters", "fractions", "over_clusters", "stack", "theory_of"]
+
 GROUPS = {
     "memorised": "wrong, as labelled",
     "clean": "clean, as labelled",

@@ -22,6 +22,8 @@ from jaxdyn.rules import early_learning
 from jaxdyn.tasks import two_clusters
 from jaxdyn.theory.regression import memorisation
 
+__all__ = ["EXPERIMENTS"]
+
 # The cross-entropy, with and without regularisation.
 
 

@@ -19,6 +19,8 @@ from jaxdyn.papers.regression.liu2020.clusters import (
 )
 from jaxdyn.theory.regression import given_data, memorisation
 
+__all__ = ["EXPERIMENTS"]
+
 # Fractions and their deviations from theory.
 
 

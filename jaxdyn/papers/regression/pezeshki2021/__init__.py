@@ -14,9 +14,10 @@ and their theory.
 
 from jaxdyn.papers import Reference
 from jaxdyn.papers.regression.pezeshki2021 import dynamics, published
-from jaxdyn.papers.regression.pezeshki2021.systems import population
+from jaxdyn.papers.regression.pezeshki2021.systems import population as population
 
-__all__ = ["EXPERIMENTS", "REFERENCE", "population"]
+__all__ = ["EXPERIMENTS", "REFERENCE"]
+
 
 REFERENCE = Reference(
     title="Multi-scale feature learning dynamics: insights for double descent",

@@ -26,6 +26,8 @@ from jaxdyn.papers.regression.pezeshki2021.systems import (
 from jaxdyn.tasks import regression
 from jaxdyn.theory.regression import given_data, spectrum
 
+__all__ = ["EXPERIMENTS"]
+
 # Learning curves, from data and in exact theory.
 
 

@@ -18,6 +18,8 @@ from jaxdyn.papers.regression.pezeshki2021.systems import (
     words_of,
 )
 
+__all__ = ["EXPERIMENTS"]
+
 # The published closed form, in theory alone.
 
 

@@ -7,6 +7,20 @@ from jaxdyn import Trajectory
 from jaxdyn._numbers import check, check_positive
 from jaxdyn.theory.regression import equivalents, spectrum
 
+__all__ = [
+    "FEWER",
+    "MANY",
+    "NAMES",
+    "NOISY",
+    "PARTS",
+    "decoupled",
+    "named",
+    "order_parameters",
+    "over",
+    "systems_of",
+    "words_of",
+]
+
 PARTS = ("flow", "ridge")
 NAMES = ("R", "Q", "E")
 
