@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxdyn._numbers import check, check_positive
 from jaxdyn.models import lambda_balanced, product
-from jaxdyn.observables.weights import mode_strengths
+from jaxdyn.observables import mode_strengths
 from jaxdyn.tasks import frames, from_svd
 
 __all__ = [

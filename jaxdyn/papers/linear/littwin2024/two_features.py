@@ -114,13 +114,13 @@ def variation_beyond_one_order(runs):
 def plot_learning_times(runs, figure):
     """Draw JEPA's preference by depth, and times of both objectives by the start."""
     preferences, times = plot.panels(
-        figure, "JEPA prefers influence at depth", "Times are powers of the start", height=3.4
+        figure, "JEPA prefers influence at depth", "Times are powers of the start", height=4.0
     )
     preferred = preference_at_any_start(runs)
     for colour, start in zip(plot.COLOURS, runs.start.values, strict=False):
         line = preferred.sel(start=start)
         preferences.plot(line.depth, line, "o-", color=colour, label=f"start {start:g}")
-    preferences.set(xlabel="number of layers", ylabel="noise / signal")
+    preferences.set(xlabel="number of layers", ylabel="time, noise / signal")
     plot.legend(preferences, simulated="", predicted="", below=True)
     second = min(1, runs.sizes["depth"] - 1)
     deep = runs.sel(feature="signal").isel(depth=second)

@@ -13,7 +13,7 @@ from jaxdyn._numbers import check
 from jaxdyn.claims import Domain, ratio, worst
 from jaxdyn.losses import covariance_loss
 from jaxdyn.models import aligned, product, product_to_depth
-from jaxdyn.observables.weights import mode_strengths
+from jaxdyn.observables import mode_strengths
 from jaxdyn.papers import Experiment
 from jaxdyn.tasks import frames, from_svd, linear_teacher
 from jaxdyn.theory import linear

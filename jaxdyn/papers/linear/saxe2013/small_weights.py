@@ -12,7 +12,7 @@ from jaxdyn._numbers import check_positive
 from jaxdyn.claims import Domain, worst
 from jaxdyn.losses import covariance_loss
 from jaxdyn.models import deep_linear, product
-from jaxdyn.observables.weights import mode_strengths
+from jaxdyn.observables import mode_strengths
 from jaxdyn.papers import Experiment
 from jaxdyn.tasks import binary_tree, linear_teacher
 from jaxdyn.theory import linear

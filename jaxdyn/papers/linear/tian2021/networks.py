@@ -107,7 +107,7 @@ def network_flow(case, *, cases, basis, moments, augmentation, times, step):
         correlation = encoder @ encoder.T
         commutator = correlation @ predictor - predictor @ correlation
         kept = jnp.exp(-2 * decay * state.time) * imbalance
-        drift = theory.imbalance(encoder, predictor, predictor_rate) - kept
+        drift = theory.predictor_imbalance(encoder, predictor, predictor_rate) - kept
         # Without it squares of what has collapsed would underflow.
         size = jnp.abs(encoder).max()
         norm = size * jnp.linalg.norm(encoder / size)
@@ -122,7 +122,7 @@ def network_flow(case, *, cases, basis, moments, augmentation, times, step):
 
     encoder = one["encoder"]
     predictor = one["predictor"]
-    imbalance = theory.imbalance(encoder, predictor, predictor_rate)
+    imbalance = theory.predictor_imbalance(encoder, predictor, predictor_rate)
     modes = strengths(encoder, predictor)
     # An average that lags behind starts at half of the encoder.
     weights = {"encoder": encoder, "predictor": predictor, "target": encoder / 2}
