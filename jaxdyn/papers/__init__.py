@@ -129,10 +129,7 @@ def subject(name: str) -> str:
 
 def load(name: str) -> ModuleType:
     """Import a paper's module; a ValueError suggests the nearest name where there is none."""
-    module = importlib.import_module(f"{__name__}.{subject(name)}.{name}")
-    if not hasattr(module, "EXPERIMENTS"):
-        module.EXPERIMENTS = (_whole(module),)
-    return module
+    return importlib.import_module(f"{__name__}.{subject(name)}.{name}")
 
 
 @functools.cache
@@ -144,23 +141,3 @@ def _subjects():
         if folder.ispkg
         for _, name, _ in pkgutil.iter_modules([f"{path}/{folder.name}" for path in __path__])
     }
-
-
-def _whole(module):
-    """Return a paper that has not been taken apart yet as one experiment."""
-    quick, paper = module.SIZES["quick"], module.SIZES["paper"]
-
-    def whole(**given):
-        return module.run(**quick | given)
-
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    parameters = [inspect.Parameter(name, keyword, default=quick[name]) for name in quick]
-    sweep = inspect.signature(module.run).parameters["sweep"]
-    whole.__signature__ = inspect.Signature([*parameters, sweep])
-    whole.__doc__ = module.run.__doc__
-    return Experiment(
-        whole,
-        module.CLAIMS,
-        lambda results, figure: module.plot(results, figure.subplots()),
-        {name: value for name, value in paper.items() if value != quick[name]},
-    )

@@ -10,7 +10,8 @@ import optax
 from jaxdyn._numbers import uniform
 from jaxdyn.losses import covariance_loss
 from jaxdyn.models import product
-from jaxdyn.rules import keep_norms, sign_diverse
+from jaxdyn.optimizers import keep_norms
+from jaxdyn.rules import sign_diverse
 from jaxdyn.tasks import Covariances, linear_teacher
 from jaxdyn.theory.plasticity import curl
 from jaxdyn.types import Field
