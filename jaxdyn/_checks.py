@@ -8,9 +8,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
+
+from jaxdyn.types import Observe, State
 
 __all__ = [
     "REMEDIES",
+    "RESERVED",
     "call",
     "check_floats",
     "check_key",
@@ -19,8 +23,10 @@ __all__ = [
     "check_unchanged",
     "check_updates",
     "kind",
+    "observed",
 ]
 
+RESERVED = ("time", "ok")  # names of a record that every run has
 REMEDIES = {
     "field": "pass a function (params, batch) -> updates, such as jax.grad(loss) of a loss(params, batch)",
     "stream": "pass a function (key, step) -> batch, such as tasks.full_batch(batch)",
@@ -150,3 +156,21 @@ def _unfit(function, arguments):
     except ValueError:  # a builtin without a signature
         return False
     return False
+
+
+def observed(observe: Observe, state: State) -> dict[str, Array]:
+    """Return what `observe` sees as arrays; TypeError or ValueError where it returns anything but a
+    dict of arrays under names of its own."""
+    seen = call("observe", observe, state)
+    if not isinstance(seen, dict) or not all(isinstance(name, str) for name in seen):
+        raise TypeError(
+            f"observe: returned {type(seen).__name__}; return a dict of arrays, such as {{'loss': loss(state.params)}}"
+        )
+    for name, value in seen.items():
+        if name in RESERVED:
+            raise ValueError(f"observe: the name {name!r} is the record's own; choose another")
+        if not isinstance(value, jax.Array | np.ndarray | np.generic | complex | float | int):
+            raise TypeError(
+                f"observe: {name!r} is {type(value).__name__}, no array; give each array its own name"
+            )
+    return {name: jnp.asarray(value) for name, value in seen.items()}

@@ -33,7 +33,6 @@ __all__ = [
 ]
 
 SALT = 0x6A617864
-RESERVED = ("time", "ok")
 
 
 class RK4(NamedTuple):
@@ -129,7 +128,9 @@ def iterate(
         # stay its own.
         seen = lax.optimization_barrier(state)
         ok = ok & _finite(seen.params)
-        return (state, ok), lax.optimization_barrier((_masked(_observed(observe, seen), ok), ok))
+        return (state, ok), lax.optimization_barrier(
+            (_masked(_checks.observed(observe, seen), ok), ok)
+        )
 
     (final, _), (observed, ok) = lax.scan(segment, (start, jnp.asarray(True)), jnp.asarray(times))
     return Trajectory(times, observed, final, ok)
@@ -226,13 +227,6 @@ def integrate(
 
     import diffrax
 
-    solvers = {"tsit5": diffrax.Tsit5, "kvaerno5": diffrax.Kvaerno5}
-    if isinstance(solver, str):
-        if solver not in solvers:
-            raise ValueError(
-                f"solver: {solver!r} is unknown; pass one of {sorted(solvers)}, a diffrax solver or RK4(step)"
-            )
-        solver = solvers[solver]()
     eps = float(jnp.finfo(dtype).eps)
     # Without dtmin a single blow-up shrinks its step for ever and holds up all runs of its vmap.
     controller = diffrax.PIDController(
@@ -242,11 +236,11 @@ def integrate(
     )
 
     def record(t, y, _):
-        return (_observed(observe, State(t, y)), _finite(y))
+        return (_checks.observed(observe, State(t, y)), _finite(y))
 
     solution = diffrax.diffeqsolve(
         diffrax.ODETerm(lambda t, y, _: _checks.call("velocity", velocity, t, y)),
-        solver,
+        _solver(solver),
         start.time,
         stops[-1],
         None,
@@ -267,7 +261,7 @@ def integrate(
     if event is not None:
         fired = solution.result == diffrax.RESULTS.event_occurred
         success = success | fired
-        repeat = _observed(observe, final)
+        repeat = _checks.observed(observe, final)
 
         def keep(a, b):
             return jnp.where(jnp.reshape(fired & ~reached, (-1,) + (1,) * (a.ndim - 1)), b, a)
@@ -278,6 +272,20 @@ def integrate(
     ok = jnp.cumprod(ok & reached).astype(bool)
     final = final._replace(params=_masked(final.params, success))
     return Trajectory(times, _masked(observed, ok), final, ok)
+
+
+def _solver(solver):
+    """Return the diffrax solver of a name, or what is one already."""
+    import diffrax
+
+    if not isinstance(solver, str):
+        return solver
+    solvers = {"tsit5": diffrax.Tsit5, "kvaerno5": diffrax.Kvaerno5}
+    if solver not in solvers:
+        raise ValueError(
+            f"solver: {solver!r} is unknown; pass one of {sorted(solvers)}, a diffrax solver or RK4(step)"
+        )
+    return solvers[solver]()
 
 
 def flow(
@@ -404,7 +412,7 @@ def _integrate_rk4(velocity, start, times, observe, step):
         h = (time - state.time) / jnp.maximum(steps, 1)
         state = lax.fori_loop(0, steps, lambda _, s: advance(s, h), state)._replace(time=time)
         ok = ok & _finite(state.params)
-        return (state, ok), (_masked(_observed(observe, state), ok), ok)
+        return (state, ok), (_masked(_checks.observed(observe, state), ok), ok)
 
     (final, _), (observed, ok) = lax.scan(segment, (start, jnp.asarray(True)), jnp.asarray(times))
     return Trajectory(times, observed, final, ok)
@@ -451,22 +459,6 @@ def _recording_times(times, begin, *, whole):
             f"times: {values[0]} lies before the start's time {begin}; times are absolute"
         )
     return values.astype(np.int32 if whole else np.float64)
-
-
-def _observed(observe, state):
-    seen = _checks.call("observe", observe, state)
-    if not isinstance(seen, dict) or not all(isinstance(name, str) for name in seen):
-        raise TypeError(
-            f"observe: returned {type(seen).__name__}; return a dict of arrays, such as {{'loss': loss(state.params)}}"
-        )
-    for name, value in seen.items():
-        if name in RESERVED:
-            raise ValueError(f"observe: the name {name!r} is the record's own; choose another")
-        if not isinstance(value, jax.Array | np.ndarray | np.generic | complex | float | int):
-            raise TypeError(
-                f"observe: {name!r} is {type(value).__name__}, no array; give each array its own name"
-            )
-    return {name: jnp.asarray(value) for name, value in seen.items()}
 
 
 def _is_key(leaf):

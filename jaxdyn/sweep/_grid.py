@@ -9,8 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdyn._checks import kind
-from jaxdyn.dynamics import RESERVED
+from jaxdyn._checks import RESERVED, kind
 
 __all__ = [
     "Axis",

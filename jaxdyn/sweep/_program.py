@@ -14,8 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from jaxdyn._checks import kind
-from jaxdyn.dynamics import RESERVED
+from jaxdyn._checks import RESERVED, kind
 from jaxdyn.types import Key, Trajectory, nearest
 
 __all__ = [

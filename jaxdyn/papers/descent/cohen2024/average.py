@@ -18,14 +18,7 @@ from jaxdyn.papers.descent.cohen2024.courses import (
     windows_at_edge,
 )
 
-__all__ = [
-    "center_deviation",
-    "for_windows",
-    "loss_beside_center",
-    "plot_time_average",
-    "time_average",
-    "worst_window",
-]
+__all__ = ["EXPERIMENT"]
 
 
 def time_average(

@@ -19,23 +19,18 @@ from jaxdyn.tasks import full_batch
 from jaxdyn.theory.descent import central_flow
 
 __all__ = [
-    "Networks",
-    "Rule",
+    "MORE_EXAMPLES",
+    "MORE_INPUTS",
+    "PAPER",
     "at_edge",
     "average",
     "central_edge_deviation",
     "closeness",
-    "course",
     "courses",
-    "draw",
     "edge_deviation",
-    "largest",
     "loss_deviation",
     "networks_of",
-    "norm",
-    "rule",
     "stable_edge",
-    "stable_flow",
     "stays",
     "windows_at_edge",
 ]

@@ -18,7 +18,7 @@ from jaxdyn.papers.descent.cohen2024.courses import (
     stays,
 )
 
-__all__ = ["edge_of_stability", "never_leaves", "plot_edge_of_stability"]
+__all__ = ["EXPERIMENT"]
 
 
 def edge_of_stability(

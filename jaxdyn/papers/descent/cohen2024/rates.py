@@ -17,17 +17,7 @@ from jaxdyn.papers.descent.cohen2024.courses import (
     windows_at_edge,
 )
 
-__all__ = [
-    "far_beyond",
-    "far_beyond_with_few",
-    "for_windows",
-    "high_rate",
-    "plot_high_rate",
-    "plot_unstable_rate",
-    "share_blown_up",
-    "share_of_flows",
-    "unstable_rate",
-]
+__all__ = ["HIGH", "UNSTABLE"]
 
 # Several eigenvalues at the edge.
 

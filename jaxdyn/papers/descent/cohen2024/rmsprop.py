@@ -20,19 +20,7 @@ from jaxdyn.papers.descent.cohen2024.courses import (
     stays,
 )
 
-__all__ = [
-    "adaptive_edge",
-    "both_stay",
-    "largest_central_edge_deviation",
-    "lowest_stable_edge",
-    "memory_deviation",
-    "plot_adaptive_edge",
-    "rmsprop_closeness",
-    "rmsprop_stays",
-    "scalar_closeness",
-    "scalar_edge_deviation",
-    "scalar_stays",
-]
+__all__ = ["EXPERIMENT"]
 
 
 def adaptive_edge(

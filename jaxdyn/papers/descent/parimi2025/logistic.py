@@ -19,21 +19,7 @@ from jaxdyn.papers.descent.parimi2025.methods import (
 )
 from jaxdyn.theory.descent import momentum
 
-__all__ = [
-    "Regression",
-    "accelerated_flow",
-    "covers_the_range",
-    "descent_to_minimum",
-    "largest_increase",
-    "local_rate_deviation",
-    "local_rates",
-    "log_distances",
-    "plot_local_rates",
-    "plot_potential",
-    "potential",
-    "rate_to_guarantee",
-    "regression",
-]
+__all__ = ["POTENTIAL", "RATES"]
 
 
 class Regression(NamedTuple):

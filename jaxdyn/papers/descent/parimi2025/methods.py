@@ -10,6 +10,8 @@ from jaxdyn.optimizers import ahead, three_term
 from jaxdyn.theory.descent import momentum
 
 __all__ = [
+    "NAMES",
+    "TUNINGS",
     "check_conditions",
     "contractions",
     "descend",

@@ -18,22 +18,7 @@ from jaxdyn.papers.descent.parimi2025.methods import (
 )
 from jaxdyn.theory.descent import momentum
 
-__all__ = [
-    "convex",
-    "convex_mode",
-    "farthest_order",
-    "loss_to_bound",
-    "order_of_bessel",
-    "order_of_low",
-    "order_of_meeting",
-    "order_of_published",
-    "oscillating_mode",
-    "plot_convex",
-    "plot_strongly_convex",
-    "small_rates",
-    "small_steps",
-    "strongly_convex",
-]
+__all__ = ["CONVEX", "STRONGLY_CONVEX"]
 
 # Convex functions.
 

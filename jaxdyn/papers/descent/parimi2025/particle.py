@@ -16,7 +16,7 @@ from jaxdyn.papers.descent.parimi2025.methods import (
     order_in,
 )
 
-__all__ = ["light", "order_of_manifold", "particle", "plot_slow_manifold", "slow_manifold"]
+__all__ = ["EXPERIMENT"]
 
 
 def slow_manifold(*, masses=(0.03, 0.01, 0.003), curvature=2.0, duration=3.0, sweep=sweep):

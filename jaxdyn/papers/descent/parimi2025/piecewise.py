@@ -12,17 +12,7 @@ from jaxdyn.papers import Experiment
 from jaxdyn.papers.descent.parimi2025.methods import NAMES, descend
 from jaxdyn.theory.descent import momentum
 
-__all__ = [
-    "cycle",
-    "cycle_deviation",
-    "cycle_points",
-    "descent_in_pieces",
-    "distance_to_guarantee",
-    "guaranteed",
-    "last_points",
-    "leaves_the_minimum",
-    "plot_cycle",
-]
+__all__ = ["EXPERIMENT"]
 
 # What holds for every strongly convex function of condition number 25, up to a factor of it.
 GUARANTEES = {"gradient descent": 12 / 13, "Nesterov": np.sqrt(0.8), "triple momentum": 0.8}

@@ -18,17 +18,7 @@ from jaxdyn.papers.descent.parimi2025.methods import (
 )
 from jaxdyn.theory.descent import momentum
 
-__all__ = [
-    "descent_of_modes",
-    "has_digits",
-    "mode_deviation",
-    "modes",
-    "plot_modes",
-    "rate_deviation",
-    "rates_can_be_told",
-    "second_half",
-    "sizes",
-]
+__all__ = ["EXPERIMENT"]
 
 # Below this, numbers have no digits left to judge.
 SMALLEST = 1e-290

@@ -16,17 +16,7 @@ from jaxdyn.papers.descent.rosenfeld2023.linear import (
     linear_flow,
 )
 
-__all__ = [
-    "averaged",
-    "central_flow",
-    "distance",
-    "distance_of_signals",
-    "in_window",
-    "output_deviation",
-    "plot_central_flow",
-    "stays_at_the_edge",
-    "variance_deviation",
-]
+__all__ = ["EXPERIMENT", "central_flow"]
 
 # Flow time from the edge on, of what is averaged there: the first bursts are over.
 WINDOW = (40.0, 80.0)

@@ -15,19 +15,7 @@ from jaxdyn.observables import combine, sample_losses, sharpness
 from jaxdyn.papers import Experiment
 from jaxdyn.tasks import full_batch, opposing_outliers
 
-__all__ = [
-    "correlation",
-    "edge_deviation",
-    "finite_correlation",
-    "group_loss",
-    "groups",
-    "lopsidedness",
-    "meets_its_edge",
-    "network_descent",
-    "peaks",
-    "plot_groups",
-    "share_recognised",
-]
+__all__ = ["EXPERIMENT"]
 
 # Steps from one record of the sharpness to the next, which is dear.
 EVERY = 10

@@ -14,12 +14,13 @@ from jaxdyn.tasks import Covariances, full_batch
 from jaxdyn.theory.descent import opposing
 
 __all__ = [
+    "LOSS",
+    "SLOWER_SIGNALS",
+    "THREE_SIGNALS",
     "first_alone",
-    "flow_valley",
     "linear_descent",
     "linear_flow",
     "linear_start",
-    "observables",
 ]
 
 LOSS = covariance_loss(product)

@@ -16,16 +16,7 @@ from jaxdyn.papers.descent.rosenfeld2023.linear import (
     linear_flow,
 )
 
-__all__ = [
-    "end_deviation",
-    "final_loss",
-    "flow_of",
-    "growth",
-    "largest_drift",
-    "plot_sharpening",
-    "sharpening",
-    "starts_in_the_valley",
-]
+__all__ = ["EXPERIMENT"]
 
 CASES = ["one signal", "several signals"]
 

@@ -10,16 +10,7 @@ from jaxdyn.claims import Domain, ratio, worst
 from jaxdyn.papers import Experiment
 from jaxdyn.papers.descent.rosenfeld2023.linear import linear_descent
 
-__all__ = [
-    "edge",
-    "final_loss",
-    "final_sharpness",
-    "plot_spike",
-    "smallest_rise",
-    "spike",
-    "too_sharp",
-    "too_sharp_for_long",
-]
+__all__ = ["EXPERIMENT"]
 
 
 def spike(

@@ -13,7 +13,7 @@ from jaxdyn.papers import Experiment
 from jaxdyn.papers.descent.tanaka2021.networks import LOSSES, distinct, problem
 from jaxdyn.tasks import full_batch
 
-__all__ = ["adam", "changes", "descent_beside_adam", "plot_adam", "softmax"]
+__all__ = ["EXPERIMENT"]
 
 
 def adam(

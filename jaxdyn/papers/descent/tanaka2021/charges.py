@@ -21,20 +21,7 @@ from jaxdyn.papers.descent.tanaka2021.networks import (
 from jaxdyn.theory.descent import momentum as heavy_ball
 from jaxdyn.theory.descent import noether
 
-__all__ = [
-    "charges",
-    "drifts",
-    "generator",
-    "largest_charge",
-    "largest_residual",
-    "order_of_drift",
-    "plot_charges",
-    "rates_are_small",
-    "rescaling_deviation",
-    "scale_deviation",
-    "trained",
-    "translation_deviation",
-]
+__all__ = ["EXPERIMENT"]
 
 # The dimension of the charges of each symmetry.
 PARTS = {"translation": "input", "scale": "network", "rescaling": "unit"}

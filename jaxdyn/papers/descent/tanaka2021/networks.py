@@ -10,17 +10,7 @@ from jaxdyn._numbers import normal
 from jaxdyn.claims import order
 from jaxdyn.losses import cross_entropy, squared_error
 
-__all__ = [
-    "Problem",
-    "charges_of",
-    "decayed_descent",
-    "distinct",
-    "normalised",
-    "order_in_rate",
-    "problem",
-    "relu_units",
-    "softmax_layer",
-]
+__all__ = ["LOSSES", "charges_of", "decayed_descent", "distinct", "order_in_rate", "problem"]
 
 
 def softmax_layer(params, x):

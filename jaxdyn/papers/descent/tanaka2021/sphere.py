@@ -11,16 +11,7 @@ from jaxdyn.claims import Domain, worst
 from jaxdyn.papers import Experiment
 from jaxdyn.papers.descent.tanaka2021.networks import LOSSES, distinct, order_in_rate, problem
 
-__all__ = [
-    "Image",
-    "distance_of_exact_image",
-    "distances_of_rmsprop",
-    "on_the_sphere",
-    "order_can_be_told",
-    "order_of_rmsprop",
-    "plot_sphere",
-    "sphere",
-]
+__all__ = ["EXPERIMENT"]
 
 
 def sphere(

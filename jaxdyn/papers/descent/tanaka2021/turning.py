@@ -13,20 +13,7 @@ from jaxdyn.papers import Experiment
 from jaxdyn.papers.descent.tanaka2021.networks import decayed_descent, distinct
 from jaxdyn.theory.descent import noether
 
-__all__ = [
-    "angle_deviation",
-    "momentum_angle_deviation",
-    "momentum_norm_deviation",
-    "noise",
-    "norm_deviation",
-    "plain",
-    "plain_angle_deviation",
-    "plain_norm_deviation",
-    "plot_turning",
-    "turned",
-    "turning",
-    "with_momentum",
-]
+__all__ = ["EXPERIMENT"]
 
 
 def turning(

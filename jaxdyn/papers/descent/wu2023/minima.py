@@ -14,25 +14,7 @@ from jaxdyn.losses import squared_error
 from jaxdyn.papers import Experiment
 from jaxdyn.tasks import full_batch, minibatch
 
-__all__ = [
-    "descent_minima",
-    "described",
-    "diagonal",
-    "eigenvalue_to_bound",
-    "faster_to_slower",
-    "fitted",
-    "fitted_at_different_rates",
-    "fitted_fast",
-    "largest_loss",
-    "long_enough",
-    "minimum",
-    "norm_to_bound",
-    "plot_descent_minima",
-    "plot_sgd_minima",
-    "sgd_minima",
-    "sparse_examples",
-    "trace_to_bound",
-]
+__all__ = ["OF_DESCENT", "OF_SGD"]
 
 # Minima of SGD.
 

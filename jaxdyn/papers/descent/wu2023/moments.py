@@ -15,21 +15,7 @@ from jaxdyn.papers.descent.wu2023.thresholds import gradients_at_minima
 from jaxdyn.tasks import minibatch
 from jaxdyn.theory.descent import stability
 
-__all__ = [
-    "beyond_for_long",
-    "deviation",
-    "just_beyond",
-    "late_growth",
-    "many_runs_below",
-    "many_runs_beyond",
-    "moment_deviation",
-    "moments",
-    "plot_moments",
-    "second_moment",
-    "typical",
-    "typical_end",
-    "well_below",
-]
+__all__ = ["EXPERIMENT"]
 
 
 def moments(

@@ -10,15 +10,7 @@ from jaxdyn._numbers import normal
 from jaxdyn.claims import Domain, ratio, worst
 from jaxdyn.papers import Experiment
 
-__all__ = [
-    "balanced_deviation",
-    "path_norm",
-    "path_to_trace",
-    "plot_path_norm",
-    "relu",
-    "relu_trace",
-    "trace_deviation",
-]
+__all__ = ["EXPERIMENT"]
 
 
 def path_norm(*, inputs=20, width=8, drawn=2000, seeds=3, sweep=sweep):

@@ -12,18 +12,7 @@ from jaxdyn.claims import Domain, ratio, worst
 from jaxdyn.papers import Experiment
 from jaxdyn.theory.descent import stability
 
-__all__ = [
-    "bound_to_trace",
-    "bounded",
-    "exact_to_bound",
-    "exact_to_descent",
-    "generic",
-    "gradients_at_minima",
-    "orthogonal_deviation",
-    "plot_thresholds",
-    "smaller_to_larger",
-    "thresholds",
-]
+__all__ = ["EXPERIMENT", "gradients_at_minima"]
 
 KINDS = ["Gaussian", "very different norms", "orthogonal"]
 

@@ -13,13 +13,14 @@ from jaxdyn.observables import mode_strengths
 from jaxdyn.tasks import frames, from_svd
 
 __all__ = [
-    "Networks",
-    "both_signs",
+    "EQUAL",
+    "FEW_OUTPUTS",
+    "MANY",
+    "STRONG",
+    "UNEQUAL",
     "equal_networks",
     "named",
-    "networks_of",
     "problem",
-    "stacked",
     "unequal_networks",
 ]
 

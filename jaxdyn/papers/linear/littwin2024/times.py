@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxdyn import RK4
 from jaxdyn.theory.linear import self_distillation as theory
 
-__all__ = ["fixed_steps", "half_times", "longest_time"]
+__all__ = ["OBJECTIVES", "fixed_steps", "half_times", "longest_time"]
 
 OBJECTIVES = ("jepa", "mae")
 

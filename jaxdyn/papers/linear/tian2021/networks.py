@@ -13,7 +13,7 @@ from jaxdyn.rules import self_distillation
 from jaxdyn.tasks import frames, noisy_copies
 from jaxdyn.theory.linear import self_distillation as theory
 
-__all__ = ["field_with_parts", "flow_of", "network", "network_flow", "random_weights", "task_of"]
+__all__ = ["LATENT", "flow_of", "network", "random_weights", "task_of"]
 
 LATENT = latent_covariance_loss(lambda encoder: encoder)
 

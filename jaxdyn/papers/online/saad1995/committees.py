@@ -13,10 +13,9 @@ from jaxdyn.theory import online
 from jaxdyn.theory.online import specialisation
 
 __all__ = [
-    "chain",
+    "RECORDS",
     "check_learning_rate",
     "check_sizes",
-    "limit",
     "observed",
     "plateau_of",
     "start_of",

@@ -12,7 +12,7 @@ from jaxdyn.models import mlp
 from jaxdyn.rules import knowledge_accumulation, sigmoid_layers
 from jaxdyn.tasks import full_batch
 
-__all__ = ["accumulated", "check_task", "entropy", "prototypes", "train_layers"]
+__all__ = ["FOUR_LAYERS", "PAPER", "SMALLER", "check_task", "train_layers"]
 
 PAPER = {"examples": 200, "inputs": 64, "classes": 10, "widths": (32, 16, 10)}
 SMALLER = {"examples": 40, "inputs": 24, "classes": 4, "widths": (12, 6, 4), "duration": 12.0}

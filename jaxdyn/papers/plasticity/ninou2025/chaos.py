@@ -20,18 +20,7 @@ from jaxdyn.papers.plasticity.ninou2025.students import (
 )
 from jaxdyn.tasks import full_batch
 
-__all__ = [
-    "beyond_for_long",
-    "chaos",
-    "exponents",
-    "for_long",
-    "just_beyond",
-    "minority_for_long",
-    "plot_chaos",
-    "regular_exponent",
-    "resolution",
-    "smallest_exponent",
-]
+__all__ = ["EXPERIMENT"]
 
 
 def chaos(

@@ -20,22 +20,7 @@ from jaxdyn.papers.plasticity.ninou2025.students import (
 )
 from jaxdyn.tasks import full_batch
 
-__all__ = [
-    "beyond",
-    "beyond_for_long",
-    "final",
-    "for_long",
-    "hidden_loss",
-    "learning",
-    "loss_beyond",
-    "losses",
-    "minority_for_long",
-    "narrow_for_long",
-    "narrow_loss",
-    "plot_learning",
-    "wide_for_long",
-    "wide_loss",
-]
+__all__ = ["EXPERIMENT"]
 
 
 def learning(

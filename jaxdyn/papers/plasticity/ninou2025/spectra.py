@@ -12,7 +12,7 @@ from jaxdyn.papers import Experiment
 from jaxdyn.papers.plasticity.ninou2025.students import turned
 from jaxdyn.theory.plasticity import curl
 
-__all__ = ["edge_deviation", "edges", "edges_of", "finite_size", "plot_edges"]
+__all__ = ["EXPERIMENT"]
 
 
 def edges(*, units=300, fractions=(0.1, 0.3, 0.5, 0.7), ratios=(0.25, 0.5), sweep=sweep):

@@ -17,14 +17,13 @@ from jaxdyn.theory.plasticity import curl
 from jaxdyn.types import Field
 
 __all__ = [
-    "Student",
+    "LOSS",
     "critical",
     "flips",
     "named",
     "student",
     "turned",
     "untouched",
-    "weights",
     "with_hidden",
     "with_inputs",
 ]

@@ -12,28 +12,7 @@ from jaxdyn.rules import sign_diverse
 from jaxdyn.tasks import linear_teacher
 from jaxdyn.theory.plasticity import curl
 
-__all__ = [
-    "apart_from_tangent",
-    "circles",
-    "climb",
-    "close_gaps",
-    "delays",
-    "ending",
-    "escape",
-    "gradient_delay",
-    "limit_deviation",
-    "lowest_loss",
-    "plot_circles",
-    "plot_escape",
-    "radius_deviation",
-    "rotating",
-    "rotating_deviation",
-    "some_go_round",
-    "squared_radius",
-    "turned_delay",
-    "unit",
-    "visible_gap",
-]
+__all__ = ["CIRCLES", "ESCAPE"]
 
 
 def unit(first, second, turned):

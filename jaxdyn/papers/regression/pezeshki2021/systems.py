@@ -13,11 +13,12 @@ __all__ = [
     "NAMES",
     "NOISY",
     "PARTS",
-    "decoupled",
     "named",
     "order_parameters",
     "over",
+    "population",
     "systems_of",
+    "theory",
     "words_of",
 ]
 

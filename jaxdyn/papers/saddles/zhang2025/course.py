@@ -15,6 +15,9 @@ from jaxdyn.claims import worst
 from jaxdyn.observables import effective_width, snapshot
 
 __all__ = [
+    "DROP_DEVIATION",
+    "LEVEL_DISTANCE",
+    "SADDLES_PASSED",
     "Network",
     "active_units",
     "after_start",
@@ -28,9 +31,7 @@ __all__ = [
     "number_of_saddle",
     "passes_saddles",
     "reach",
-    "staircase",
     "width_deviation",
-    "with_saddles",
 ]
 
 

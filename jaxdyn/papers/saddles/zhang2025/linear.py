@@ -27,7 +27,7 @@ from jaxdyn.papers.saddles.zhang2025.course import (
 from jaxdyn.tasks import from_svd, linear_teacher
 from jaxdyn.theory import linear, saddles
 
-__all__ = ["EXPERIMENTS"]
+__all__ = ["EXPERIMENTS", "linear_neurons", "neurons"]
 
 # Linear neurons: the data decide what is learned next.
 

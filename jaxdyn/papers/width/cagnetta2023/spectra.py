@@ -19,7 +19,7 @@ from jaxdyn.theory.width.patches import (
     torus_spectrum,
 )
 
-__all__ = ["EXPERIMENTS"]
+__all__ = ["EXPERIMENTS", "check_grid"]
 
 KINDS = list(SMOOTHNESS)
 LOWEST = 16  # wave numbers at which asymptotic laws are judged, and above

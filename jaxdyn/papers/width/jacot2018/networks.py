@@ -13,15 +13,14 @@ from jaxdyn.kernels import early_stopping, empirical, finite_width, predict
 from jaxdyn.losses import squared_error
 
 __all__ = [
-    "Kind",
-    "Task",
+    "ANGLES",
+    "KINDS",
+    "LATER",
     "circle_task",
     "descents",
-    "limit",
     "limit_network",
     "network",
     "target",
-    "trained",
     "with_limit",
 ]
 
