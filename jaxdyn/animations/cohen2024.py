@@ -10,6 +10,7 @@ from jaxdyn import iterate, train
 from jaxdyn.analysis import box_average
 from jaxdyn.animations import Animation, canvas, growing
 from jaxdyn.optimizers import kicks
+from jaxdyn.plot import COLOURS
 from jaxdyn.tasks import full_batch
 from jaxdyn.theory.descent import central_flow
 
@@ -49,16 +50,19 @@ def courses():
     def observe(state):
         return see(state.params)
 
-    times = {"times": steps}
-    rule = optax.chain(optax.sgd(RATE), kicks(jax.random.key(0), KICK))
-    descent = train(jax.grad(loss), rule, full_batch(()), start, observe=observe, **times).observed
+    field = jax.grad(loss)
+    optimizer = optax.chain(optax.sgd(RATE), kicks(jax.random.key(0), KICK))
+    stream = full_batch(())
+    descent = train(field, optimizer, stream, start, times=steps, observe=observe).observed
     central = central_flow.central_flow(loss, (), method, top=1)
-    predicted = central_flow.averages(loss, ())
+    average = central_flow.averages(loss, ())
 
     def observe_central(state):
-        return see(state.params) | {"mean": predicted(state)["loss"], "root": state.memory.roots[0]}
+        extra = {"mean": average(state)["loss"], "root": state.memory.roots[0]}
+        return see(state.params) | extra
 
-    flow = iterate(central.step, central.init(start), observe=observe_central, **times).observed
+    begin = central.init(start)
+    flow = iterate(central.step, begin, times=steps, observe=observe_central).observed
 
     # Descent at a sixteenth of the rate is close to the flow.
     def small(_, params):
@@ -67,89 +71,81 @@ def courses():
     def step(key, state):
         return state._replace(params=jax.lax.fori_loop(0, 16, small, state.params))
 
-    stable = iterate(step, start, observe=observe, **times).observed
+    stable = iterate(step, start, times=steps, observe=observe).observed
     return descent | {"mean": box_average(descent["loss"], WINDOW)}, flow, stable
 
 
 def animation() -> Animation:
     """Draw the three courses in the landscape, and their sharpness and losses."""
-    from jaxdyn.plot import COLOURS
-
     with jax.enable_x64(True):
         descent, central, stable = jax.tree.map(np.asarray, jax.jit(courses)())
-        x = np.linspace(-0.25, 2.8, 121)
-        y = np.linspace(-0.62, 0.75, 61)
-        grid = jnp.stack(jnp.meshgrid(x, y), -1).reshape(-1, 2)
-        heights, sharp = (np.asarray(jax.vmap(of)(grid)).reshape(61, 121) for of in (loss, edge))
     figure = canvas(6.4, 3.5)
-    spec = figure.add_gridspec(2, 2, width_ratios=(1.5, 1))
-    valley, sharpness, losses = (
-        figure.add_subplot(place) for place in (spec[:, 0], spec[0, 1], spec[1, 1])
-    )
-    valley.contour(x, y, heights, np.geomspace(2e-3, 2, 12), colors="0.75", linewidths=0.7)
-    valley.contourf(x, y, sharp, [1, 99], colors=[COLOURS[1]], alpha=0.1)
-    valley.text(
-        0.97,
-        0.96,
-        "too sharp for this rate",
-        transform=valley.transAxes,
-        ha="right",
-        va="top",
-        color="0.35",
-    )
-    xlim = x[[0, -1]]
-    ylim = y[[0, -1]]
-    valley.set(xticks=[], yticks=[], xlim=xlim, ylim=ylim)
-    blue = {"color": COLOURS[0]}
-    orange = {"color": COLOURS[1]}
-    black = {"color": "black", "linestyle": "--"}
-    (tail,) = valley.plot(
-        [], [], ".-", linewidth=0.8, markersize=5, label="gradient descent", **blue
-    )
-    (spread,) = valley.plot([], [], "-", linewidth=3, alpha=0.6, solid_capstyle="round", **orange)
-    draws = [
-        growing(valley, *stable["place"].T, each=EACH, linewidth=1, label="gradient flow", **black),
-        growing(
-            valley, *central["place"].T, each=EACH, linewidth=2, label="central flow", **orange
-        ),
-    ]
+    grid = figure.add_gridspec(2, 2, width_ratios=(1.5, 1))
+    valley = figure.add_subplot(grid[:, 0])
+    sharpness = figure.add_subplot(grid[0, 1])
+    losses = figure.add_subplot(grid[1, 1])
+    draw_landscape(valley)
+    draws = draw_places(valley, descent, central, stable)
     steps = np.arange(len(descent["edge"]))
-    for axes, name, ylabel in (
-        (sharpness, "edge", "sharpness / (2/rate)"),
-        (losses, "loss", "loss"),
-    ):
-        draws.append(
-            growing(axes, steps, descent[name], each=EACH, linewidth=0.5, alpha=0.6, **blue)
-        )
-        draws.append(growing(axes, steps, stable[name], each=EACH, linewidth=1, **black))
-        draws.append(
-            growing(
-                axes,
-                steps,
-                central["mean" if name == "loss" else name],
-                each=EACH,
-                linewidth=2,
-                **orange,
-            )
-        )
-        axes.set(ylabel=ylabel, xlim=(0, len(steps)))
+    descent_style = {"color": COLOURS[0], "linewidth": 0.5, "alpha": 0.6}
+    stable_style = {"color": "black", "linestyle": "--", "linewidth": 1}
+    central_style = {"color": COLOURS[1], "linewidth": 2}
+    for axes, name, averaged in ((sharpness, "edge", "edge"), (losses, "loss", "mean")):
+        draws += [
+            growing(axes, steps, descent[name], each=EACH, **descent_style),
+            growing(axes, steps, stable[name], each=EACH, **stable_style),
+            growing(axes, steps, central[averaged], each=EACH, **central_style),
+        ]
+        axes.set_xlim(0, len(steps))
         axes.spines[["top", "right"]].set_visible(False)
-    draws.append(
-        growing(losses, steps, descent["mean"], each=EACH, linewidth=1.6, label="averaged", **blue)
-    )
+    average_style = {"color": COLOURS[0], "linewidth": 1.6, "label": "averaged"}
+    draws.append(growing(losses, steps, descent["mean"], each=EACH, **average_style))
     sharpness.axhline(1, color="0.7", linewidth=0.8, zorder=0)
-    sharpness.set(ylim=(0.4, 1.5), xticklabels=[])
+    sharpness.set(ylabel="sharpness / (2/rate)", ylim=(0.4, 1.5), xticklabels=[])
+    losses.set(xlabel="step", ylabel="loss", yscale="log", ylim=(5e-3, 0.5))
     losses.legend(loc="upper left", fontsize="small", frameon=False)
-    losses.set(yscale="log", ylim=(5e-3, 0.5), xlabel="step")
-    valley.legend(loc="lower left", fontsize="small", framealpha=0.8, edgecolor="none")
 
     def draw(i):
-        last = min(i * EACH, len(steps) - 1)
-        tail.set_data(*descent["place"][max(0, last - TAIL) : last + 1].T)
-        spread.set_data(
-            *(central["place"][last][:, None] + np.outer(central["root"][last], [-1, 1]))
-        )
         for one in draws:
             one(i)
 
     return Animation(figure, draw, FRAMES)
+
+
+def draw_landscape(axes):
+    """Draw the contours of the loss, and where it is too sharp for the rate of descent."""
+    x = np.linspace(-0.25, 2.8, 121)
+    y = np.linspace(-0.62, 0.75, 61)
+    with jax.enable_x64(True):
+        points = jnp.stack(jnp.meshgrid(x, y), -1).reshape(-1, 2)
+        heights = np.asarray(jax.vmap(loss)(points)).reshape(61, 121)
+        sharpness = np.asarray(jax.vmap(edge)(points)).reshape(61, 121)
+    levels = np.geomspace(2e-3, 2, 12)
+    axes.contour(x, y, heights, levels, colors="0.75", linewidths=0.7)
+    axes.contourf(x, y, sharpness, [1, 99], colors=[COLOURS[1]], alpha=0.1)
+    corner = {"transform": axes.transAxes, "ha": "right", "va": "top"}
+    axes.text(0.97, 0.96, "too sharp for this rate", color="0.35", **corner)
+    axes.set(xticks=[], yticks=[], xlim=x[[0, -1]], ylim=y[[0, -1]])
+
+
+def draw_places(axes, descent, central, stable):
+    """Draw where the three are: descent with its last steps, the central flow with its spread."""
+    descent_style = {"color": COLOURS[0], "linewidth": 0.8, "label": "gradient descent"}
+    (tail,) = axes.plot([], [], ".-", markersize=5, **descent_style)
+    spread_style = {"linewidth": 3, "alpha": 0.6, "solid_capstyle": "round"}
+    (spread,) = axes.plot([], [], "-", color=COLOURS[1], **spread_style)
+    stable_style = {"color": "black", "linestyle": "--", "linewidth": 1}
+    central_style = {"color": COLOURS[1], "linewidth": 2}
+    flow = growing(axes, *stable["place"].T, each=EACH, label="gradient flow", **stable_style)
+    centre = growing(axes, *central["place"].T, each=EACH, label="central flow", **central_style)
+    axes.legend(loc="lower left", fontsize="small", framealpha=0.8, edgecolor="none")
+
+    def draw(i):
+        last = min(i * EACH, len(descent["place"]) - 1)
+        first = max(0, last - TAIL)
+        tail.set_data(*descent["place"][first : last + 1].T)
+        middle = central["place"][last][:, None]
+        to_both_sides = np.outer(central["root"][last], [-1, 1])
+        spread.set_data(*(middle + to_both_sides))
+
+    return [draw, flow, centre]

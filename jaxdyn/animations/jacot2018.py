@@ -12,6 +12,7 @@ from jaxdyn import kernels, models, sweep, train
 from jaxdyn.animations import Animation, canvas
 from jaxdyn.kernels import predict
 from jaxdyn.losses import squared_error
+from jaxdyn.plot import COLOURS
 from jaxdyn.tasks import full_batch
 
 __all__ = ["animation"]
@@ -37,9 +38,9 @@ def target(angle):
 
 def network(width):
     """Return a rectified network of one hidden layer."""
-    return kernels.serial(
-        kernels.dense(width, 2**0.5, 0.5), kernels.relu(), kernels.dense(1, 1.0, 0.5)
-    )
+    hidden = kernels.dense(width, 2**0.5, 0.5)
+    readout = kernels.dense(1, 1.0, 0.5)
+    return kernels.serial(hidden, kernels.relu(), readout)
 
 
 def simulate(key, *, width, times):
@@ -61,62 +62,53 @@ def limit(times):
     """Return the mean and the standard deviation of the outputs at infinite width."""
     x = np.concatenate([circle(EXAMPLES), circle(ANGLES)])
     nngp, ntk = kernels.gram(network(1), x, get=("nngp", "ntk")).values()
-    P = len(EXAMPLES)
-    tests = {"ntk_test": ntk[P:, :P], "nngp_test": nngp[P:, :P], "nngp_test_test": nngp[P:, P:]}
-    mean, covariance = predict.ensemble(
-        ntk[:P, :P], nngp[:P, :P], target(EXAMPLES), times, learning_rate=RATE, **tests
+    train = slice(None, len(EXAMPLES))
+    test = slice(len(EXAMPLES), None)
+    outputs = predict.ensemble(
+        ntk[train, train],
+        nngp[train, train],
+        target(EXAMPLES),
+        times,
+        learning_rate=RATE,
+        ntk_test=ntk[test, train],
+        nngp_test=nngp[test, train],
+        nngp_test_test=nngp[test, test],
     )
-    return mean, jnp.sqrt(jnp.diagonal(covariance, axis1=1, axis2=2))
+    variance = jnp.diagonal(outputs.covariance, axis1=1, axis2=2)
+    return outputs.mean, jnp.sqrt(variance)
 
 
 def animation() -> Animation:
     """Draw the limit's mean with two standard deviations, networks of two widths, the examples and
     the target."""
-    from jaxdyn.plot import COLOURS
-
     times = np.unique(np.r_[0, np.geomspace(1, LAST, FRAMES)].round())
+    experiment = partial(simulate, times=times)
+    dims = {"outputs": "angle"}
     with jax.enable_x64(True):
-        runs = sweep(
-            partial(simulate, times=times),
-            static={"width": WIDTHS},
-            seeds=DRAWS,
-            dims={"outputs": "angle"},
-        )
+        runs = sweep(experiment, static={"width": WIDTHS}, seeds=DRAWS, dims=dims)
         mean, spread = map(np.asarray, jax.jit(limit)(times))
     figure = canvas(6.4, 3.3)
     draws = []
     panels = figure.subplots(1, len(WIDTHS), sharey=True)
     for axes, width, colour in zip(panels, WIDTHS, COLOURS, strict=False):
         outputs = runs.outputs.sel(width=width).transpose("time", "seed", "angle").values
-        band = axes.fill_between(
-            ANGLES, *bounds(mean[0], spread[0]), color="0.85", label="theory: two deviations"
-        )
+        edges = bounds(mean[0], spread[0])
+        band = axes.fill_between(ANGLES, *edges, color="0.85", label="theory: two deviations")
         (middle,) = axes.plot(ANGLES, mean[0], color="black", label="theory: mean")
-        lines = [
-            axes.plot(ANGLES, f, color=colour, linewidth=0.8, alpha=0.8)[0] for f in outputs[0]
-        ]
-        axes.plot(
-            EXAMPLES,
-            target(EXAMPLES),
-            "o",
-            color=COLOURS[4],
-            markersize=6,
-            zorder=5,
-            label="examples",
-        )
-        xlim = (-np.pi, np.pi)
-        axes.set(
-            title=f"{DRAWS} networks of width {width}",
-            xlabel="angle",
-            ylim=(-3.6, 3.6),
-            xlim=xlim,
-        )
-        xticks = [-np.pi, 0, np.pi]
-        axes.set(xticks=xticks, xticklabels=["$-\\pi$", "0", "$\\pi$"])
+        thin = {"color": colour, "linewidth": 0.8, "alpha": 0.8}
+        lines = [axes.plot(ANGLES, network_outputs, **thin)[0] for network_outputs in outputs[0]]
+        above = {"color": COLOURS[4], "markersize": 6, "zorder": 5}
+        axes.plot(EXAMPLES, target(EXAMPLES), "o", label="examples", **above)
+        axes.set_title(f"{DRAWS} networks of width {width}")
+        axes.set_xlabel("angle")
+        axes.set_xlim(-np.pi, np.pi)
+        axes.set_ylim(-3.6, 3.6)
+        axes.set_xticks([-np.pi, 0, np.pi], ["$-\\pi$", "0", "$\\pi$"])
         draws.append((band, middle, lines, outputs))
     panels[0].set_ylabel("output")
     panels[0].legend(loc="upper left", fontsize="small", framealpha=0.8, edgecolor="none")
-    count = panels[1].text(0.97, 0.96, "", transform=panels[1].transAxes, ha="right", va="top")
+    corner = {"transform": panels[1].transAxes, "ha": "right", "va": "top"}
+    count = panels[1].text(0.97, 0.96, "", **corner)
 
     def draw(i):
         count.set_text(f"step {times[i]:.0f}")

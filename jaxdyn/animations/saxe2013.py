@@ -8,6 +8,7 @@ import numpy as np
 from jaxdyn import RK4, flow, losses, models, tasks
 from jaxdyn.animations import Animation, canvas, growing
 from jaxdyn.observables import combine, mode_strengths
+from jaxdyn.plot import COLOURS
 from jaxdyn.theory import linear
 
 __all__ = ["animation"]
@@ -53,8 +54,6 @@ def course():
 
 def animation() -> Animation:
     """Draw the modes over their theory, and the features that the network ascribes to each item."""
-    from jaxdyn.plot import COLOURS
-
     with jax.enable_x64(True):
         times, y, modes, theory = map(np.asarray, course())
     figure = canvas(6.4, 3.4)

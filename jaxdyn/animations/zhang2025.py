@@ -9,6 +9,7 @@ from jaxdyn import RK4, flow, losses, models
 from jaxdyn.animations import Animation, canvas, growing
 from jaxdyn.papers.saddles.zhang2025.course import Network
 from jaxdyn.papers.saddles.zhang2025.linear import neurons as linear_neurons
+from jaxdyn.plot import COLOURS
 from jaxdyn.theory import saddles
 
 __all__ = ["animation"]
@@ -29,10 +30,12 @@ def rectified(key):
     """Return rectifiers in the plane, and the input weights of each."""
     goal = {"u": jnp.eye(2), "v": jnp.array(TEACHER)}
     loss = losses.teacher_loss("relu")
-    (level, unit) = saddles.best_rectifier(goal["u"], goal["v"])
-    start = models.two_layer(2, 24, activation=jax.nn.relu, balanced=True, scale=1e-4).init(key)
-    levels = jnp.stack([loss(jax.tree.map(jnp.zeros_like, goal), goal), level, 0 * level])
-    net = Network(start, loss, goal, None, 75 / jnp.linalg.norm(unit), levels)
+    level, unit = saddles.best_rectifier(goal["u"], goal["v"])
+    network = models.two_layer(2, 24, activation=jax.nn.relu, balanced=True, scale=1e-4)
+    of_zero = loss(jax.tree.map(jnp.zeros_like, goal), goal)
+    levels = jnp.stack([of_zero, level, 0 * level])
+    time = 75 / jnp.linalg.norm(unit)
+    net = Network(network.init(key), loss, goal, None, time, levels)
     return net, lambda params: jnp.pad(params["u"], ((0, 0), (0, 1)))
 
 
@@ -43,19 +46,20 @@ def course(net, vectors):
     def observe(state):
         return {"loss": net.loss(state.params, net.batch), "vectors": vectors(state.params)}
 
-    run = jax.jit(
-        lambda start: flow(
-            jax.grad(net.loss), net.batch, start, times=times, observe=observe, solver=RK4(0.02)
-        )
-    )(net.params)
-    return times, *map(np.asarray, (run.observed["loss"], run.observed["vectors"]))
+    field = jax.grad(net.loss)
+    solver = RK4(0.02)
+
+    @jax.jit
+    def learn(start):
+        return flow(field, net.batch, start, times=times, observe=observe, solver=solver).observed
+
+    seen = learn(net.params)
+    return times, np.asarray(seen["loss"]), np.asarray(seen["vectors"])
 
 
 def animation() -> Animation:
     """Draw the losses with theory's plateaus and times between them, and the neurons' weights, far
     out the larger."""
-    from jaxdyn.plot import COLOURS
-
     with jax.enable_x64(True):
         k_linear, k_rectified = jax.random.split(jax.random.key(1))
         nets = linear(k_linear), rectified(k_rectified)
@@ -66,44 +70,30 @@ def animation() -> Animation:
     grid = figure.add_gridspec(2, 2, width_ratios=(1.7, 1))
     titles = "linear neurons: one mode after another", "rectifiers: one direction after another"
     words = "modes 1, 2 (green: 3), log scale", "input weights, log scale"
-    for row, ((levels, drops), (times, loss, vectors), title, word) in enumerate(
-        zip(theory, courses, titles, words, strict=True)
-    ):
+    dashed = {"color": "0.65", "linewidth": 0.9, "linestyle": (0, (3, 3))}
+    solid = {"color": "0.65", "linewidth": 0.9}
+    curve = {"color": COLOURS[0], "linewidth": 1.8}
+    for row, (levels, drops) in enumerate(theory):
+        times, loss, vectors = courses[row]
         axes = figure.add_subplot(grid[row, 0])
         for level in levels[:-1]:
-            axes.axhline(level, color="0.65", linewidth=0.9)
+            axes.axhline(level, **solid)
         for drop in drops:
-            linestyle = (0, (3, 3))
-            axes.axvline(drop, color="0.65", linewidth=0.9, linestyle=linestyle)
-        draws.append(growing(axes, times, loss, each=EACH, color=COLOURS[0], linewidth=1.8))
-        xlim = (0, times[-1])
-        ylim = (levels[-2] / 12, 2 * loss[0])
-        axes.set(
-            xlim=xlim,
-            ylim=ylim,
-            yscale="log",
-            ylabel="loss",
-            title=title,
-        )
+            axes.axvline(drop, **dashed)
+        draws.append(growing(axes, times, loss, each=EACH, **curve))
+        axes.set(title=titles[row], ylabel="loss", yscale="log")
+        axes.set_xlim(0, times[-1])
+        axes.set_ylim(levels[-2] / 12, 2 * loss[0])
         axes.spines[["top", "right"]].set_visible(False)
         polar = figure.add_subplot(grid[row, 1], projection="polar")
         draws.append(neurons(polar, vectors))
-        polar.set_xlabel(word, fontsize="small", labelpad=3)
+        polar.set_xlabel(words[row], fontsize="small", labelpad=3)
     first, _, second, _ = figure.axes
     second.set_xlabel("flow time")
-    first.plot([], [], color="0.65", linewidth=0.9, label="plateaus in theory")
-    linestyle = (0, (3, 3))
-    first.plot(
-        [],
-        [],
-        color="0.65",
-        linewidth=0.9,
-        linestyle=linestyle,
-        label="times of the drops in theory",
-    )
-    first.legend(
-        loc="lower left", fontsize="small", framealpha=1, edgecolor="none", handlelength=1.6
-    )
+    first.plot([], [], label="plateaus in theory", **solid)
+    first.plot([], [], label="times of the drops in theory", **dashed)
+    box = {"framealpha": 1, "edgecolor": "none", "handlelength": 1.6}
+    first.legend(loc="lower left", fontsize="small", **box)
 
     def draw(i):
         return [one(i) for one in draws]
@@ -116,24 +106,16 @@ def neurons(axes, vectors):
     third component."""
     from matplotlib.colors import LinearSegmentedColormap
 
-    from jaxdyn.plot import COLOURS
-
     size = np.linalg.norm(vectors, axis=2)
     angle = np.arctan2(vectors[..., 1], vectors[..., 0])
     places = np.stack([angle, np.log10(size)], -1)
     share = (vectors[..., 2] / size) ** 2
     colours = LinearSegmentedColormap.from_list("modes", [COLOURS[1], COLOURS[2]])
-    points = axes.scatter(
-        *places[0].T, c=share[0], cmap=colours, vmin=0, vmax=0.5, s=20, alpha=0.9, zorder=3
-    )
-    xticks = np.arange(4) * np.pi / 2
-    axes.set(
-        ylim=(-5.5, 0.6),
-        xticks=xticks,
-        xticklabels=[],
-        yticks=range(-5, 1),
-        yticklabels=[],
-    )
+    shades = {"cmap": colours, "vmin": 0, "vmax": 0.5}
+    points = axes.scatter(*places[0].T, c=share[0], s=20, alpha=0.9, zorder=3, **shades)
+    axes.set_xticks(np.arange(4) * np.pi / 2, [])
+    axes.set_yticks(range(-5, 1), [])
+    axes.set_ylim(-5.5, 0.6)
     axes.grid(color="0.85", linewidth=0.8)
     axes.spines["polar"].set_color("0.7")
 
