@@ -73,7 +73,7 @@ def run_paper(*tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen
         experiment = _experiment(name, words[0])
         command = _command_of_one(name, experiment)
         title = f"jaxdyn run {name} {experiment.name}"
-        description = _unwrapped(inspect.getdoc(experiment.run).partition("\nArgs:\n")[0])
+        description = _unwrapped((inspect.getdoc(experiment.run) or "").partition("\nArgs:\n")[0])
         words = words[1:]
     else:
         _check_no_options(name, words)

@@ -211,7 +211,7 @@ def _bounds(claim, results):
     return -math.inf, _evaluated(claim.below, results)
 
 
-def _evaluated(value, results):
+def _evaluated(value, results) -> Any:
     return value(results) if callable(value) else value
 
 

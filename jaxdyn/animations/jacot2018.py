@@ -64,7 +64,7 @@ def limit(times):
     nngp, ntk = kernels.gram(network(1), x, get=("nngp", "ntk")).values()
     train = slice(None, len(EXAMPLES))
     test = slice(len(EXAMPLES), None)
-    outputs = predict.ensemble(
+    mean, covariance = predict.ensemble(
         ntk[train, train],
         nngp[train, train],
         target(EXAMPLES),
@@ -74,8 +74,9 @@ def limit(times):
         nngp_test=nngp[test, train],
         nngp_test_test=nngp[test, test],
     )
-    variance = jnp.diagonal(outputs.covariance, axis1=1, axis2=2)
-    return outputs.mean, jnp.sqrt(variance)
+    assert covariance is not None
+    variance = jnp.diagonal(covariance, axis1=1, axis2=2)
+    return mean, jnp.sqrt(variance)
 
 
 def animation() -> Animation:

@@ -7,7 +7,7 @@ import math
 import string
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,30 @@ LANES = 8  # numbers that one instruction works on: the edges of blocks are mult
 BLOCK_BYTES = (
     2**21
 )  # of one array of a block: small enough for a CPU's cache, large enough to hide a loop's step
+
+
+@overload
+def gram(
+    layer: Layer,
+    x1: Real[ArrayLike, "n ..."],
+    x2: Real[ArrayLike, "m ..."] | None = None,
+    *,
+    get: str = "ntk",
+    batch: int | None = None,
+    mesh: Mesh | None = None,
+) -> Float[Array, "n m"]: ...
+
+
+@overload
+def gram(
+    layer: Layer,
+    x1: Real[ArrayLike, "n ..."],
+    x2: Real[ArrayLike, "m ..."] | None = None,
+    *,
+    get: tuple[str, ...] | list[str],
+    batch: int | None = None,
+    mesh: Mesh | None = None,
+) -> dict[str, Float[Array, "n m"]]: ...
 
 
 def gram(
@@ -115,12 +139,12 @@ def _matrices(layer, level, names, batch, x1, first, x2):
     sizes = (len(x1), len(x2))
     rows = _cut(sizes[0], batch, min(sizes), symmetric)
     columns = _cut(sizes[1], batch, min(sizes), symmetric)
-    x1 = _pad_rows(x1, rows.edge * rows.count - sizes[0])
-    x2 = _pad_rows(x2, columns.edge * columns.count - sizes[1])
+    x1 = _pad_rows(x1, rows.edge * rows.blocks - sizes[0])
+    x2 = _pad_rows(x2, columns.edge * columns.blocks - sizes[1])
     # Of a symmetric matrix the blocks on and above the diagonal are enough.
     corners = [
         (i * rows.edge, j * columns.edge)
-        for i, j in itertools.product(range(rows.count), range(columns.count))
+        for i, j in itertools.product(range(rows.blocks), range(columns.blocks))
         if j >= i or not symmetric
     ]
 
@@ -151,7 +175,7 @@ def _matrices(layer, level, names, batch, x1, first, x2):
 class _Cut(NamedTuple):
     """How one axis of a matrix is cut: so many blocks, of `edge` examples each."""
 
-    count: int
+    blocks: int
     edge: int
 
 

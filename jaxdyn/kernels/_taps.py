@@ -262,8 +262,9 @@ def _bias(leaf, var, along):
 def _layer(leaf, var, along, biases):
     size = var.aval.size
     eqn, position, var, scales = along(var)
-    recognise = None if eqn is None else RECOGNISED.get(eqn.primitive)
-    recognised = None if recognise is None else recognise(eqn, position, var)
+    if eqn is None or eqn.primitive not in RECOGNISED:
+        return None
+    recognised = RECOGNISED[eqn.primitive](eqn, position, var)
     if recognised is None:
         return None
     fold, axes, fan_in, entering = recognised
@@ -276,8 +277,8 @@ def _layer(leaf, var, along, biases):
     bias_scales = []
     end, position, _, more = (None, 0, None, []) if indices else along(leaving, reindex=sites == 1)
     added = None if end is None else biases.get((id(end), 1 - position))
-    fits = added and added.size == fan_out and end.outvars[0].aval.size == leaving.aval.size
-    if fits:
+    same_size = end is not None and end.outvars[0].aval.size == leaving.aval.size
+    if added is not None and added.size == fan_out and end is not None and same_size:
         wide = [i for i in axes if leaving.aval.shape[i] > 1]
         if sites == 1 or sorted(added.axes) == sorted(wide):
             # Once: two leaves of one product may share their sum.

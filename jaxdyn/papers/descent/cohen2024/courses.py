@@ -1,5 +1,6 @@
 """Courses: a gradient method beside its central and its stable flow, and averages at the edge."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -107,7 +108,7 @@ class Rule(NamedTuple):
     """
 
     optimizer: optax.GradientTransformation
-    nu_of: object
+    nu_of: Callable
     flow: central_flow.Method
 
 
@@ -144,7 +145,8 @@ def rule(method, rate, decay, slope):
     # RMSProp whose mean squared gradient does not decay is descent.
     kept = jnp.where(method == 0, 1.0, decay)
     flow = central_flow.rmsprop(rate, kept, initial, shared=method == 1)
-    return Rule(optax.GradientTransformation(init, update), nu_of, flow)
+    optimizer = optax.GradientTransformation(init, update)  # pyright: ignore[reportArgumentType]
+    return Rule(optimizer, nu_of, flow)
 
 
 def course(network, method, *, data, rates, decay, kick, steps, window, top):

@@ -123,22 +123,22 @@ def oscillating_mode(learning_rate, nesterov, *, curvature, span):
     change = -2 * s * curvature / (1 + step)
     by_nesterov = momentum.nesterov_oscillator(s, 1.0, curvature)
     by_ball = momentum.heavy_ball_oscillator(s, 1.0, curvature)
-    pairs = zip(by_nesterov, by_ball, strict=True)
-    high = [jnp.where(nesterov == 1, *coefficient) for coefficient in pairs]
+    damping = jnp.where(nesterov == 1, by_nesterov[0], by_ball[0])
+    stiffness = jnp.where(nesterov == 1, by_nesterov[1], by_ball[1])
 
     def field(x, _):
         return curvature * x
 
     def observe(state):
-        def solution(ode, v0):
-            return momentum.oscillator(step * state.time, *ode, 1.0, v0)
+        def solution(damping, stiffness, v0):
+            return momentum.oscillator(step * state.time, damping, stiffness, 1.0, v0)
 
-        of_step = momentum.step_velocity(change, step, *high, 1.0)
+        of_step = momentum.step_velocity(change, step, damping, stiffness, 1.0)
         return {
             "x": state.params,
-            "low": solution((2.0, curvature), 0.0),
-            "published": solution(high, change / step),
-            "meeting": solution(high, of_step),
+            "low": solution(2.0, curvature, 0.0),
+            "published": solution(damping, stiffness, change / step),
+            "meeting": solution(damping, stiffness, of_step),
         }
 
     rule = three_term(s, b, nesterov * b)

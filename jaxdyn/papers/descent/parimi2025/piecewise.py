@@ -51,8 +51,8 @@ def cycle_points():
     """The points x_{k+1} = (1 + b - 25 a) x_k - b x_{k-1} + 24 a [x_k >= 2] of a cycle with one of
     them beyond 2."""
     method = momentum.heavy_ball(1.0, 25.0)
-    a = float(method.learning_rate)
-    b = float(method.momentum)
+    a = np.asarray(method.learning_rate).item()
+    b = np.asarray(method.momentum).item()
     shift = np.eye(3)[[1, 2, 0]]
     recursion = shift - (1 + b - 25 * a) * np.eye(3) + b * shift.T
     return np.sort(np.linalg.solve(recursion, [0, 24 * a, 0]))

@@ -70,7 +70,7 @@ def accumulated(rate, scale, *, x, widths, times):
     model = mlp((x.shape[1], *widths), scale=scale)
     weights = model.init(jax.random.key(1))
     first = sigmoid_layers(weights, x)
-    blocks = {"params": optax.sgd(rate), "state": optax.sgd(1.0)}
+    blocks: dict = {"params": optax.sgd(rate), "state": optax.sgd(1.0)}
     optimizer = optax.partition(blocks, {"params": "params", "state": "state"})
     inner = descent(knowledge_accumulation, optimizer, full_batch(x))
 

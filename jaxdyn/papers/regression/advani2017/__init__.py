@@ -7,11 +7,12 @@ a gap above zero, and early stopping does what ridge does.  Nonlinear students o
 their size matches the data.  Errors are in units of the noise; flows of linear students and of
 readouts are solved exactly, at all times at once, in float64.
 
-The experiments stand in two files: linear and nonlinear students.
+The experiments stand in three files: linear students, those with fewer examples than weights, and
+nonlinear students.
 """
 
 from jaxdyn.papers import Reference
-from jaxdyn.papers.regression.advani2017 import linear_students, nonlinear_students
+from jaxdyn.papers.regression.advani2017 import frozen_subspace, linear_students, nonlinear_students
 
 __all__ = ["EXPERIMENTS", "REFERENCE"]
 
@@ -24,4 +25,8 @@ REFERENCE = Reference(
     reproduces="over-training, its peak at as many samples as inputs, early stopping",
 )
 
-EXPERIMENTS = (*linear_students.EXPERIMENTS, *nonlinear_students.EXPERIMENTS)
+EXPERIMENTS = (
+    *linear_students.EXPERIMENTS,
+    frozen_subspace.EXPERIMENT,
+    *nonlinear_students.EXPERIMENTS,
+)

@@ -83,7 +83,7 @@ def noisy_descent(draw, strength, decay, *, mixtures, sigma, learning_rate, step
     samples, inputs = mixture.x.shape
     classes = ((mixture.labels + 1) / 2).astype(int)
     batch = mixture.x, classes, jnp.arange(samples)
-    rates = {"params": optax.sgd(learning_rate), "state": optax.sgd(1.0)}
+    rates: dict = {"params": optax.sgd(learning_rate), "state": optax.sgd(1.0)}
     optimizer = optax.partition(rates, {"params": "params", "state": "state"})
     field = early_learning(deep_linear((inputs, 2)).apply, strength, decay)
 
