@@ -22,15 +22,15 @@ def record(saved: Saved, folder: Path) -> Path:
     ValueError where an experiment has no results, or results of other options than a size's own.
     """
     path = folder / f"{saved.name}.json"
-    known = json.loads(path.read_text()) if path.exists() else {}
+    known = _read(saved.name, folder)
     entries = {ran.experiment.name: _entry(saved.name, ran, known) for ran in saved.ran}
     write(path, json.dumps(entries, indent=1) + "\n")
     return path
 
 
 def table(names: Sequence[str], folder: Path) -> str:
-    """Return the Markdown table of papers from the records in `folder`; ValueError where one has
-    none."""
+    """Return the Markdown table of papers from the records in `folder`; one without a record, such
+    as a new one, is "not run yet"."""
     return "\n".join([HEAD, *(_row(name, _read(name, folder)) for name in names)])
 
 
@@ -55,11 +55,7 @@ def _entry(name, ran: Ran, known) -> dict[str, Any]:
 
 def _read(name, folder) -> dict[str, Any]:
     path = folder / f"{name}.json"
-    if not path.exists():
-        raise ValueError(
-            f"records: {str(folder)!r} has no record of {name!r}; `make gallery` makes it"
-        )
-    return json.loads(path.read_text())
+    return json.loads(path.read_text()) if path.exists() else {}
 
 
 def _row(name, known):
@@ -75,4 +71,5 @@ def _row(name, known):
         if words:
             said[counts(words)] = True
     title = f"[{reference.name}](#{name}) ({reference.authors}, {reference.year})"
-    return f"| {title} | {reference.reproduces} | {'; '.join(said)} | {', '.join(costs)} s |"
+    cost = f"{', '.join(costs)} s" if said else "not run yet"
+    return f"| {title} | {reference.reproduces} | {'; '.join(said)} | {cost} |"

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 RECORDS = ROOT / "docs" / "gallery"
 
 
-@pytest.mark.parametrize("name", papers.names())
+@pytest.mark.parametrize("name", [path.stem for path in sorted(RECORDS.glob("*.json"))])
 def test_a_record_is_that_of_the_papers_claims(name):
     known = json.loads((RECORDS / f"{name}.json").read_text())
     experiments = {one.name: one for one in papers.load(name).EXPERIMENTS}
@@ -216,8 +216,7 @@ def test_a_record_keeps_its_cost_where_runs_were_stored(tmp_path, alone):
     saved.write("tian2021", tmp_path)
     with pytest.raises(ValueError, match="other options"):
         read()
-    with pytest.raises(ValueError, match="no record of 'wu2023'"):
-        report.table(["wu2023"], tmp_path / "docs")
+    assert report.table(["wu2023"], tmp_path / "docs").endswith("|  | not run yet |")
 
 
 @pytest.fixture
