@@ -20,8 +20,9 @@ from jaxdyn import losses, models, observables, tasks
 from jaxdyn.kernels import _taps, empirical
 
 METHODS = ("auto", "taps", "jacobian", "products")
-GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "golden.npz")
-INDEX = json.loads((Path(__file__).parents[1] / "golden" / "golden.json").read_text())["arrays"]
+FOLDER = Path(__file__).parents[1] / "golden"
+GOLDEN = np.load(FOLDER / "golden.npz")
+INDEX = json.loads((FOLDER / "golden.json").read_text())["arrays"]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -34,19 +35,21 @@ def without_optimisations():
 
 def normal(seed, *shape):
     # Of NumPy, as everything here that would be compiled for one use.
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), float)
+    drawn = np.random.default_rng(seed).normal(size=shape)
+    return jnp.asarray(drawn, float)
 
 
 def initial(model):
     """Parameters and other variables in the shapes of the model's own, none of them left at 0 or
     1."""
-    leaves, treedef = jax.tree.flatten(jax.eval_shape(model.init, jax.random.key(0)))
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    leaves, treedef = jax.tree.flatten(shapes)
     generator = np.random.default_rng(0)
 
     def draw(a):
-        return jnp.asarray(
-            generator.uniform(0.3, 1, a.shape) * generator.choice((-1, 1), a.shape), a.dtype
-        )
+        size = generator.uniform(0.3, 1, a.shape)
+        sign = generator.choice((-1, 1), a.shape)
+        return jnp.asarray(size * sign, a.dtype)
 
     return treedef.unflatten([draw(a) for a in leaves])
 
@@ -56,56 +59,83 @@ def plain(apply, params, x1, x2=None):
     flat, unravel = ravel_pytree(params)
 
     def jacobian(x):
-        j = jax.jacrev(lambda w: apply(unravel(w), x))(flat)
+        def of_weights(w):
+            return apply(unravel(w), x)
+
+        j = jax.jacrev(of_weights)(flat)
         return j.reshape(len(j), -1, flat.size)
 
     first = jacobian(x1)
-    return jnp.einsum("iap,jbp->ijab", first, first if x2 is None else jacobian(x2))
+    second = first if x2 is None else jacobian(x2)
+    return jnp.einsum("iap,jbp->ijab", first, second)
+
+
+def mean_trace(theta):
+    """The kernel (n1, n2) that is the mean of those of the single outputs."""
+    own = jnp.diagonal(theta, axis1=2, axis2=3)
+    return jnp.mean(own, -1)
 
 
 def agree(found, expected, slack=200):
     scale = np.max(np.abs(expected))
+    rounding = jnp.finfo(expected.dtype).eps
     assert found.dtype == expected.dtype
-    atol = slack * jnp.finfo(expected.dtype).eps * scale
-    np.testing.assert_allclose(found, expected, rtol=0, atol=atol)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=slack * rounding * scale)
 
 
 def of_linen(module, x):
+    """The function of the weights, its other variables positive and fixed, and the weights."""
     model = models.from_linen(module, x)
-    params = initial(model)
-    statistics = {
-        name: jax.tree.map(jnp.abs, values) for name, values in params.items() if name != "params"
-    }
-    return lambda w, x: model.apply({**statistics, "params": w}, x), params["params"]
+    variables = initial(model)
+    params = variables.pop("params")
+    statistics = jax.tree.map(jnp.abs, variables)
+
+    def apply(w, x):
+        return model.apply({**statistics, "params": w}, x)
+
+    return apply, params
 
 
 def of_nnx(make):
     model = models.from_nnx(make)
-    params = initial(model)
-    return lambda w, x: model.apply({**params, "params": w}, x), params["params"]
+    variables = initial(model)
+
+    def apply(w, x):
+        return model.apply({**variables, "params": w}, x)
+
+    return apply, variables["params"]
 
 
 class Heads(linen.Module):
     @linen.compact
     def __call__(self, x):
         dense = functools.partial(linen.Dense, param_dtype=float)
-        x = linen.LayerNorm(param_dtype=float)(jnp.tanh(dense(4)(x)))
-        return dense(2)(x) + dense(2, use_bias=False)(jnp.sin(x))
+        norm = linen.LayerNorm(param_dtype=float)
+        hidden = jnp.tanh(dense(4)(x))
+        x = norm(hidden)
+        first = dense(2)(x)
+        second = dense(2, use_bias=False)(jnp.sin(x))
+        return first + second
 
 
 class Attention(linen.Module):
     @linen.compact
     def __call__(self, tokens):
-        x = linen.Embed(7, 4, param_dtype=float)(tokens)
-        x = x + linen.MultiHeadDotProductAttention(1, param_dtype=float)(x)
-        return linen.Dense(2, param_dtype=float)(jnp.mean(linen.gelu(x), 1))
+        embed = linen.Embed(7, 4, param_dtype=float)
+        attend = linen.MultiHeadDotProductAttention(1, param_dtype=float)
+        readout = linen.Dense(2, param_dtype=float)
+        x = embed(tokens)
+        x = x + attend(x)
+        pooled = jnp.mean(linen.gelu(x), 1)
+        return readout(pooled)
 
 
 class Tied(linen.Module):
     @linen.compact
     def __call__(self, tokens):
         embed = linen.Embed(7, 4, param_dtype=float)
-        x = jnp.tanh(linen.Dense(4, param_dtype=float)(embed(tokens)))
+        dense = linen.Dense(4, param_dtype=float)
+        x = jnp.tanh(dense(embed(tokens)))
         return embed.attend(jnp.mean(x, 1))
 
 
@@ -113,21 +143,26 @@ class Images(linen.Module):
     @linen.compact
     def __call__(self, x):
         conv = functools.partial(linen.Conv, param_dtype=float)
-        x = jnp.tanh(conv(3, (3, 2), strides=(2, 1), padding=((1, 1), (0, 1)))(x))
-        x = jnp.sin(conv(4, (2, 2), padding="CIRCULAR", kernel_dilation=2)(x))
-        x = conv(2, (2, 1), feature_group_count=2, use_bias=False)(x)
-        return linen.Dense(2, param_dtype=float)(x.reshape(len(x), -1))
+        strided = conv(3, (3, 2), strides=(2, 1), padding=((1, 1), (0, 1)))
+        dilated = conv(4, (2, 2), padding="CIRCULAR", kernel_dilation=2)
+        grouped = conv(2, (2, 1), feature_group_count=2, use_bias=False)
+        readout = linen.Dense(2, param_dtype=float)
+        x = jnp.tanh(strided(x))
+        x = jnp.sin(dilated(x))
+        x = grouped(x)
+        return readout(x.reshape(len(x), -1))
 
 
 class Normed(linen.Module):
     @linen.compact
     def __call__(self, x, train=False):
-        x = linen.Dense(4, param_dtype=float)(x)
+        dense = linen.Dense(4, param_dtype=float)
         # Else its statistics are of float32 in float64 too.
-        norm = linen.BatchNorm(
-            not train, param_dtype=float, dtype=float, force_float32_reductions=False
-        )
-        return linen.Dense(2, param_dtype=float)(jnp.tanh(norm(x)))
+        precision = dict(param_dtype=float, dtype=float, force_float32_reductions=False)
+        norm = linen.BatchNorm(not train, **precision)
+        readout = linen.Dense(2, param_dtype=float)
+        hidden = norm(dense(x))
+        return readout(jnp.tanh(hidden))
 
 
 class OfNnx(nnx.Module):
@@ -137,7 +172,8 @@ class OfNnx(nnx.Module):
         self.last = nnx.Linear(5, 2, rngs=rngs, param_dtype=float)
 
     def __call__(self, x):
-        return self.last(nnx.relu(self.norm(self.first(x))))
+        hidden = self.norm(self.first(x))
+        return self.last(nnx.relu(hidden))
 
 
 def ntk_parametrised(params, x):
@@ -146,26 +182,47 @@ def ntk_parametrised(params, x):
     w = params["w"]
     b = params["b"]
     scale = params["scale"]
-    x = jnp.tanh(1.5 / jnp.sqrt(3.0) * (x @ w[0]) + 0.1 * b[0][None])
-    x = jax.jit(
-        lambda w, b: jnp.sin(x @ (w.T * scale / 2) + 0.3 * jnp.broadcast_to(b, (len(x), 4)))
-    )(w[1], b[1])
+    factor = 1.5 / jnp.sqrt(3.0)
+    x = jnp.tanh(factor * (x @ w[0]) + 0.1 * b[0][None])
+
+    @jax.jit
+    def second(w, b):
+        product = x @ (w.T * scale / 2)
+        bias = jnp.broadcast_to(b, (len(x), 4))
+        return jnp.sin(product + 0.3 * bias)
+
+    x = second(w[1], b[1])
     return x @ (-w[2].reshape(4, 2))
 
 
 def sequences(params, x):
     """Weights shared over the places of a sample; two uses of one; a product of two leaves; a scan;
     a sum."""
-    h = jnp.einsum("nsc,fc->nsf", x, params["a"]) * 0.5 + params["b"][None, None]
-    h = jnp.tanh(h @ params["c"] @ params["d"]) + jnp.cos(h @ params["c"] @ params["d"])
-    h, _ = lax.scan(lambda h, _: (jnp.tanh(h @ params["e"]), None), h, None, length=2)
-    return jnp.sum(h * params["g"][None], 1) + params["b"][None] ** 2
+    a = params["a"]
+    b = params["b"]
+    c = params["c"]
+    d = params["d"]
+
+    def recur(h, _):
+        return jnp.tanh(h @ params["e"]), None
+
+    h = jnp.einsum("nsc,fc->nsf", x, a) * 0.5 + b[None, None]
+    h = jnp.tanh(h @ c @ d) + jnp.cos(h @ c @ d)
+    h, _ = lax.scan(recur, h, None, length=2)
+    return jnp.sum(h * params["g"][None], 1) + b[None] ** 2
 
 
-SHARED = {"a": (4, 3), "b": (4,), "c": (4, 5), "d": (5, 4), "e": (4, 4), "g": (6, 4)}
+SHARED = {
+    "a": (4, 3),
+    "b": (4,),
+    "c": (4, 5),
+    "d": (5, 4),
+    "e": (4, 4),
+    "g": (6, 4),
+}
 
 
-def WEIGHTS():
+def ntk_weights():
     return {
         "w": [normal(0, 3, 5), normal(1, 4, 5), normal(2, 8)],
         "b": [normal(3, 5), normal(4, 4)],
@@ -173,38 +230,56 @@ def WEIGHTS():
     }
 
 
+def shared_weights():
+    weights = {}
+    for seed, (name, shape) in enumerate(SHARED.items()):
+        weights[name] = normal(seed, *shape) / 2
+    return weights
+
+
 def tokens(seed, n):
-    return jnp.asarray(np.random.default_rng(seed).integers(0, 7, (n, 3)))
+    drawn = np.random.default_rng(seed).integers(0, 7, (n, 3))
+    return jnp.asarray(drawn)
 
 
-mlp = models.mlp((3, 4, 2), bias_scale=0.3)
+MLP = models.mlp((3, 4, 2), bias_scale=0.3)
 LINEAR = models.deep_linear((3, 4, 2))
 
 
-def FLAT():
-    return (normal(1, 3, 3), normal(2, 2, 3))
+def flat_inputs():
+    return normal(1, 3, 3), normal(2, 2, 3)
 
 
+def sequence_inputs():
+    return normal(8, 3, 6, 3), normal(9, 2, 6, 3)
+
+
+def token_inputs():
+    return tokens(1, 3), tokens(2, 2)
+
+
+def image_inputs():
+    return normal(1, 3, 4, 4, 2), normal(2, 2, 4, 4, 2)
+
+
+def from_linen(module, inputs):
+    x1, x2 = inputs()
+    apply, params = of_linen(module, x1)
+    return apply, params, x1, x2
+
+
+# Each makes (apply, params, x1, x2).
 CASES = {
-    "mlp": lambda: (mlp.apply, initial(mlp), *FLAT()),
-    "scaled": lambda: (ntk_parametrised, WEIGHTS(), *FLAT()),
-    "sequences": lambda: (
-        sequences,
-        {name: normal(i, *shape) / 2 for i, (name, shape) in enumerate(SHARED.items())},
-        normal(8, 3, 6, 3),
-        normal(9, 2, 6, 3),
-    ),
-    "deep_linear": lambda: (LINEAR.apply, initial(LINEAR), *FLAT()),
-    "heads": lambda: (*of_linen(Heads(), normal(1, 3, 3)), *FLAT()),
-    "attention": lambda: (*of_linen(Attention(), tokens(1, 3)), tokens(1, 3), tokens(2, 2)),
-    "tied": lambda: (*of_linen(Tied(), tokens(1, 3)), tokens(1, 3), tokens(2, 2)),
-    "images": lambda: (
-        *of_linen(Images(), normal(1, 3, 4, 4, 2)),
-        normal(1, 3, 4, 4, 2),
-        normal(2, 2, 4, 4, 2),
-    ),
-    "batchnorm": lambda: (*of_linen(Normed(), normal(1, 3, 3)), *FLAT()),
-    "nnx": lambda: (*of_nnx(OfNnx), *FLAT()),
+    "mlp": lambda: (MLP.apply, initial(MLP), *flat_inputs()),
+    "scaled": lambda: (ntk_parametrised, ntk_weights(), *flat_inputs()),
+    "sequences": lambda: (sequences, shared_weights(), *sequence_inputs()),
+    "deep_linear": lambda: (LINEAR.apply, initial(LINEAR), *flat_inputs()),
+    "heads": lambda: from_linen(Heads(), flat_inputs),
+    "attention": lambda: from_linen(Attention(), token_inputs),
+    "tied": lambda: from_linen(Tied(), token_inputs),
+    "images": lambda: from_linen(Images(), image_inputs),
+    "batchnorm": lambda: from_linen(Normed(), flat_inputs),
+    "nnx": lambda: (*of_nnx(OfNnx), *flat_inputs()),
 }
 # By every method; the others by the taps, of which they have different ones.
 EVERY = ("deep_linear", "tied")
@@ -213,21 +288,28 @@ EVERY = ("deep_linear", "tied")
 def check(name):
     apply, params, x1, x2 = CASES[name]()
 
-    def mean(theta):
-        return jnp.mean(jnp.diagonal(theta, axis1=2, axis2=3), -1)
-
+    @jax.jit
     def both(params, x1, x2):
+        """Pairs of what a method finds and of what the definition says."""
         ntk = functools.partial(empirical.ntk, apply, params)
         whole = plain(apply, params, jnp.concatenate([x1, x2]))[: len(x1)]
         within = whole[:, : len(x1)]
         across = whole[:, len(x1) :]
+        by_taps = ntk(x1, x2, trace=False, method="taps")
         if name not in EVERY:
-            return [ntk(x1, x2, trace=False, method="taps")], [across]
-        found = [ntk(x1, x2, trace=False, method=method) for method in ("taps", "products")]
-        found += [ntk(x1), ntk(x1, x2, method="jacobian"), ntk(x1, method="products", batch=2)]
-        return found, [across, across, mean(within), mean(across), mean(within)]
+            return [(by_taps, across)]
+        by_products = ntk(x1, x2, trace=False, method="products")
+        in_blocks = ntk(x1, method="products", batch=2)
+        by_jacobian = ntk(x1, x2, method="jacobian")
+        return [
+            (by_taps, across),
+            (by_products, across),
+            (ntk(x1), mean_trace(within)),
+            (by_jacobian, mean_trace(across)),
+            (in_blocks, mean_trace(within)),
+        ]
 
-    for found, expected in zip(*jax.jit(both)(params, x1, x2), strict=True):
+    for found, expected in both(params, x1, x2):
         agree(found, expected)
 
 
@@ -248,7 +330,8 @@ def layers(name):
         return apply(p, x[None]).reshape(-1)
 
     found = _taps.plan(f, params, x[0], taps=True)
-    return [layer.bias is not None for layer in found.layers], len(found.rest)
+    biased = [layer.bias is not None for layer in found.layers]
+    return biased, len(found.rest)
 
 
 def test_what_is_recognised():
@@ -271,23 +354,26 @@ def test_a_factor_is_taken_once_and_zeros_are_no_part(x64):
     def apply(p, x):
         return p["a"] * p["b"] * x
 
-    params = {"a": jnp.asarray(2.0), "b": jnp.asarray(3.0), "unused": jnp.ones(3), "count": 4}
+    params = {"a": jnp.asarray(2.0), "b": jnp.asarray(3.0), "unused": jnp.ones(3)}
+    count = {"count": 4}
     x = jnp.array([1.0, 5.0])
-    count = params.pop("count")
 
-    def ntk(p, method):
-        return empirical.ntk(apply, p | {"count": count}, x, method=method)
+    @jax.jit
+    def kernels(p):
+        return [empirical.ntk(apply, p | count, x, method=method) for method in METHODS]
 
-    for found in jax.jit(lambda p: [ntk(p, method) for method in METHODS])(params):
-        expected = 13.0 * np.outer(x, x)
+    expected = 13.0 * np.outer(x, x)
+    for found in kernels(params):
         agree(found, expected)
 
     # Two leaves of one product share its bias.
     def biased(p, x):
-        return (p[0] @ p[1] + p[2][None]) * x[:, None]
+        first, second, bias = p
+        return (first @ second + bias[None]) * x[:, None]
 
     shared = [2 * np.ones((1, 3)), np.ones((3, 1)), np.ones(1)]
-    computed = jax.jit(functools.partial(empirical.ntk, biased))(shared, x)
+    ntk = jax.jit(functools.partial(empirical.ntk, biased))
+    computed = ntk(shared, x)
     expected = 16.0 * np.outer(x, x)
     agree(computed, expected)
 
@@ -297,60 +383,74 @@ def test_blocks_of_any_size_give_the_same():
     x1 = normal(1, 5, 3)
     x2 = normal(2, 4, 3)
 
+    @jax.jit
     def kernels(params):
-        ntk = functools.partial(empirical.ntk, mlp.apply, params, x1)
-        found = [ntk(x2, trace=trace, batch=n) for trace, n in ((True, 1), (True, 100), (False, 3))]
-        found += [ntk(batch=3), ntk(trace=False, batch=2)]
-        whole = ntk(x2, trace=False)
-        own = ntk(trace=False)
-        traces = [jnp.trace(theta, axis1=2, axis2=3) / 2 for theta in (whole, own)]
-        return found, [*[traces[0]] * 2, whole, traces[1], own]
+        """Pairs of a kernel in blocks and of the same as a whole."""
+        ntk = functools.partial(empirical.ntk, MLP.apply, params, x1)
+        across = ntk(x2, trace=False)
+        within = ntk(trace=False)
+        return [
+            (ntk(x2, trace=True, batch=1), mean_trace(across)),
+            (ntk(x2, trace=True, batch=100), mean_trace(across)),
+            (ntk(x2, trace=False, batch=3), across),
+            (ntk(batch=3), mean_trace(within)),
+            (ntk(trace=False, batch=2), within),
+        ]
 
-    for found, expected in zip(*jax.jit(kernels)(initial(mlp)), strict=True):
+    for found, expected in kernels(initial(MLP)):
         agree(found, expected)
 
 
 def test_with_itself_it_is_exactly_symmetric_and_positive():
     net = models.mlp((3, 20, 4), bias_scale=0.3)
-    every = [{"batch": 16}, {"trace": False}, {"trace": False, "batch": 50}]
-    ntk = functools.partial(empirical.ntk, net.apply)
-    for theta in jax.jit(lambda *args: [ntk(*args, **options) for options in every])(
-        initial(net), normal(1, 110, 3)
-    ):
+
+    @jax.jit
+    def kernels(params, x):
+        ntk = functools.partial(empirical.ntk, net.apply, params, x)
+        return [ntk(batch=16), ntk(trace=False), ntk(trace=False, batch=50)]
+
+    for theta in kernels(initial(net), normal(1, 110, 3)):
         theta = np.asarray(theta)
         if theta.ndim == 4:
             theta = theta.transpose(0, 2, 1, 3).reshape(440, 440)
         np.testing.assert_array_equal(theta, theta.T)
-        assert np.linalg.eigvalsh(theta)[0] > -1e-5 * np.linalg.norm(theta)
+        smallest = np.linalg.eigvalsh(theta)[0]
+        assert smallest > -1e-5 * np.linalg.norm(theta)
 
 
 @pytest.mark.usefixtures("x64")
 def test_it_maps_over_parameters_and_differentiates():
     x = normal(1, 3, 3)
-    one = initial(mlp)
-    other = jax.tree.map(lambda a: a / 2, initial(mlp))
+    one = initial(MLP)
+    other = jax.tree.map(lambda a: a / 2, initial(MLP))
 
-    def ntk(p, **options):
-        return empirical.ntk(mlp.apply, p, x, **options)
+    def ntk(p):
+        return empirical.ntk(MLP.apply, p, x)
+
+    def in_blocks(p):
+        return empirical.ntk(MLP.apply, p, x, batch=2)
 
     def definition(p):
-        return jnp.trace(plain(mlp.apply, p, x), axis1=2, axis2=3) / 2
+        return mean_trace(plain(MLP.apply, p, x))
 
-    def slope(kernel):
-        return jax.grad(lambda p: jnp.sum(jnp.sin(kernel(p))))
+    def slope(kernel, p):
+        def total(p):
+            return jnp.sum(jnp.sin(kernel(p)))
 
-    every = ({}, {"batch": 2})
+        return jax.grad(total)(p)
 
+    @jax.jit
     def derived(params, one):
-        slopes = [slope(functools.partial(ntk, **options))(one) for options in every]
-        return jax.vmap(ntk)(params), definition(one), slopes, slope(definition)(one)
+        slopes = [slope(kernel, one) for kernel in (ntk, in_blocks)]
+        expected = slope(definition, one)
+        return jax.vmap(ntk)(params), definition(one), slopes, expected
 
-    together, alone, slopes, expected = jax.jit(derived)(
-        jax.tree.map(lambda *a: jnp.stack(a), other, one), one
-    )
+    both = jax.tree.map(lambda *a: jnp.stack(a), other, one)
+    together, alone, slopes, expected = derived(both, one)
     agree(together[1], alone)
+    leaves = jax.tree.leaves(expected)
     for found in slopes:
-        for a, b in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
+        for a, b in zip(jax.tree.leaves(found), leaves, strict=True):
             agree(a, b, slack=1000)
 
 
@@ -361,9 +461,16 @@ def test_auto_takes_products_where_a_jacobian_is_too_large(monkeypatch):
     def choose(*args, **options):
         return jax.eval_shape(functools.partial(empirical.ntk, *args, **options))
 
-    monkeypatch.setattr(
-        empirical, "_by_products", lambda *args: taken.append(args) or jnp.zeros((len(x),) * 2)
-    )
+    def record_products(n):
+        """Note the calls of the method by products; the answer is a kernel of n rows."""
+
+        def by_products(*args):
+            taken.append(args)
+            return jnp.zeros((n,) * 2)
+
+        monkeypatch.setattr(empirical, "_by_products", by_products)
+
+    record_products(len(x))
     choose(apply, params, x)
     assert not taken
     monkeypatch.setattr(empirical, "memory", lambda: 2000)
@@ -371,13 +478,15 @@ def test_auto_takes_products_where_a_jacobian_is_too_large(monkeypatch):
     assert taken
     # A recurrent weight of many outputs: n^2 k^2 P against n^2 k P.
     monkeypatch.undo()
-    monkeypatch.setattr(
-        empirical, "_by_products", lambda *args: taken.append(args) or jnp.zeros((120,) * 2)
-    )
+    record_products(120)
     taken.clear()
 
     def deep(w, x):
-        return lax.scan(lambda h, _: (jnp.tanh(h @ w), None), x, None, length=2)[0]
+        def layer(h, _):
+            return jnp.tanh(h @ w), None
+
+        last, _ = lax.scan(layer, x, None, length=2)
+        return last
 
     choose(deep, normal(0, 40, 40), normal(1, 3, 40), trace=False)
     assert taken
@@ -385,29 +494,28 @@ def test_auto_takes_products_where_a_jacobian_is_too_large(monkeypatch):
 
 @pytest.mark.usefixtures("x64")
 def test_batch_normalisation_in_training_couples_the_samples():
-    (x1, x2) = FLAT()
+    x1, x2 = flat_inputs()
     v = normal(3, 2, 2)
     model = models.from_linen(Normed(), x1, training={"train": True}, evaluating={"train": False})
-    params = initial(model)
+    variables = initial(model)
 
     def apply(w, x):
-        return model.apply({**params, "params": w}, x, train=True)[0]
+        outputs, _ = model.apply({**variables, "params": w}, x, train=True)
+        return outputs
 
+    @jax.jit
     def kernels(w):
-        def ntk(*xs, **options):
-            return empirical.ntk(apply, w, *xs, per_sample=False, **options)
-
+        ntk = functools.partial(empirical.ntk, apply, w, per_sample=False)
         across = [ntk(x1, x2, trace=False, method=method) for method in METHODS[1:]]
-        within = [ntk(x1, method=method) for method in METHODS[1:2]]
+        within = ntk(x1, method="taps")
         # The product takes whole batches as they are.
         product = empirical.ntk_product(apply, w, x1, x2)(v)
         return across, within, product, plain(apply, w, x1, x2), plain(apply, w, x1)
 
-    across, within, product, expected, own = jax.jit(kernels)(params["params"])
+    across, within, product, expected, own = kernels(variables["params"])
     for found in across:
         agree(found, expected)
-    for found in within:
-        agree(found, np.trace(own, axis1=2, axis2=3) / 2)
+    agree(within, np.trace(own, axis1=2, axis2=3) / 2)
     agree(product, np.einsum("ijab,jb->ia", expected, v))
 
 
@@ -415,45 +523,51 @@ def test_inputs_may_be_trees():
     net = models.gated_linear((3, 4, 2), ((0, 0), (0, 1)))
     x = normal(1, 3, 3), normal(2, 3, 2)
 
+    @jax.jit
     def both(p, x):
-        return (empirical.ntk(net.apply, p, x, trace=False), plain(net.apply, p, x))
+        theta = empirical.ntk(net.apply, p, x, trace=False)
+        return theta, plain(net.apply, p, x)
 
-    agree(*jax.jit(both)(initial(net), x))
+    found, expected = both(initial(net), x)
+    agree(found, expected)
 
 
 def golden_network(name):
     """The networks of the golden arrays, NTK parametrisation: (apply, leaves)."""
-    leaves = [GOLDEN[key] for key in GOLDEN if key.startswith(f"{name}/params")]
-    leaves = [jnp.asarray(a) for a in leaves]
+    keys = [key for key in GOLDEN if key.startswith(f"{name}/params")]
+    leaves = [jnp.asarray(GOLDEN[key]) for key in keys]
     pairs = list(zip(leaves[::2], leaves[1::2], strict=True))
-    w_std = 1.5 if name == "emp_fc" else 1.3
 
-    def apply(params, x):
+    def scaled(w, w_std):
+        return w_std / np.sqrt(w.size / w.shape[-1])
+
+    def fully_connected(params, x):
         for layer, (w, b) in enumerate(params):
-            scale = w_std / np.sqrt(w.size / w.shape[-1])
-            if name == "emp_fc":
-                x = scale * (x @ w) + 0.1 * b
-                x = x if layer == 2 else jax.scipy.special.erf(x)
-            elif layer < 2:
-                x = lax.conv_general_dilated(
-                    x, w, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-                )
-                x = jax.nn.gelu(scale * x + 0.1 * b, approximate=False)
-            else:
-                x = scale * (jnp.mean(x, (1, 2)) @ w) + 0.1 * b
+            x = scaled(w, 1.5) * (x @ w) + 0.1 * b
+            x = x if layer == 2 else jax.scipy.special.erf(x)
         return x
 
+    def convolutional(params, x):
+        *convolutions, (w_out, b_out) = params
+        layout = ("NHWC", "HWIO", "NHWC")
+        for w, b in convolutions:
+            x = lax.conv_general_dilated(x, w, (1, 1), "SAME", dimension_numbers=layout)
+            x = scaled(w, 1.3) * x + 0.1 * b
+            x = jax.nn.gelu(x, approximate=False)
+        pooled = jnp.mean(x, (1, 2))
+        return scaled(w_out, 1.3) * (pooled @ w_out) + 0.1 * b_out
+
+    apply = fully_connected if name == "emp_fc" else convolutional
     return apply, pairs
 
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("network", ["emp_fc", "emp_conv"])
 def test_golden_arrays(network):
-    names = [
-        key
-        for key, record in INDEX.items()
-        if key.startswith(network) and record["kind"] == "output"
-    ]
+    def is_output(key):
+        return key.startswith(network) and INDEX[key]["kind"] == "output"
+
+    names = [key for key in INDEX if is_output(key)]
     apply, params = golden_network(network)
     x = jnp.asarray(GOLDEN["x" if network == "emp_fc" else "s2"])
     tests = jnp.asarray(GOLDEN["s2t"])
@@ -472,10 +586,16 @@ def test_golden_arrays(network):
         "taylor2": lambda: empirical.taylor(apply, params, 2)(moved, x),
         "taylor3": lambda: empirical.taylor(apply, params, 3)(moved, x),
     }
-    every = jax.jit(lambda: {name: found[name.split("/")[1]]() for name in names})()
+
+    @jax.jit
+    def outputs():
+        return {name: found[name.split("/")[1]]() for name in names}
+
+    every = outputs()
     assert len(names) > 3
     for name in names:
-        np.testing.assert_allclose(every[name], GOLDEN[name], rtol=1e-10, atol=1e-10, err_msg=name)
+        expected = GOLDEN[name]
+        np.testing.assert_allclose(every[name], expected, rtol=1e-10, atol=1e-10, err_msg=name)
 
 
 @pytest.mark.usefixtures("x64")
@@ -487,12 +607,13 @@ def test_taylor_polynomials_have_their_order_and_are_exact_on_polynomials():
 
     @jax.jit
     def polynomials(p):
-        return net.apply(p, x), [
-            empirical.taylor(net.apply, a, degree)(p, x) for degree in range(4)
-        ]
+        by_degree = [empirical.taylor(net.apply, a, degree) for degree in range(4)]
+        return net.apply(p, x), [polynomial(p, x) for polynomial in by_degree]
 
     def rests(t):
-        exact, found = polynomials(jax.tree.map(lambda a, b: a + t * (b - a), a, b))
+        """The errors of degrees 0, 1 and 2 at a part t of the way from a to b."""
+        between = jax.tree.map(lambda a, b: a + t * (b - a), a, b)
+        exact, found = polynomials(between)
         return [np.linalg.norm(f - exact) for f in found[:3]]
 
     exact, found = polynomials(b)
@@ -509,29 +630,34 @@ def test_the_spectrum_is_that_of_the_kernel():
 
     @jax.jit
     def spectra(p):
-        fewer = [empirical.top_eigenpairs(mlp.apply, p, x, depth=d)[0][0] for d in depths]
-        return (
-            empirical.ntk(mlp.apply, p, x, trace=False),
-            empirical.top_eigenpairs(mlp.apply, p, x, 5),
-            fewer,
-        )
+        top = functools.partial(empirical.top_eigenpairs, MLP.apply, p, x)
+        fewer = [top(depth=depth)[0][0] for depth in depths]
+        theta = empirical.ntk(MLP.apply, p, x, trace=False)
+        return theta, top(5), fewer
 
-    theta, (values, vectors), fewer = spectra(initial(mlp))
+    theta, (values, vectors), fewer = spectra(initial(MLP))
     theta = theta.transpose(0, 2, 1, 3).reshape(18, 18)
     expected = np.linalg.eigvalsh(theta)[::-1][:5]
     np.testing.assert_allclose(values, expected, rtol=1e-10)
     vectors = vectors.reshape(5, 18)
-    np.testing.assert_allclose(vectors @ vectors.T, np.eye(5), atol=1e-10)
+    overlaps = vectors @ vectors.T
+    np.testing.assert_allclose(overlaps, np.eye(5), atol=1e-10)
+    computed = theta @ vectors.T
     expected = values[None] * vectors.T
-    np.testing.assert_allclose(theta @ vectors.T, expected, atol=1e-8)
+    np.testing.assert_allclose(computed, expected, atol=1e-8)
     # Fewer products: from below, and closer with more.
-    assert np.all(np.diff([*fewer, values[0] * (1 + 1e-12)]) > 0)
+    largest = values[0] * (1 + 1e-12)
+    assert np.all(np.diff([*fewer, largest]) > 0)
 
     # One sample twice, linear in one weight: Theta has rank 1.
-    def rank_1(w):
-        return empirical.top_eigenpairs(lambda w, x: x @ w, w, jnp.ones((4, 2)), 3)
+    def linear(w, x):
+        return x @ w
 
-    values, vectors = jax.jit(rank_1)(np.ones((2, 1)))
+    @jax.jit
+    def rank_1(w):
+        return empirical.top_eigenpairs(linear, w, jnp.ones((4, 2)), 3)
+
+    values, vectors = rank_1(np.ones((2, 1)))
     expected = [8, 0, 0]
     np.testing.assert_allclose(values, expected, atol=1e-12)
     computed = jnp.abs(vectors[0])
@@ -553,13 +679,16 @@ def test_the_linearised_network_follows_its_kernel():
 
     times = np.array([0.0, 1.0, 3.0])
     run = jd.flow(field, (x, y), params, times=times, observe=observe, solver=jd.RK4(0.02))
-    theta, start = jax.jit(lambda p: (empirical.ntk(net.apply, p, x), net.apply(p, x)))(params)
 
-    def decay(t):
-        return scipy.linalg.expm(-t / 4 * np.asarray(theta)) @ (start - y)
+    @jax.jit
+    def kernel_and_outputs(p):
+        return empirical.ntk(net.apply, p, x), net.apply(p, x)
 
+    theta, start = kernel_and_outputs(params)
     for t, f in zip(run.time, run.observed["f"], strict=True):
-        np.testing.assert_allclose(f - y, decay(t), atol=1e-6)
+        decay = scipy.linalg.expm(-t / 4 * np.asarray(theta))
+        expected = decay @ (start - y)
+        np.testing.assert_allclose(f - y, expected, atol=1e-6)
 
 
 def test_the_mean_over_seeds_is_the_kernel_of_the_infinite_network():
@@ -571,20 +700,26 @@ def test_the_mean_over_seeds_is_the_kernel_of_the_infinite_network():
 
     def init(key):
         first, last = jax.random.split(key)
-        return jax.random.normal(first, (3, width)), jax.random.normal(last, (width, 1))
+        w = jax.random.normal(first, (3, width))
+        readout = jax.random.normal(last, (width, 1))
+        return w, readout
 
     def apply(p, x):
-        return jax.nn.relu(x @ p[0] / np.sqrt(3)) @ p[1] / np.sqrt(width)
+        w, readout = p
+        hidden = jax.nn.relu(x @ w / np.sqrt(3))
+        return hidden @ readout / np.sqrt(width)
 
     runs = jd.sweep(empirical.monte_carlo(init, apply, x), seeds=seeds)
     k = np.asarray(x @ x.T, np.float64) / 3
     norm = np.sqrt(np.outer(np.diag(k), np.diag(k)))
     angle = np.arccos(np.clip(k / norm, -1, 1))
-    nngp = norm * (np.sin(angle) + (np.pi - angle) * np.cos(angle)) / (2 * np.pi)
-    exact = {"nngp": nngp, "ntk": nngp + k * (np.pi - angle) / (2 * np.pi)}
-    for name, expected in exact.items():
+    rest = np.pi - angle
+    nngp = norm * (np.sin(angle) + rest * np.cos(angle)) / (2 * np.pi)
+    ntk = nngp + k * rest / (2 * np.pi)
+    for name, expected in {"nngp": nngp, "ntk": ntk}.items():
         samples = runs[name].transpose("seed", ...).values
-        z = (samples.mean(0) - expected) / (samples.std(0) / np.sqrt(seeds))
+        fluctuation = samples.std(0) / np.sqrt(seeds)
+        z = (samples.mean(0) - expected) / fluctuation
         assert np.max(np.abs(z)) < 4
     with pytest.raises(ValueError, match="cov"):
         empirical.monte_carlo(init, apply, x, get=("cov",))
@@ -593,75 +728,77 @@ def test_the_mean_over_seeds_is_the_kernel_of_the_infinite_network():
 def test_the_kernel_of_a_flax_network_moves_while_it_learns():
     x = normal(1, 8, 3)
     y = jnp.sin(3 * x[:, :1])
-    model = models.from_linen(linen.Sequential([linen.Dense(16), jnp.tanh, linen.Dense(1)]), x)
+    module = linen.Sequential([linen.Dense(16), jnp.tanh, linen.Dense(1)])
+    model = models.from_linen(module, x)
     start = jax.jit(model.init)(jax.random.key(0))
 
     def kernel(p):
         return empirical.ntk(model.apply, p, x)
 
-    observe = observables.combine(
-        observables.kernel_change(kernel, start), observables.kernel_target_alignment(kernel, y)
-    )
+    change = observables.kernel_change(kernel, start)
+    alignment = observables.kernel_target_alignment(kernel, y)
+    observe = observables.combine(change, alignment)
     field = jax.grad(losses.squared_error(model.apply))
-    run = jax.jit(
-        lambda: jd.train(
-            field,
-            optax.sgd(0.2),
-            tasks.full_batch((x, y)),
-            start,
-            times=[0, 100, 400],
-            observe=observe,
-        )
-    )().observed
+    stream = tasks.full_batch((x, y))
+    times = [0, 100, 400]
+
+    @jax.jit
+    def train():
+        return jd.train(field, optax.sgd(0.2), stream, start, times=times, observe=observe)
+
+    run = train().observed
     assert run["kernel_distance"][0] < 1e-6
     assert np.all(np.diff(run["kernel_distance"]) > 0.01)
     assert np.all(np.diff(run["kernel_alignment"]) < 0)
-    assert run["kernel_target_alignment"][-1] > run["kernel_target_alignment"][0]
+    with_target = run["kernel_target_alignment"]
+    assert with_target[-1] > with_target[0]
 
 
-@pytest.mark.parametrize(
-    ("options", "error", "message"),
-    [
-        ({"x1": jnp.asarray(1.0)}, ValueError, "batch axis"),
-        ({"x1": jnp.ones(3)}, ValueError, "batch axis"),
-        ({"x1": jnp.ones((0, 3))}, ValueError, "at least one sample"),
-        ({"x2": jnp.ones((4, 2))}, (ValueError, TypeError), "x1, x2|dot_general"),
-        ({"x2": jnp.ones((4, 3), jnp.float16)}, ValueError, "same kind"),
-        ({"method": "fast"}, ValueError, "'taps', 'jacobian', 'products'"),
-        ({"batch": 0}, ValueError, "batch: 0"),
-        ({"batch": 2, "per_sample": False}, ValueError, "per_sample"),
-        ({"apply": lambda p, x: mlp.apply(p, x)[1:]}, ValueError, "batch axis first"),
-        ({"apply": lambda p, x: (mlp.apply(p, x), {})}, TypeError, "tuple"),
-        ({"apply": lambda p, x: mlp.apply(p, x) > 0}, TypeError, "bool"),
-        ({"params": {"weights": 3}}, TypeError, "no floating leaf"),
-    ],
-)
+BAD = [
+    ({"x1": jnp.asarray(1.0)}, ValueError, "batch axis"),
+    ({"x1": jnp.ones(3)}, ValueError, "batch axis"),
+    ({"x1": jnp.ones((0, 3))}, ValueError, "at least one sample"),
+    ({"x2": jnp.ones((4, 2))}, (ValueError, TypeError), "x1, x2|dot_general"),
+    ({"x2": jnp.ones((4, 3), jnp.float16)}, ValueError, "same kind"),
+    ({"method": "fast"}, ValueError, "'taps', 'jacobian', 'products'"),
+    ({"batch": 0}, ValueError, "batch: 0"),
+    ({"batch": 2, "per_sample": False}, ValueError, "per_sample"),
+    ({"apply": lambda p, x: MLP.apply(p, x)[1:]}, ValueError, "batch axis first"),
+    ({"apply": lambda p, x: (MLP.apply(p, x), {})}, TypeError, "tuple"),
+    ({"apply": lambda p, x: MLP.apply(p, x) > 0}, TypeError, "bool"),
+    ({"params": {"weights": 3}}, TypeError, "no floating leaf"),
+]
+
+
+@pytest.mark.parametrize(("options", "error", "message"), BAD)
 def test_bad_input_is_refused(options, error, message):
-    arguments = {"apply": mlp.apply, "params": initial(mlp), "x1": jnp.ones((5, 3))} | options
+    good = {"apply": MLP.apply, "params": initial(MLP), "x1": jnp.ones((5, 3))}
     with pytest.raises(error, match=message):
-        empirical.ntk(**arguments)
+        empirical.ntk(**(good | options))
 
 
 def test_what_does_not_fit_is_refused_with_its_size(monkeypatch):
-    params = initial(mlp)
+    params = initial(MLP)
     x = jnp.ones((50, 3))
     monkeypatch.setattr("jaxdyn.kernels._matrices.memory", lambda: 15_000)
     with pytest.raises(ValueError, match=r"40,000 bytes of 15,000.*trace"):
-        empirical.ntk(mlp.apply, params, x, trace=False)
+        empirical.ntk(MLP.apply, params, x, trace=False)
     with pytest.raises(ValueError, match=r"bytes of 15,000; pass batch"):
-        empirical.ntk(mlp.apply, params, x, method="taps")
-    fits = functools.partial(empirical.ntk, mlp.apply, method="taps", batch=2)
-    assert jax.eval_shape(fits, params, x).shape == (50, 50)
+        empirical.ntk(MLP.apply, params, x, method="taps")
+    fits = functools.partial(empirical.ntk, MLP.apply, method="taps", batch=2)
+    theta = jax.eval_shape(fits, params, x)
+    assert theta.shape == (50, 50)
 
 
 def test_other_functions_refuse_bad_input():
-    params = initial(mlp)
+    params = initial(MLP)
     x = jnp.ones((5, 3))
+    product = empirical.ntk_product(MLP.apply, params, x)
     with pytest.raises(ValueError, match=r"\(5, 3\).*\(5, 2\)"):
-        empirical.ntk_product(mlp.apply, params, x)(jnp.ones((5, 3)))
+        product(jnp.ones((5, 3)))
     with pytest.raises(ValueError, match="num: 11; pass 1 to 10"):
-        empirical.top_eigenpairs(mlp.apply, params, x, 11)
+        empirical.top_eigenpairs(MLP.apply, params, x, 11)
     with pytest.raises(ValueError, match="depth: 1 is below"):
-        empirical.top_eigenpairs(mlp.apply, params, x, 2, depth=1)
+        empirical.top_eigenpairs(MLP.apply, params, x, 2, depth=1)
     with pytest.raises(ValueError, match="degree: -1"):
-        empirical.taylor(mlp.apply, params, -1)
+        empirical.taylor(MLP.apply, params, -1)

@@ -12,45 +12,65 @@ NET = models.mlp((3, 5, 2), bias_scale=0.1)
 
 
 def batch(n=20):
-    x = jax.random.normal(jax.random.key(1), (n, 3), jnp.float32).astype(float)
+    x = jax.random.normal(jax.random.key(1), (n, 3), jnp.float32)
+    x = x.astype(float)
     return x, jnp.sin(x[:, :2])
 
 
 def state(seed=0):
-    return jd.State(jnp.asarray(0), NET.init(jax.random.key(seed)))
+    params = NET.init(jax.random.key(seed))
+    return jd.State(jnp.asarray(0), params)
+
+
+def quadratic(p, hessian):
+    return 0.5 * p @ hessian @ p
 
 
 def dense_hessian(loss, params, data):
     flat, unravel = ravel_pytree(params)
-    return jax.jit(jax.hessian(lambda p: loss(unravel(p), data)))(flat)
+
+    def of_flat(p):
+        return loss(unravel(p), data)
+
+    return jax.jit(jax.hessian(of_flat))(flat)
 
 
 @pytest.mark.usefixtures("x64")
 def test_sharpness_is_exact_at_full_depth_and_bounded_below_it():
     loss = losses.squared_error(NET.apply)
     data = batch()
-    exact = jnp.linalg.eigvalsh(dense_hessian(loss, state().params, data))[-1]
-    found = [
-        jax.jit(observables.sharpness(loss, data, depth=d))(state())["sharpness"]
-        for d in (2, 8, 1000)
-    ]
+    hessian = dense_hessian(loss, state().params, data)
+    exact = jnp.linalg.eigvalsh(hessian)[-1]
+
+    def at_depth(depth):
+        observe = jax.jit(observables.sharpness(loss, data, depth=depth))
+        return observe(state())["sharpness"]
+
+    found = [at_depth(depth) for depth in (2, 8, 1000)]
     assert abs(found[-1] / exact - 1) < 1e-10
     # Krylov spaces are nested, so Ritz values grow with the depth, and never above the eigenvalue.
     assert np.all(np.diff(found) > -1e-12)
     assert max(found) < exact * (1 + 1e-12)
 
 
-@pytest.mark.parametrize(
-    "values",
-    [[3.0] * 6, [5.0, 5.0, 1.0, 1.0, 1.0, 1.0], [-1.0, -1.0, -2.0, 0.0, 0.0, 0.0], [0.0] * 6],
-)
+FEW_DISTINCT = [
+    [3.0] * 6,
+    [5.0, 5.0, 1.0, 1.0, 1.0, 1.0],
+    [-1.0, -1.0, -2.0, 0.0, 0.0, 0.0],
+    [0.0] * 6,
+]
+
+
+@pytest.mark.parametrize("values", FEW_DISTINCT)
 def test_sharpness_survives_invariant_subspaces(values, precision):
     # A quadratic with few distinct eigenvalues: Lanczos breaks down long before its depth.
     q = models.orthogonal(jax.random.key(0), 6, 6)
     hessian = (q * jnp.array(values)[None]) @ q.T
-    observe = observables.sharpness(lambda p, b: 0.5 * p @ b @ p, hessian, depth=6)
-    found = jax.jit(observe)(jd.State(0, jnp.ones(6)))["sharpness"]
-    assert abs(found - max(values)) < 200 * jnp.finfo(precision).eps * max(1, max(np.abs(values)))
+    observe = jax.jit(observables.sharpness(quadratic, hessian, depth=6))
+    seen = observe(jd.State(0, jnp.ones(6)))
+    error = abs(seen["sharpness"] - max(values))
+    scale = max(1, max(np.abs(values)))
+    assert error < 200 * jnp.finfo(precision).eps * scale
 
 
 @pytest.mark.usefixtures("x64")
@@ -60,36 +80,37 @@ def test_sharpness_of_a_linear_mode_is_that_of_the_theory():
     for depth in (2, 5):
         frames = tasks.frames(jax.random.key(depth), (3,) * (depth + 1), 3)
         s = np.array([2.0, 1.0, 0.5])
-        moments = tasks.linear_teacher(tasks.from_svd(frames[-1], s, frames[0]))
-        observe = observables.sharpness(losses.covariance_loss(models.product), moments, depth=100)
-        found = jax.jit(observe)(jd.State(0, models.aligned(frames, s)))["sharpness"]
-        assert abs(found / (depth * 2 ** (2 - 2 / depth)) - 1) < 1e-10
+        teacher = tasks.from_svd(frames[-1], s, frames[0])
+        moments = tasks.linear_teacher(teacher)
+        loss = losses.covariance_loss(models.product)
+        observe = jax.jit(observables.sharpness(loss, moments, depth=100))
+        minimum = models.aligned(frames, s)
+        seen = observe(jd.State(0, minimum))
+        expected = depth * 2 ** (2 - 2 / depth)
+        assert abs(seen["sharpness"] / expected - 1) < 1e-10
 
 
 def test_expensive_observables_run_on_schedule_under_vmap():
     loss = losses.squared_error(NET.apply)
     data = batch()
+    stream = tasks.full_batch(data)
+    times = np.array([0, 2, 4])
+    field = jax.grad(loss)
+
+    def ntk(p):
+        return kernels.empirical.ntk(NET.apply, p, data[0][:4])
 
     def simulate(key):
         start = NET.init(key)
-        expensive = observables.combine(
-            observables.sharpness(loss, data, depth=8),
-            observables.kernel_change(
-                lambda p: kernels.empirical.ntk(NET.apply, p, data[0][:4]), start
-            ),
-        )
+        sharpness = observables.sharpness(loss, data, depth=8)
+        change = observables.kernel_change(ntk, start)
+        expensive = observables.combine(sharpness, change)
         observe = observables.combine(observables.loss(loss, data), jd.at([0, 4], expensive))
-        times = np.array([0, 2, 4])
-        return jd.train(
-            jax.grad(loss),
-            optax.sgd(0.1),
-            tasks.full_batch(data),
-            start,
-            times=times,
-            observe=observe,
-        ).observed
+        run = jd.train(field, optax.sgd(0.1), stream, start, times=times, observe=observe)
+        return run.observed
 
-    seen = jax.jit(jax.vmap(simulate))(jax.random.split(jax.random.key(0), 3))
+    keys = jax.random.split(jax.random.key(0), 3)
+    seen = jax.jit(jax.vmap(simulate))(keys)
     computed = np.isnan(seen["sharpness"])
     expected = np.array([[False, True, False]] * 3)
     np.testing.assert_array_equal(computed, expected)
@@ -106,7 +127,10 @@ def test_ntk_of_a_linear_network_is_its_closed_form():
     x = batch(5)[0]
 
     def kernel(w):
-        return np.kron(x @ x.T, w[1] @ w[1].T) + np.kron(x @ w[0].T @ w[0] @ x.T, np.eye(2))
+        first, second = w
+        of_second = np.kron(x @ first.T @ first @ x.T, np.eye(2))
+        of_first = np.kron(x @ x.T, second @ second.T)
+        return of_first + of_second
 
     a = net.init(jax.random.key(0))
     b = net.init(jax.random.key(1))
@@ -114,17 +138,16 @@ def test_ntk_of_a_linear_network_is_its_closed_form():
     def ntk(p):
         return kernels.empirical.ntk(net.apply, p, x, trace=False)
 
-    seen = observables.kernel_change(ntk, a)(jd.State(0, b))
+    observe = observables.kernel_change(ntk, a)
+    seen = observe(jd.State(0, b))
     k = kernel(b)
     k0 = kernel(a)
-    expected = np.linalg.norm(k - k0) / np.linalg.norm(k0)
-    np.testing.assert_allclose(seen["kernel_distance"], expected, rtol=1e-12)
-    expected = np.sum(k * k0) / np.linalg.norm(k) / np.linalg.norm(k0)
-    np.testing.assert_allclose(
-        seen["kernel_alignment"],
-        expected,
-        rtol=1e-12,
-    )
+    norm = np.linalg.norm(k)
+    norm0 = np.linalg.norm(k0)
+    distance = np.linalg.norm(k - k0) / norm0
+    np.testing.assert_allclose(seen["kernel_distance"], distance, rtol=1e-12)
+    alignment = np.sum(k * k0) / norm / norm0
+    np.testing.assert_allclose(seen["kernel_alignment"], alignment, rtol=1e-12)
 
 
 @pytest.mark.usefixtures("x64")
@@ -132,24 +155,24 @@ def test_alignment_with_targets_is_centred():
     y = batch(6)[1]
 
     def align(k, y):
-        return observables.kernel_target_alignment(lambda p: k, y)(jd.State(0, ()))[
-            "kernel_target_alignment"
-        ]
+        observe = observables.kernel_target_alignment(lambda p: k, y)
+        seen = observe(jd.State(0, ()))
+        return seen["kernel_target_alignment"]
 
     # Neither a shift of the targets nor one common to all entries of the kernel counts.
     computed = align(3 * y @ y.T + 7, y + 5)
     np.testing.assert_allclose(computed, 1, rtol=1e-12)
-    h = np.eye(6) - 1 / 6
+    centre = np.eye(6) - 1 / 6
     k = np.diag(np.arange(6.0))
-    expected = (
-        np.sum(h @ k @ h * (h @ y @ y.T @ h))
-        / np.linalg.norm(h @ k @ h)
-        / np.linalg.norm(h @ y @ y.T @ h)
-    )
-    computed = align(jnp.asarray(k), y)
+    centred = centre @ k @ centre
+    targets = centre @ y @ y.T @ centre
+    expected = np.sum(centred * targets) / np.linalg.norm(centred) / np.linalg.norm(targets)
+    kernel = jnp.asarray(k)
+    computed = align(kernel, y)
     np.testing.assert_allclose(computed, expected, rtol=1e-12)
-    computed = align(jnp.asarray(k), y[:, 0])
-    np.testing.assert_allclose(computed, align(jnp.asarray(k), y[:, :1]), rtol=1e-12)
+    of_vector = align(kernel, y[:, 0])
+    of_column = align(kernel, y[:, :1])
+    np.testing.assert_allclose(of_vector, of_column, rtol=1e-12)
     with pytest.raises(ValueError, match=r"\(6, 6, 2, 2\)"):
         align(jnp.ones((6, 6, 2, 2)), y)
 
@@ -157,65 +180,71 @@ def test_alignment_with_targets_is_centred():
 @pytest.mark.usefixtures("x64")
 def test_modes_of_a_known_matrix():
     left, right = tasks.frames(jax.random.key(0), (5, 4), 3)
-    spare = jnp.linalg.qr(jnp.concatenate([left, jnp.eye(5)[:, :1]], 1))[0][:, 3]
+    extended = jnp.concatenate([left, jnp.eye(5)[:, :1]], 1)
+    basis, _ = jnp.linalg.qr(extended)
+    spare = basis[:, 3]
     s = np.array([3.0, 2.0, 1.0])
     # 0.3 between two modes and 0.4 outside the left frame: leakage 0.5.
-    w = (
-        tasks.from_svd(left, s, right)
-        + 0.3 * jnp.outer(left[:, 0], right[:, 1])
-        + 0.4 * jnp.outer(spare, right[:, 2])
-    )
+    modes = tasks.from_svd(left, s, right)
+    between = 0.3 * jnp.outer(left[:, 0], right[:, 1])
+    outside = 0.4 * jnp.outer(spare, right[:, 2])
+    w = modes + between + outside
     here = jd.State(0, {"w": w})
 
     def of(params):
         return params["w"]
 
-    computed = observables.mode_strengths(of, left, right)(here)["mode_strengths"]
+    strengths = observables.mode_strengths(of, left, right)
+    computed = strengths(here)["mode_strengths"]
     np.testing.assert_allclose(computed, s, rtol=1e-13)
-    computed = observables.leakage(of, left, right)(here)["leakage"]
+    leakage = observables.leakage(of, left, right)
+    computed = leakage(here)["leakage"]
     np.testing.assert_allclose(computed, 0.5, rtol=1e-13)
-    computed = observables.singular_values(of)(here)["singular_values"]
+    singular_values = observables.singular_values(of)
+    computed = singular_values(here)["singular_values"]
     expected = np.linalg.svd(w, compute_uv=False)
-    np.testing.assert_allclose(
-        computed,
-        expected,
-        atol=1e-14,
-    )
-    clean = jd.State(0, {"w": -tasks.from_svd(left, s, right)})
-    for name, value in observables.alignment(of, left[:, :2], right[:, :2])(clean).items():
+    np.testing.assert_allclose(computed, expected, atol=1e-14)
+    clean = jd.State(0, {"w": -modes})
+    alignment = observables.alignment(of, left[:, :2], right[:, :2])
+    for name, value in alignment(clean).items():
         np.testing.assert_allclose(value, np.ones(2), rtol=1e-12, err_msg=name)
-    swapped = observables.alignment(of, left[:, jnp.array([1, 0])], right[:, :2])(clean)
-    np.testing.assert_allclose(swapped["left_alignment"], np.zeros(2), atol=1e-12)
+    swapped = left[:, jnp.array([1, 0])]
+    alignment = observables.alignment(of, swapped, right[:, :2])
+    computed = alignment(clean)["left_alignment"]
+    np.testing.assert_allclose(computed, np.zeros(2), atol=1e-12)
 
 
 def test_norms_are_over_all_parameters():
     data = batch()
     loss = losses.squared_error(NET.apply)
-    seen = observables.combine(
-        observables.gradient_norm(jax.grad(loss), data),
-        observables.weight_distance(state(1).params),
-    )(state(0))
+    gradient = jax.grad(loss)
+    here = state(0)
+    other = state(1)
+    norm = observables.gradient_norm(gradient, data)
+    distance = observables.weight_distance(other.params)
+    observe = observables.combine(norm, distance)
+    seen = observe(here)
 
     def flat(tree):
-        return np.concatenate([np.ravel(a) for a in jax.tree.leaves(tree)])
+        leaves = [np.ravel(a) for a in jax.tree.leaves(tree)]
+        return np.concatenate(leaves)
 
-    expected = np.linalg.norm(flat(jax.grad(loss)(state(0).params, data)))
-    np.testing.assert_allclose(
-        seen["gradient_norm"],
-        expected,
-        rtol=1e-5,
-    )
-    a = flat(state(0).params)
-    b = flat(state(1).params)
+    expected = np.linalg.norm(flat(gradient(here.params, data)))
+    np.testing.assert_allclose(seen["gradient_norm"], expected, rtol=1e-5)
+    a = flat(here.params)
+    b = flat(other.params)
     expected = np.linalg.norm(a - b) / np.linalg.norm(b)
     np.testing.assert_allclose(seen["weight_distance"], expected, rtol=1e-5)
 
 
 def test_names_that_clash_are_refused_and_prefixed_apart():
-    train = observables.loss(losses.squared_error(NET.apply), batch(4))
+    loss = losses.squared_error(NET.apply)
+    train = observables.loss(loss, batch(4))
     with pytest.raises(ValueError, match=r"\['loss'\]"):
         observables.combine(train, train)(state())
-    seen = observables.combine(train, observables.prefixed("test_", train))(state())
+    test = observables.prefixed("test_", train)
+    observe = observables.combine(train, test)
+    seen = observe(state())
     assert seen["loss"] == seen["test_loss"]
 
 
@@ -223,10 +252,10 @@ def test_names_that_clash_are_refused_and_prefixed_apart():
 def test_the_largest_eigenvalues_are_those_of_the_dense_hessian():
     loss = losses.squared_error(NET.apply)
     data = batch()
-    exact = jnp.linalg.eigvalsh(dense_hessian(loss, state().params, data))[::-1]
-    found = jax.jit(observables.hessian_eigenvalues(loss, data, top=4, depth=1000))(state())[
-        "hessian_eigenvalues"
-    ]
+    hessian = dense_hessian(loss, state().params, data)
+    exact = jnp.linalg.eigvalsh(hessian)[::-1]
+    observe = jax.jit(observables.hessian_eigenvalues(loss, data, top=4, depth=1000))
+    found = observe(state())["hessian_eigenvalues"]
     np.testing.assert_allclose(found, exact[:4], rtol=1e-10)
     with pytest.raises(ValueError, match="top: 3; pass at least 1, at most depth=2"):
         observables.hessian_eigenvalues(loss, data, top=3, depth=2)(state())
@@ -235,9 +264,10 @@ def test_the_largest_eigenvalues_are_those_of_the_dense_hessian():
 def test_eigenvalues_that_the_hessian_does_not_have_are_nan(precision):
     # Five and one, three times each: Lanczos' method sees each once.
     q = models.orthogonal(jax.random.key(0), 6, 6)
-    hessian = (q * jnp.array([5.0, 5.0, 5.0, 1.0, 1.0, 1.0])[None]) @ q.T
-    observe = observables.hessian_eigenvalues(lambda p, b: 0.5 * p @ b @ p, hessian, top=3, depth=6)
-    found = jax.jit(observe)(jd.State(0, jnp.ones(6)))["hessian_eigenvalues"]
+    values = jnp.array([5.0, 5.0, 5.0, 1.0, 1.0, 1.0])
+    hessian = (q * values[None]) @ q.T
+    observe = jax.jit(observables.hessian_eigenvalues(quadratic, hessian, top=3, depth=6))
+    found = observe(jd.State(0, jnp.ones(6)))["hessian_eigenvalues"]
     expected = [5, 1, np.nan]
     rtol = 1000 * jnp.finfo(precision).eps
     np.testing.assert_allclose(found, expected, rtol=rtol)
@@ -246,7 +276,8 @@ def test_eigenvalues_that_the_hessian_does_not_have_are_nan(precision):
 @pytest.mark.parametrize("window", [1, 2, 5, 12])
 def test_box_averages_are_means_of_windows(window):
     records = 1e4 + np.random.default_rng(0).standard_normal((12, 3))
-    found = np.asarray(analysis.box_average(jnp.asarray(records), window))
+    averages = analysis.box_average(jnp.asarray(records), window)
+    found = np.asarray(averages)
     places = np.flatnonzero(np.isfinite(found[:, 0]))
     expected = window // 2 + np.arange(12 - window + 1)
     np.testing.assert_array_equal(places, expected)
