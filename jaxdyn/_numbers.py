@@ -1,6 +1,6 @@
 """The ground floor for numbers: types, checks of concrete values, draws, roots and maxima."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -36,7 +36,10 @@ Values = Real[ArrayLike, "..."]
 
 
 def check(
-    name: str, values: Num[ArrayLike, "..."], good: Callable[[np.ndarray], Any], remedy: str
+    name: str,
+    values: Num[ArrayLike, "..."] | Sequence,
+    good: Callable[[np.ndarray], Any],
+    remedy: str,
 ) -> None:
     """Raise a ValueError that shows the argument `name` where concrete `values` are not `good`."""
     if not isinstance(values, jax.core.Tracer) and not np.all(good(np.asarray(values))):
@@ -85,7 +88,9 @@ def normal(key: Array, shape: tuple[int, ...], dtype: Any = float) -> Array:
     return jax.random.normal(key, shape, jnp.float32).astype(dtype)
 
 
-def uniform(key: Array, shape: tuple[int, ...], low: float = 0.0, high: float = 1.0) -> Array:
+def uniform(
+    key: Array, shape: tuple[int, ...], low: float | int = 0.0, high: float | int = 1.0
+) -> Array:
     """Draw uniform numbers that are the same in float32 and in float64 (see `normal`)."""
     return jax.random.uniform(key, shape, jnp.float32, low, high).astype(float)
 

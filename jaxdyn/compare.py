@@ -20,8 +20,14 @@ _RECORD = ("time", "ok")
 
 
 class PowerLaw(NamedTuple):
-    """The fit `y = prefactor * x**exponent`; `low` and `high` bound the exponent's confidence
-    interval."""
+    """The fit y = prefactor x^exponent.
+
+    Attributes:
+        exponent: its exponent.
+        low: lower end of the exponent's confidence interval.
+        high: upper end of that interval.
+        prefactor: its prefactor.
+    """
 
     exponent: float
     low: float

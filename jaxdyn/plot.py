@@ -252,7 +252,7 @@ def style() -> "contextlib.AbstractContextManager":
 
 
 def panels(
-    figure: "matplotlib.figure.Figure", *titles: str, columns: int = 2, height: float = 2.5
+    figure: "matplotlib.figure.Figure", *titles: str, columns: int = 2, height: float | int = 2.5
 ) -> "list[matplotlib.axes.Axes]":
     """Lay out one panel for each title on a figure, row by row, and return their axes.
 

@@ -43,10 +43,12 @@ class Model(NamedTuple):
 
 
 class State(NamedTuple):
-    """Where a system stands: `time` (steps of a map, flow time of a flow), what moves, and the
-    optimiser's state.
+    """Where a system stands.
 
-    An empty `memory` means a fresh optimiser.
+    Attributes:
+        time: steps of a map, flow time of a flow.
+        params: what moves.
+        memory: the state of the optimiser; an empty one means a fresh optimiser.
     """
 
     time: Any
@@ -55,10 +57,14 @@ class State(NamedTuple):
 
 
 class Trajectory(NamedTuple):
-    """What was recorded: `time` (T,), `observed` {name: (T, ...)}, the last state, and `ok` (T,).
+    """What was recorded of a run.
 
-    `ok` is False from the first record at which the parameters were not finite (or the solver had
-    failed); the floats observed from there on are NaN.
+    Attributes:
+        time: (T,), steps or flow times.
+        observed: {name: (T, ...)}.
+        final: the last state.
+        ok: (T,), False from the first record at which the parameters were not finite, or the solver
+            had failed; the floats observed from there on are NaN.
     """
 
     time: Any

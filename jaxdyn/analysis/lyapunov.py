@@ -18,8 +18,13 @@ Step = Callable[[Key | None, State], State]
 
 
 class Tangents(NamedTuple):
-    """Parameters with an orthonormal frame of tangents (number, size) and how far each has grown,
-    in logarithms."""
+    """Parameters with tangents that move along.
+
+    Attributes:
+        params: the parameters.
+        frame: an orthonormal frame of tangents, (number, size).
+        growth: how far each of them has grown, in logarithms.
+    """
 
     params: Params
     frame: Float[Array, "number size"]

@@ -15,8 +15,13 @@ __all__ = ["Modes", "decompose", "descent_gain", "filtered", "flow_gain", "turne
 
 
 class Modes(NamedTuple):
-    """A kernel with its eigenvalues, ascending, and its eigenvectors, the columns of `vectors`;
-    made by `modes`."""
+    """A kernel in its eigenbasis, made by `modes`.
+
+    Attributes:
+        kernel: the matrix itself.
+        values: its eigenvalues, ascending.
+        vectors: its eigenvectors, as columns.
+    """
 
     kernel: Float[Array, "size size"]
     values: Float[Array, "size"]

@@ -24,20 +24,34 @@ Shape = tuple[int, ...]
 )
 @dataclass(frozen=True)
 class Kernel:
-    """Covariances of the units u, v that two inputs evoke in one layer of an infinitely wide
+    """Covariances of the units u and v that two inputs evoke in one layer of an infinitely wide
     network.
 
-    `q1 = E u^2`, `q2 = E v^2`, `m1 = E u`, `m2 = E v`, `d = E |u - v|^2`, `s = E |u + v|^2` (None:
-    2 (q1 + q2) - d) and `ntk`.  Differences are carried instead of `cov`, because the angle of two
-    nearly equal (d) or nearly opposite (s) inputs cannot be had from `cov` without losing half the
-    digits.
+    Differences are carried instead of E u v, because the angle of two nearly equal or nearly
+    opposite inputs cannot be had from E u v without losing half the digits.
 
-    The leading axes are positions, S = `spatial`: (*S) where only equal positions of both inputs
-    matter, and (S_1, S_1', S_2, S_2', ...) if `full`, with the primed ones (`q1`) or the others
-    (`q2`) of size 1.  All axes behind belong to pairs of inputs and broadcast.  `same` marks pairs
-    of an example with itself.  `gaussian`: the units are Gaussian given the input; `known`: q1 and
-    q2 are (a pool's need the pairs (x, x) and (x', x'), which are in `selves` when asked for; `own`
-    marks those); `fresh` counts the layers of random weights passed.
+    The leading axes are positions: those of `spatial`, once where only equal positions of both
+    inputs matter, and in pairs (S_1, S_1', S_2, S_2', ...) where `full`; q1 then has size 1 in the
+    primed axes, and q2 in the others.  All axes behind them belong to pairs of inputs and
+    broadcast.
+
+    Attributes:
+        q1: E u^2.
+        q2: E v^2.
+        m1: E u.
+        m2: E v.
+        d: E (u - v)^2.
+        s: E (u + v)^2; None stands for 2 (q1 + q2) - d.
+        ntk: the tangent kernel of the layers so far.
+        same: which pairs are an example with itself.
+        selves: the kernels of (x, x) and of (x', x'), where a layer has asked for them.
+        spatial: the shape of the positions.
+        full: whether all pairs of positions are there.
+        gaussian: whether the units are Gaussian, given the input.
+        known: whether q1 and q2 are known: behind a pool they are not without `selves`.
+        own: whether this kernel is itself one of (x, x), for which q1 and q2 follow from it.
+        channels: the number of channels.
+        fresh: the number of layers of random weights passed.
     """
 
     q1: Any
@@ -76,12 +90,15 @@ class Kernel:
 
 
 class Layer(NamedTuple):
-    """Three functions: `init(key, in_shape) -> (out_shape, params)`, `apply(params, x, key=None)`
-    and `kernel(k) -> k`.
+    """A layer that is a finite network, and knows its limit of infinitely many channels.
 
-    Shapes are those of one example, positions first and channels last; `apply` takes examples (n,
-    *in_shape), and a key where the layer is random.  `kernel` is the same map in the limit of
-    infinitely many channels.
+    Shapes are those of one example, positions first and channels last.
+
+    Attributes:
+        init: `init(key, in_shape)` returns the output's shape and parameters drawn.
+        apply: `apply(params, x, key=None)` maps examples (n, *in_shape); a random layer needs the
+            key.
+        kernel: `kernel(k)` is the same map for kernels, in the limit.
     """
 
     init: Callable[[Key, Shape], tuple[Shape, Params]]

@@ -59,8 +59,15 @@ class Factors(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What was found: `derive(leaves, x) -> ([Factors], [Jacobian (n, k, P)])`, layers, untapped
-    sizes, FLOP of f."""
+    """What was found in a network: which of its leaves are weights of layers.
+
+    Attributes:
+        derive: `derive(leaves, x)` returns the Factors of layers, and the Jacobians (n, k, P) of
+            the other leaves.
+        layers: the layers found.
+        rest: the sizes of the other leaves.
+        flops: floating-point operations of one evaluation.
+    """
 
     derive: Any
     layers: list[Tap]

@@ -13,8 +13,13 @@ __all__ = ["Response", "Risk", "response", "risk"]
 
 
 class Response(NamedTuple):
-    """Outputs at m test inputs, f = f_0 + A (y - f_0): mean and covariance over f_0, and the gain A
-    on n labels."""
+    """Outputs f = f_0 + A (y - f_0) at m test inputs, as labels y and initial outputs f_0 make them.
+
+    Attributes:
+        mean: their mean over f_0.
+        covariance: their covariance over f_0.
+        gain: A, on n labels.
+    """
 
     mean: Float[Array, "*times m"]
     covariance: Float[Array, "*times m m"]
@@ -22,8 +27,15 @@ class Response(NamedTuple):
 
 
 class Risk(NamedTuple):
-    """Parts of the expected squared error, a mean over the test inputs, each (*times); the error is
-    their sum."""
+    """Parts of the expected squared error, means over the test inputs, each (*times).
+
+    The error is their sum.
+
+    Attributes:
+        bias: what the mean of the outputs misses of the target.
+        initial: the variance that is left of the initial outputs.
+        noise: what was learned of the labels' noise.
+    """
 
     bias: Float[Array, "*times"]
     initial: Float[Array, "*times"]

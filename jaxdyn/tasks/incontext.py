@@ -13,8 +13,14 @@ __all__ = ["Prompts", "in_context_features", "in_context_moments", "in_context_r
 
 
 class Prompts(NamedTuple):
-    """Pairs (x, y), y = w . x with a task w of each prompt's own, a query and its target, which no
-    model sees."""
+    """Prompts of pairs (x, y), y = w . x, each with a task w of its own.
+
+    Attributes:
+        x: the inputs of the pairs.
+        y: their labels.
+        query: the input that is asked for.
+        target: its label, which no model sees.
+    """
 
     x: Float[Array, "prompts length inputs"]
     y: Float[Array, "prompts length"]

@@ -14,8 +14,14 @@ __all__ = ["Mixture", "Outliers", "opposing_outliers", "two_clusters"]
 
 
 class Mixture(NamedTuple):
-    """Examples `x` in rows with the given `labels` and the true ones, +-1 both; `wrong` tells where
-    they differ."""
+    """Examples of two clusters, some of them with wrong labels.
+
+    Attributes:
+        x: examples in rows.
+        labels: the labels given, +1 or -1.
+        truth: the true labels.
+        wrong: where the two differ.
+    """
 
     x: Float[Array, "n inputs"]
     labels: Float[Array, "n"]
@@ -54,8 +60,13 @@ def two_clusters(
 
 
 class Outliers(NamedTuple):
-    """Examples `x` in rows with `labels` of +-1; `group` is 0 for usual ones and an outlier's label
-    for outliers."""
+    """Examples with two groups of outliers.
+
+    Attributes:
+        x: examples in rows.
+        labels: their labels, +1 or -1.
+        group: 0 for usual examples, the label for outliers.
+    """
 
     x: Float[Array, "n inputs"]
     labels: Float[Array, "n"]

@@ -22,8 +22,15 @@ Groups = Real[ArrayLike, "..."] | Sequence[int | float]
 
 
 class Regression(NamedTuple):
-    """Data `y = x teacher + noise` and initial weights; `eigenvalues` are those of the inputs'
-    covariance."""
+    """Data y = x teacher + noise.
+
+    Attributes:
+        x: examples in rows.
+        y: their labels.
+        teacher: the teacher's weights.
+        start: initial weights of a student.
+        eigenvalues: those of the inputs' covariance.
+    """
 
     x: Float[Array, "n inputs"]
     y: Float[Array, " n"]

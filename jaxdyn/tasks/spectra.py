@@ -15,8 +15,13 @@ __all__ = ["Covariances", "binary_tree", "covariances", "frames", "from_svd", "l
 
 
 class Covariances(NamedTuple):
-    """The uncentred second moments `xx = E x x^T`, `yx = E y x^T`, `yy = E y y^T`: all that a
-    linear network sees."""
+    """Uncentred second moments: all that a linear network sees.
+
+    Attributes:
+        xx: E x x^T.
+        yx: E y x^T.
+        yy: E y y^T.
+    """
 
     xx: Float[Array, "inputs inputs"]
     yx: Float[Array, "outputs inputs"]

@@ -21,7 +21,7 @@ DIGITS = np.load(GOLDEN / "hp.npz")
 
 def has_a_kernel_here(key):
     # fc_tanh_numerical is left out: its 50-point Gauss-Hermite rule is off by 1.7e-4 (see
-    # test_kernels_quadrature).
+    # test_quadrature).
     is_kernel = INDEX[key].get("what") in ("ntk", "nngp")
     return is_kernel and not key.startswith(("pred", "fc_tanh", "emp"))
 

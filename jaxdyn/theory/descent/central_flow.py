@@ -46,11 +46,13 @@ FRESH = 20  # refinements of random vectors at the start
 
 
 class Method(NamedTuple):
-    """A gradient method with its own memory nu: its `rates(nu)` and nu's mean velocity given the
-    mean squared gradient.
+    """A gradient method with a memory nu of its own, of flat parameters.
 
-    All of flat parameters: `rates` is a number or one for each; `drift(nu, squares)` is affine in
-    `squares` (n,).
+    Attributes:
+        init: `init(x)` returns nu at the start.
+        rates: `rates(nu)` returns its rate, a number or one for each parameter.
+        drift: `drift(nu, squares)` returns the mean velocity of nu, given the mean squared
+            gradient; it is affine in `squares` (n,).
     """
 
     init: Callable[[Array], Array]
@@ -96,12 +98,17 @@ def rmsprop(
 
 
 class Memory(NamedTuple):
-    """What the flow carries beside x: nu, the top eigenpairs of H u = e P u at x, and a root of the
-    covariance.
+    """What the flow carries beside x.
 
-    Rows of `vectors` u have u^T P u = 1 and `eigenvalues` fall; the covariance is S = roots^T
-    roots.  One more pair is followed than the covariance may use: `enough` is False from where that
-    eigenvalue was at the edge, too.
+    One more eigenpair is followed than the covariance may use.
+
+    Attributes:
+        nu: the memory of the method.
+        vectors: rows u with u^T P u = 1: the top eigenvectors of H u = e P u at x.
+        eigenvalues: their e, falling.
+        roots: a root of the covariance S = roots^T roots.
+        enough: False from where the eigenvalue beyond those that the covariance may use was at the
+            edge, too.
     """
 
     nu: Array

@@ -14,7 +14,13 @@ LIMIT = 30
 
 
 class Solution(NamedTuple):
-    """X, its complement A + B[X], and whether both were found; NaN where not."""
+    """A solution of the complementarity problem; NaN where none was found.
+
+    Attributes:
+        x: X.
+        slack: its complement A + B[X].
+        ok: whether it was found.
+    """
 
     x: Float[Array, "k k"]
     slack: Float[Array, "k k"]

@@ -38,8 +38,15 @@ __all__ = [
 
 
 class ThreeTerm(NamedTuple):
-    """The coefficients (a, b, g, d) of a method: `optimizers.three_term` takes the first three,
-    `optimizers.ahead` the last."""
+    """The coefficients of a method: `optimizers.three_term` takes the first three, `optimizers.ahead`
+    the last.
+
+    Attributes:
+        learning_rate: a.
+        momentum: b.
+        lookahead: g.
+        output: d.
+    """
 
     learning_rate: Numbers
     momentum: Numbers = 0.0

@@ -20,8 +20,13 @@ __all__ = ["Course", "course", "edge", "flow_limit"]
 
 
 class Course(NamedTuple):
-    """The course of descent at its edge: the output weight c, the signals' weights b, and the mean
-    square of o."""
+    """The course of descent at its edge.
+
+    Attributes:
+        c: the output weight.
+        b: the weights of the signals.
+        variance: the mean square of the outlier's weight o.
+    """
 
     c: Float[Array, ""]
     b: Float[Array, "times signals"]

@@ -24,10 +24,12 @@ Moments = Callable[[PyTree], tuple[Float[Array, "p p"], Float[Array, " p"]]]
 
 
 class Fluctuations(NamedTuple):
-    """The limit y of infinite size, the covariance C (p, p) and the shift m (p,) of the mean, d
-    times both.
+    """The law of order parameters at large size d, in the order of `jax.flatten_util.ravel_pytree`.
 
-    The p entries are those of y in the order of its leaves, `jax.flatten_util.ravel_pytree`.
+    Attributes:
+        limit: their limit y of infinite size.
+        covariance: d times their covariance, (p, p).
+        shift: d times the shift of their mean, (p,).
     """
 
     limit: PyTree

@@ -36,8 +36,13 @@ __all__ = [
 
 
 class Teacher(NamedTuple):
-    """A teacher of M units: the overlaps T = w* w*^T of their weights, their readout v*, the noise
-    of the labels."""
+    """A teacher of M units.
+
+    Attributes:
+        overlaps: T = w* w*^T, the overlaps of their weights.
+        readout: v*, the weights of the outputs.
+        noise: standard deviation of the labels' noise.
+    """
 
     overlaps: Float[Array, "M M"]
     readout: Float[Array, " M"]
@@ -45,8 +50,12 @@ class Teacher(NamedTuple):
 
 
 class Student(NamedTuple):
-    """The order parameters of a student of K units: the overlaps Q = w w^T among them, R = w w*^T
-    with the teacher's units, and the readout v.
+    """The order parameters of a student of K units.
+
+    Attributes:
+        overlaps: Q = w w^T, among its units.
+        with_teacher: R = w w*^T, with the teacher's.
+        readout: v, the weights of the outputs.
     """
 
     overlaps: Float[Array, "K K"]

@@ -42,8 +42,13 @@ __all__ = [
 
 
 class Plateau(NamedTuple):
-    """A saddle: its order parameters, its generalisation error, the rate of escape over the
-    learning rate (per alpha), and the index, the number of directions in which units specialise.
+    """A saddle at which no unit has specialised.
+
+    Attributes:
+        student: its order parameters.
+        error: its generalisation error.
+        rate: the rate of escape over the learning rate, per alpha.
+        index: the number of directions in which units specialise.
     """
 
     student: Student

@@ -38,11 +38,16 @@ Numbers = Real[ArrayLike, "..."] | Sequence[int | float]
 
 
 class Spectrum(NamedTuple):
-    """A population: groups of inputs of one variance, and how much of the teacher and of the start
-    lies in each.
+    """A population: groups of inputs of one variance.
 
     See `population`, which builds and checks it.  Groups of multiplicity and power zero change
     nothing, so spectra of different length can be padded to one shape.
+
+    Attributes:
+        eigenvalues: the variance of each group.
+        multiplicities: the number of inputs in it.
+        power: how much of the teacher lies in it.
+        start: how much of the initial weights lies in it.
     """
 
     eigenvalues: Float[Array, "groups"]
@@ -55,9 +60,16 @@ class Resolvent(NamedTuple):
     """A contour round the sample spectrum with the equivalents on its upper half; its other half is
     the conjugate.
 
-    f(S) = sum_j weights_j rate (S + rate points_j)^-1, where S may include a penalty; `kappa` is k
-    and `slope` dk/ds at s = rate points + penalty.  `reference` is k at a real point to the right
-    of the contour, and `distance` is (kappa - reference) / rate.
+    f(S) = sum_j weights_j rate (S + rate points_j)^-1, where S may include a penalty.
+
+    Attributes:
+        points: the points s / rate of the contour.
+        weights: their weights.
+        rate: the scale of the contour.
+        kappa: k at s = rate points + penalty.
+        slope: dk/ds there.
+        distance: (kappa - reference) / rate.
+        reference: k at a real point to the right of the contour.
     """
 
     points: Complex[Array, "nodes"]

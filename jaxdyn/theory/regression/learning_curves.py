@@ -25,8 +25,13 @@ __all__ = ["LearningCurve", "averaged_error", "learning_curve"]
 
 
 class LearningCurve(NamedTuple):
-    """The test error for each number of samples, the kernel's effective ridge kappa, and freedom =
-    gamma in [0, 1)."""
+    """The learning curve of kernel regression, for each number of samples.
+
+    Attributes:
+        error: the test error.
+        kappa: the effective ridge of the kernel.
+        freedom: gamma in [0, 1), the share of degrees of freedom that is used up.
+    """
 
     error: Float[Array, "*sizes"]
     kappa: Float[Array, "*sizes"]

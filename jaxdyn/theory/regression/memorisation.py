@@ -27,8 +27,13 @@ __all__ = ["Memorisation", "first_step", "flow"]
 
 
 class Memorisation(NamedTuple):
-    """Fractions of the examples with wrong labels that are predicted as labelled, of the clean
-    ones, of new ones."""
+    """Fractions of the examples that are predicted as labelled.
+
+    Attributes:
+        memorised: of those with wrong labels.
+        clean: of those with true labels.
+        test: of new ones.
+    """
 
     memorised: Float[Array, "*times"]
     clean: Float[Array, "*times"]

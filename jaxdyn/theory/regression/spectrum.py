@@ -41,10 +41,14 @@ __all__ = [
 class Errors(NamedTuple):
     """Expected errors, for each time or penalty.
 
-    `excess = bias + noise` is (w - beta)^T Sigma (w - beta), in parts due to what is not learned of
-    teacher and start, and to the noise of the labels; `train` is |y - X w|^2 / n.  `overlap` is
-    beta^T Sigma w and `self_overlap` is w^T Sigma w (R and Q in statistical mechanics).  `response`
-    is the fraction not yet learned of the teacher's coefficients, group by group.
+    Attributes:
+        excess: (w - beta)^T Sigma (w - beta), which is bias + noise.
+        train: |y - X w|^2 / n.
+        bias: the part of the excess due to what is not learned of teacher and start.
+        noise: the part of the excess due to the noise of the labels.
+        overlap: beta^T Sigma w, R in statistical mechanics.
+        self_overlap: w^T Sigma w, Q in statistical mechanics.
+        response: the fraction not yet learned of the teacher's coefficients, group by group.
     """
 
     excess: Float[Array, "*times"]

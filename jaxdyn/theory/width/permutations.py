@@ -40,8 +40,13 @@ A = 1 - B
 
 
 class Votes(NamedTuple):
-    """The mean output where it should be one, the mean where it should be zero, and the variance of
-    each."""
+    """Mean outputs of an ensemble, and their variance.
+
+    Attributes:
+        on: the mean where the output should be one.
+        off: the mean where it should be zero.
+        variance: the variance of each.
+    """
 
     on: Float[Array, "..."]
     off: Float[Array, "..."]

@@ -74,7 +74,7 @@ def spectrum(kind, dim, waves, grid):
     if dim == 1:
         eigenvalues, _ = torus_spectrum(function, (grid, grid))
     else:
-        eigenvalues, _ = sphere_spectrum(function, waves[-1], 2)
+        eigenvalues, _ = sphere_spectrum(function, int(waves[-1]), 2)
     return np.asarray(eigenvalues)
 
 
