@@ -205,7 +205,6 @@ def saddles(
             place,
             (5, 4),
             textcoords="offset points",
-            fontsize="small",
             color="0.2",
         )
     axes.set(xlabel=axes.get_xlabel() or "time", ylabel=axes.get_ylabel() or "loss")

@@ -71,8 +71,8 @@ def softmax_attention(key, *, single, variances):
     # Heads of zero keys and queries just average the prompt, and stay so.
     kept = jnp.where(single, jnp.array([1, 0, 0]), 1)[:, None, None]
     start = model.init(keys[4])
-    scaled = {name: kept * value for name, value in start.items()}
-    weights = scaled | {"v": start["v"]}
+    of_heads = {name: kept * value for name, value in start.items() if name != "v"}
+    weights = start | of_heads
     *inputs, targets = in_context_regression(keys[5], 100, 12, jnp.diag(s[:2]))
     loss = squared_error(model.apply)
     width = active_units(models.attention_heads)
