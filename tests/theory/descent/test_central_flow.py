@@ -406,7 +406,7 @@ def opposed():
             def observe(state):
                 return weights(state) | averages(state) | {"nu": state.memory.nu}
 
-            # The flow starts without the component that does not learn.
+            # Nothing moves along the outlier in the flow: its oscillation is the variance.
             first = start[0] * signals[None]
             begin = flow.init([first, start[1]])
             return jd.iterate(flow.step, begin, times=times, observe=observe).observed
