@@ -18,7 +18,9 @@ SOLVE = jax.jit(jax.vmap(complementarity.solve))
 
 def operator(rng, k, rank):
     """A random positive semidefinite operator on symmetric matrices, of scales that differ by e."""
-    factors = rng.standard_normal((rank, k, k)) * np.exp(rng.uniform(-0.5, 0.5, (1, k, 1)))
+    factors = rng.standard_normal((rank, k, k))
+    scales = np.exp(rng.uniform(-0.5, 0.5, (1, k, 1)))
+    factors = factors * scales
     factors = factors + np.swapaxes(factors, 1, 2)
     return np.einsum("pij,pkl->ijkl", factors, factors)
 
@@ -27,24 +29,32 @@ def apply(b, x):
     return np.einsum("nijkl,nkl->nij", b, x)
 
 
+def smallest_eigenvalue(matrices):
+    return np.linalg.eigvalsh(matrices)[:, 0]
+
+
 @pytest.mark.parametrize(("k", "rank"), [(1, 1), (2, 6), (3, 6), (3, 20), (5, 30)])
 def test_complementarity_of_random_problems(k, rank, precision):
     rng = np.random.default_rng(k)
     b = np.stack([operator(rng, k, rank) for _ in range(40)])
-    a = rng.standard_normal((40, k, k)) * np.geomspace(1e-6, 1e6, 40)[:, None, None]
+    a = rng.standard_normal((40, k, k))
+    scales = np.geomspace(1e-6, 1e6, 40)
+    a = a * scales[:, None, None]
     a = (a + np.swapaxes(a, 1, 2)).astype(precision)
     found = SOLVE(a, b.astype(precision))
     assert np.all(found.ok)
-    size = np.abs(a).max((1, 2))
     x = np.asarray(found.x, float)
+    size = np.abs(a).max((1, 2))
+    size_of_x = np.abs(x).max((1, 2))
     slack = a + apply(b, x)
     # eps^0.8, and that times the condition of these problems for the product, whose factors are as
     # large as size^2.
     error = 1e4 * float(jnp.finfo(precision).eps) ** 0.8
-    assert np.all(np.linalg.eigvalsh(x)[:, 0] >= -error * np.abs(x).max((1, 2)))
-    assert np.all(np.linalg.eigvalsh(slack)[:, 0] >= -error * size)
-    assert np.all(np.abs(np.sum(x * slack, (1, 2))) <= error * size * np.abs(x).max((1, 2)))
-    trivial = np.linalg.eigvalsh(a)[:, 0] > 0
+    product = np.sum(x * slack, (1, 2))
+    assert np.all(smallest_eigenvalue(x) >= -error * size_of_x)
+    assert np.all(smallest_eigenvalue(slack) >= -error * size)
+    assert np.all(np.abs(product) <= error * size * size_of_x)
+    trivial = smallest_eigenvalue(a) > 0
     assert np.all(x[trivial] == 0)
 
 
@@ -67,15 +77,20 @@ def test_complementarity_of_planted_solutions(active, slack):
     problems = []
     for rank in [3, 6, 30] * 10:
         basis = np.linalg.qr(rng.standard_normal((3, 3)))[0]
-        x = (basis * np.r_[rng.uniform(0.1, 2, active), np.zeros(3 - active)]) @ basis.T
-        s = (basis * np.r_[np.zeros(3 - slack), rng.uniform(0.1, 2, slack)]) @ basis.T
+        eigenvalues_of_x = np.r_[rng.uniform(0.1, 2, active), np.zeros(3 - active)]
+        x = (basis * eigenvalues_of_x) @ basis.T
+        eigenvalues_of_s = np.r_[np.zeros(3 - slack), rng.uniform(0.1, 2, slack)]
+        s = (basis * eigenvalues_of_s) @ basis.T
         b = operator(rng, 3, rank)
-        problems.append((s - np.einsum("ijkl,kl->ij", b, x), b, x))
+        a = s - np.einsum("ijkl,kl->ij", b, x)
+        problems.append((a, b, x))
     a, b, planted = map(np.stack, zip(*problems, strict=True))
     found = SOLVE(a, b)
     assert np.all(found.ok)
+    complement = a + apply(b, np.asarray(found.x))
+    product = np.sum(found.x * complement, (1, 2))
     # The product of degenerate factors vanishes to eps^0.8, each of them to its root.
-    assert np.abs(np.sum(found.x * (a + apply(b, np.asarray(found.x))), (1, 2))).max() < 1e-8
+    assert np.abs(product).max() < 1e-8
     computed = found.x[2::3]
     expected = planted[2::3]
     np.testing.assert_allclose(computed, expected, atol=1e-4)
@@ -90,7 +105,8 @@ def test_complementarity_is_the_minimum_that_brute_force_finds():
     x = np.zeros((3, 3))
     rate = 1 / np.linalg.eigvalsh(b.reshape(9, 9))[-1]
     for _ in range(20_000):
-        values, vectors = np.linalg.eigh(x - rate * (a + np.einsum("ijkl,kl->ij", b, x)))
+        slope = a + np.einsum("ijkl,kl->ij", b, x)
+        values, vectors = np.linalg.eigh(x - rate * slope)
         x = (vectors * np.maximum(values, 0)) @ vectors.T
     # What is left to the search after so many steps.
     computed = SOLVE(a[None], b[None]).x[0]
@@ -99,9 +115,9 @@ def test_complementarity_is_the_minimum_that_brute_force_finds():
 
 @pytest.mark.usefixtures("x64")
 def test_problems_without_a_solution_are_data():
-    found = SOLVE(
-        np.array([[[-1.0]], [[-1.0]], [[np.nan]]]), np.array([0.0, 2.0, 1.0]).reshape(3, 1, 1, 1, 1)
-    )
+    a = np.array([-1.0, -1.0, np.nan])
+    b = np.array([0.0, 2.0, 1.0])
+    found = SOLVE(a.reshape(3, 1, 1), b.reshape(3, 1, 1, 1, 1))
     expected = [False, True, False]
     np.testing.assert_array_equal(found.ok, expected)
     computed = found.x[:, 0, 0]
@@ -115,22 +131,36 @@ def quartic(params, batch):
     x = params["x"]
     y = params["y"]
     z = params["z"]
-    return 0.5 * (x - 2) ** 2 * 0.2 + 0.5 * ((1 + x) * y) ** 2 + 0.5 * batch * z**2
+    signal = 0.5 * (x - 2) ** 2 * 0.2
+    valley = 0.5 * ((1 + x) * y) ** 2
+    stiff = 0.5 * batch * z**2
+    return signal + valley + stiff
+
+
+def origin():
+    zero = jnp.array(0.0)
+    return {"x": zero, "y": zero, "z": zero}
+
+
+DESCENT = central_flow.gradient_descent(0.5)
 
 
 @pytest.mark.usefixtures("x64")
 def test_a_valley_in_closed_form():
     # (1 + x)^2 meets 2/rate = 4 at x = 1; there 0.2 (2 - x) = E y^2 (1 + x), and L + tr(P S) = 0.1
     # + 2 * 0.1 / 2.
-    start = {"x": jnp.array(0.0), "y": jnp.array(0.0), "z": jnp.array(0.0)}
-    flow = central_flow.central_flow(quartic, 1.0, central_flow.gradient_descent(0.5), top=2)
+    flow = central_flow.central_flow(quartic, 1.0, DESCENT, top=2)
+    averages = central_flow.averages(quartic, 1.0)
 
-    def observe(s):
-        return central_flow.averages(quartic, 1.0)(s) | s.params
+    def observe(state):
+        return averages(state) | state.params
 
-    seen = jax.jit(lambda p: jd.iterate(flow.step, flow.init(p), times=[0, 100], observe=observe))(
-        start
-    ).observed
+    @jax.jit
+    def run(params):
+        start = flow.init(params)
+        return jd.iterate(flow.step, start, times=[0, 100], observe=observe)
+
+    seen = run(origin()).observed
     computed = seen["x"][1]
     np.testing.assert_allclose(computed, 1, rtol=1e-10)
     np.testing.assert_allclose(seen["variance"], [0, 0.1], atol=1e-10)
@@ -145,9 +175,13 @@ def test_a_valley_in_closed_form():
 @pytest.mark.usefixtures("x64")
 def test_eigenvalues_that_nothing_can_lower_end_the_run():
     # The curvature of z is 5 > 2/rate everywhere.
-    start = {"x": jnp.array(0.0), "y": jnp.array(0.0), "z": jnp.array(0.0)}
-    flow = central_flow.central_flow(quartic, 5.0, central_flow.gradient_descent(0.5), top=2)
-    run = jd.iterate(flow.step, flow.init(start), times=[0, 1], observe=lambda s: s.params)
+    flow = central_flow.central_flow(quartic, 5.0, DESCENT, top=2)
+    start = flow.init(origin())
+
+    def observe(state):
+        return state.params
+
+    run = jd.iterate(flow.step, start, times=[0, 1], observe=observe)
     np.testing.assert_array_equal(run.ok, [True, False])
 
 
@@ -161,6 +195,10 @@ def flat(params):
     return ravel_pytree(params)[0]
 
 
+def no_observation(state):
+    return {}
+
+
 def network(seed=0):
     """A network and data on which it sharpens."""
     rng = np.random.default_rng(seed)
@@ -170,43 +208,58 @@ def network(seed=0):
     def normal(*shape):
         return jnp.asarray(rng.standard_normal(shape) / shape[1] ** 0.5)
 
-    return {"weights": [normal(5, 2), normal(1, 5)], "biases": [jnp.zeros(5), jnp.zeros(1)]}, (
-        jnp.asarray(x),
-        jnp.asarray(y),
-    )
+    weights = [normal(5, 2), normal(1, 5)]
+    biases = [jnp.zeros(5), jnp.zeros(1)]
+    batch = (jnp.asarray(x), jnp.asarray(y))
+    return {"weights": weights, "biases": biases}, batch
 
 
 def dense(params, batch):
     x, unravel = ravel_pytree(params)
-    return jax.hessian(lambda x: LOSS(unravel(x), batch))(x)
+
+    def loss(x):
+        return LOSS(unravel(x), batch)
+
+    return jax.hessian(loss)(x)
 
 
 @pytest.mark.usefixtures("x64")
 def test_eigenvectors_are_followed_through_crossings():
     # The curvature (1 + s)^2 of b grows from 1 past those of a, 3, 2.9 and less, with which nothing
     # couples it.
-    curvatures = jnp.append(jnp.array([3.0, 2.9, 2.8]), jnp.linspace(2.0, 0.1, 20))
+    largest = jnp.array([3.0, 2.9, 2.8])
+    others = jnp.linspace(2.0, 0.1, 20)
+    curvatures = jnp.append(largest, others)
 
-    def loss(p, _):
-        return 0.5 * curvatures @ p["a"] ** 2 + 0.5 * ((1 + p["s"]) * p["b"]) ** 2 - 0.1 * p["s"]
+    def loss(params, _):
+        constant = 0.5 * curvatures @ params["a"] ** 2
+        growing = 0.5 * ((1 + params["s"]) * params["b"]) ** 2
+        return constant + growing - 0.1 * params["s"]
 
-    start = {"a": jnp.ones(23), "b": jnp.array(0.0), "s": jnp.array(0.0)}
-    flow = central_flow.central_flow(loss, None, central_flow.gradient_descent(0.2), top=2)
+    method = central_flow.gradient_descent(0.2)
+    flow = central_flow.central_flow(loss, None, method, top=2)
+    times = np.arange(0, 80, 4)
 
     def observe(state):
         return {"eigenvalues": state.memory.eigenvalues, "s": state.params["s"]}
 
-    seen = jax.jit(
-        lambda p: jd.iterate(flow.step, flow.init(p), times=np.arange(0, 80, 4), observe=observe)
-    )(start)
-    curvature = (1 + np.asarray(seen.observed["s"])) ** 2
-    expected = 0.2 * np.sort(np.c_[np.broadcast_to(curvatures, (20, 23)), curvature])[:, :-4:-1]
+    @jax.jit
+    def run(params):
+        start = flow.init(params)
+        return jd.iterate(flow.step, start, times=times, observe=observe)
+
+    zero = jnp.array(0.0)
+    seen = run({"a": jnp.ones(23), "b": zero, "s": zero}).observed
+    curvature = (1 + np.asarray(seen["s"])) ** 2
+    at_all_times = np.broadcast_to(curvatures, (20, 23))
+    spectrum = np.sort(np.c_[at_all_times, curvature])
+    expected = 0.2 * spectrum[:, :-4:-1]
     assert curvature[0] < 2.8 < 3 < curvature[-1]
     # It is found when it has grown for a step.
-    computed = seen.observed["eigenvalues"][1:, :2]
+    computed = seen["eigenvalues"][1:, :2]
     atol = 0.05 * np.diff(curvature).max()
     np.testing.assert_allclose(computed, expected[1:, :2], atol=atol)
-    computed = seen.observed["eigenvalues"][-5:]
+    computed = seen["eigenvalues"][-5:]
     np.testing.assert_allclose(computed, expected[-5:], rtol=1e-5)
 
 
@@ -227,46 +280,71 @@ def test_below_the_edge_the_flow_is_the_stable_one():
     params, batch = network()
     method = central_flow.rmsprop(0.003, 0.9, 0.01)
     flow = central_flow.central_flow(LOSS, batch, method, top=1, substeps=2)
-    final = jax.jit(
-        lambda p: jd.iterate(flow.step, flow.init(p), times=[20], observe=lambda s: {}).final
-    )(params)
+
+    @jax.jit
+    def run(params):
+        start = flow.init(params)
+        return jd.iterate(flow.step, start, times=[20], observe=no_observation).final
+
+    final = run(params)
     assert final.memory.eigenvalues[0] < 2
     assert jnp.all(final.memory.roots == 0)
     # Euler's method for the stable flow, in the same steps.
     velocity = jax.jit(central_flow.stable_velocity(LOSS, batch, method))
     pair = (params, method.init(flat(params)))
     for _ in range(40):
-        pair = jax.tree.map(lambda a, b: a + b / 2, pair, velocity(0.0, pair))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10), final.params, pair[0])
-    np.testing.assert_allclose(final.memory.nu, pair[1], rtol=1e-10)
+        slope = velocity(0.0, pair)
+        pair = jax.tree.map(lambda a, b: a + b / 2, pair, slope)
+    expected, nu = pair
+
+    def compare(computed, expected):
+        np.testing.assert_allclose(computed, expected, rtol=1e-10)
+
+    jax.tree.map(compare, final.params, expected)
+    np.testing.assert_allclose(final.memory.nu, nu, rtol=1e-10)
 
 
 @pytest.mark.usefixtures("x64")
 def test_at_the_edge_sharpness_is_locked_by_the_covariance_of_the_closed_form():
     params, batch = network()
-    gradient = jax.jit(lambda x: flat(jax.grad(LOSS)(unravel(x), batch)))
-    sharpness = jax.jit(jax.vmap(lambda x: jnp.linalg.eigvalsh(dense(unravel(x), batch))[-1]))
     _, unravel = ravel_pytree(params)
 
+    @jax.jit
+    def gradient(x):
+        slopes = jax.grad(LOSS)(unravel(x), batch)
+        return flat(slopes)
+
+    @jax.jit
+    @jax.vmap
+    def sharpness(x):
+        eigenvalues = jnp.linalg.eigvalsh(dense(unravel(x), batch))
+        return eigenvalues[-1]
+
     def edge(substeps):
-        flow = central_flow.central_flow(
-            LOSS, batch, central_flow.gradient_descent(RATE), top=1, substeps=substeps
-        )
-        return jax.jit(
-            lambda p: jd.iterate(flow.step, flow.init(p), times=[STEPS], observe=lambda s: {}).final
-        )(params)
+        method = central_flow.gradient_descent(RATE)
+        flow = central_flow.central_flow(LOSS, batch, method, top=1, substeps=substeps)
+
+        @jax.jit
+        def run(params):
+            start = flow.init(params)
+            return jd.iterate(flow.step, start, times=[STEPS], observe=no_observation).final
+
+        return run(params)
 
     off = []
     for substeps in (4, 8):
         final = edge(substeps)
         x = flat(final.params)
         variance = jnp.sum(final.memory.roots**2)
-        off.append(abs(final.memory.eigenvalues[0] - 2))
+        followed = final.memory.eigenvalues[0]
+        off.append(abs(followed - 2))
         computed = RATE * sharpness(x[None])[0]
-        np.testing.assert_allclose(computed, final.memory.eigenvalues[0], rtol=1e-9)
+        np.testing.assert_allclose(computed, followed, rtol=1e-9)
         # sigma^2 = 2 <-grad L, grad S> / |grad S|^2 while S = 2/rate, grad S by differences.
         shifts = 1e-5 * jnp.eye(x.size)
-        slope = (sharpness(x[None] + shifts) - sharpness(x[None] - shifts)) / 2e-5
+        above = sharpness(x[None] + shifts)
+        below = sharpness(x[None] - shifts)
+        slope = (above - below) / 2e-5
         expected = -2 * gradient(x) @ slope / (slope @ slope)
         assert abs(variance / expected - 1) < 0.1 / substeps
     # What the implicit step leaves is of second order in its length.
@@ -278,13 +356,19 @@ def test_time_averages_are_exact_for_quadratic_functions():
     roots = jax.random.normal(jax.random.key(0), (2, 5))
     matrix = jax.random.normal(jax.random.key(1), (3, 5, 5))
     params = {"a": jnp.arange(2.0), "b": jnp.ones(3)}
-    memory = central_flow.Memory(jnp.zeros(()), roots, jnp.zeros(2), roots, jnp.asarray(True))
-    found = central_flow.time_average(
-        lambda p: flat(p) @ matrix @ flat(p), jd.State(0, params, memory)
-    )
-    second = roots.T @ roots + jnp.outer(flat(params), flat(params))
+    nothing = jnp.zeros(())
+    memory = central_flow.Memory(nothing, roots, jnp.zeros(2), roots, jnp.asarray(True))
+    state = jd.State(0, params, memory)
+
+    def quadratic(params):
+        x = flat(params)
+        return x @ matrix @ x
+
+    computed = central_flow.time_average(quadratic, state)
+    center = flat(params)
+    second = roots.T @ roots + jnp.outer(center, center)
     expected = jnp.sum(matrix * second[None], (1, 2))
-    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    np.testing.assert_allclose(computed, expected, rtol=1e-12)
 
 
 VARIANCES = jnp.array([1.0, 0.1, 0.03, 0.01])
@@ -299,15 +383,17 @@ def opposed():
     with jax.enable_x64(True):
         yx = jnp.append(VARIANCES, 0.0)[None]
         signals = jnp.append(jnp.ones(4), 0.0)
-        moments = tasks.Covariances(
-            jnp.diag(jnp.append(VARIANCES, OUTLIER)), yx, jnp.sum(VARIANCES)[None, None]
-        )
+        xx = jnp.diag(jnp.append(VARIANCES, OUTLIER))
+        yy = jnp.sum(VARIANCES)[None, None]
+        moments = tasks.Covariances(xx, yx, yy)
         loss = losses.covariance_loss(models.product)
+        gradient = jax.grad(loss)
         start = [0.05 * jnp.ones((1, 5)), jnp.full((1, 1), 0.1)]
-        squared = optax.tree.norm(jax.grad(loss)(start, moments), squared=True)
+        squared = optax.tree.norm(gradient(start, moments), squared=True)
 
         def weights(state):
-            return {"c": state.params[1][0, 0], "b": state.params[0][0, :4]}
+            first, second = state.params
+            return {"c": second[0, 0], "b": first[0, :4]}
 
         times = np.arange(1001)
         kick = optimizers.kicks(jax.random.key(0), 1e-4)
@@ -315,15 +401,14 @@ def opposed():
         def central(rate, decay, initial):
             method = central_flow.rmsprop(rate, decay, initial, shared=True)
             flow = central_flow.central_flow(loss, moments, method, top=2)
+            averages = central_flow.averages(loss, moments)
 
             def observe(state):
-                return (
-                    weights(state)
-                    | central_flow.averages(loss, moments)(state)
-                    | {"nu": state.memory.nu}
-                )
+                return weights(state) | averages(state) | {"nu": state.memory.nu}
 
-            begin = flow.init([start[0] * signals[None], start[1]])
+            # Nothing moves along the outlier in the flow: its oscillation is the variance.
+            first = start[0] * signals[None]
+            begin = flow.init([first, start[1]])
             return jd.iterate(flow.step, begin, times=times, observe=observe).observed
 
         # With a decay of 1 it is gradient descent.
@@ -331,26 +416,25 @@ def opposed():
         flows = jax.jit(jax.vmap(central))(*cases.T)
         methods = optax.sgd(0.08), optimizers.scalar_rmsprop(0.02, 0.99, squared)
 
+        stream = tasks.full_batch(moments)
+
         def observe(state):
-            return weights(state) | {
-                "o": state.params[0][0, 4],
-                "loss": loss(state.params, moments),
-            }
+            outlier = state.params[0][0, 4]
+            nu = getattr(state.memory[0], "nu", jnp.ones(()))
+            value = loss(state.params, moments)
+            return weights(state) | {"o": outlier, "loss": value, "nu": nu}
 
-        def nu(state):
-            return {"nu": getattr(state.memory[0], "nu", jnp.ones(()))}
+        def run(method):
+            optimizer = optax.chain(method, kick)
 
-        def run(optimizer):
-            return jd.train(
-                jax.grad(loss),
-                optax.chain(optimizer, kick),
-                tasks.full_batch(moments),
-                start,
-                times=times,
-                observe=lambda state: observe(state) | nu(state),
-            )
+            @jax.jit
+            def observed():
+                run = jd.train(gradient, optimizer, stream, start, times=times, observe=observe)
+                return run.observed
 
-        runs = [jax.jit(lambda o=optimizer: run(o).observed)() for optimizer in methods]
+            return observed()
+
+        runs = [run(method) for method in methods]
     return jax.tree.map(np.asarray, (flows, runs))
 
 
@@ -360,26 +444,28 @@ def test_the_flow_of_descent_is_the_closed_form_on_opposing_signals(opposed):
     assert 100 < entry < 200
     with jax.enable_x64(True):
         steps = jnp.arange(1001 - entry)
-        found = opposing.course(steps, flow["b"][entry], VARIANCES, jnp.ones(4), OUTLIER, 0.08)
+        at_entry = flow["b"][entry]
+        closed = opposing.course(steps, at_entry, VARIANCES, jnp.ones(4), OUTLIER, 0.08)
     computed = flow["c"][entry:]
-    np.testing.assert_allclose(computed, found.c, rtol=1e-8)
+    np.testing.assert_allclose(computed, closed.c, rtol=1e-8)
     # Euler's method is late by at most h/(2e) of what decays: of the fastest signal 0.03, in h =
     # 0.08 * 1.25 / 4.
     computed = flow["b"][entry:]
     atol = 0.03 * 0.025 / 2 / np.e * 1.1
-    np.testing.assert_allclose(computed, found.b, atol=atol)
+    np.testing.assert_allclose(computed, closed.b, atol=atol)
     computed = flow["variance"][entry + 20 :]
-    expected = found.variance[20:]
+    expected = closed.variance[20:]
     np.testing.assert_allclose(computed, expected, rtol=0.025)
 
 
+def mean(values):
+    """The average over the late steps."""
+    return values[WINDOW].mean(0)
+
+
 def test_descent_averages_to_its_central_flow(opposed):
-    flow = jax.tree.map(lambda a: a[0, WINDOW].mean(0), opposed[0])
+    flow = jax.tree.map(lambda a: mean(a[0]), opposed[0])
     run = opposed[1][0]
-
-    def mean(values):
-        return values[WINDOW].mean(0)
-
     assert abs(mean(run["c"]) / flow["c"] - 1) < 0.005
     computed = mean(run["b"])
     np.testing.assert_allclose(computed, flow["b"], atol=2e-3)
@@ -388,39 +474,35 @@ def test_descent_averages_to_its_central_flow(opposed):
 
 
 def test_scalar_rmsprop_averages_to_its_central_flow(opposed):
-    flow = jax.tree.map(lambda a: a[1, WINDOW].mean(0), opposed[0])
+    flow = jax.tree.map(lambda a: mean(a[1]), opposed[0])
     run = opposed[1][1]
-
-    def mean(values):
-        return values[WINDOW].mean(0)
-
     computed = flow["eigenvalues"][0]
     np.testing.assert_allclose(computed, 2, rtol=1e-5)
     assert abs(mean(run["c"]) / flow["c"] - 1) < 0.003
     assert abs(mean(np.sqrt(run["nu"])) / np.sqrt(flow["nu"][0]) - 1) < 0.003
     assert abs(mean(run["o"] ** 2) / flow["variance"] - 1) < 0.05
     # At the edge its rate is 2/sharpness.
-    assert abs(0.02 * OUTLIER * mean(run["c"] ** 2 / np.sqrt(run["nu"])) / 2 - 1) < 0.003
+    sharpness = OUTLIER * mean(run["c"] ** 2 / np.sqrt(run["nu"]))
+    assert abs(0.02 * sharpness / 2 - 1) < 0.003
 
 
 def test_one_program_for_many_rates_and_modules_of_others():
-    module = models.from_linen(
-        linen.Sequential([linen.Dense(4), jnp.tanh, linen.Dense(1)]), jnp.zeros((1, 2))
-    )
+    layers = linen.Sequential([linen.Dense(4), jnp.tanh, linen.Dense(1)])
+    module = models.from_linen(layers, jnp.zeros((1, 2)))
     loss = losses.squared_error(module.apply)
     batch = jax.tree.map(jnp.float32, network()[1])
     params = module.init(jax.random.key(1))
+    averages = central_flow.averages(loss, batch)
 
     def final(rate):
-        flow = central_flow.central_flow(
-            loss, batch, central_flow.gradient_descent(rate), top=1, substeps=2
-        )
-        run = jd.iterate(
-            flow.step, flow.init(params), times=[30], observe=central_flow.averages(loss, batch)
-        )
+        method = central_flow.gradient_descent(rate)
+        flow = central_flow.central_flow(loss, batch, method, top=1, substeps=2)
+        start = flow.init(params)
+        run = jd.iterate(flow.step, start, times=[30], observe=averages)
         return run.observed | {"ok": run.ok}
 
-    seen = jax.jit(jax.vmap(final))(jnp.array([0.1, 0.2, 2.0]))
+    rates = jnp.array([0.1, 0.2, 2.0])
+    seen = jax.jit(jax.vmap(final))(rates)
     assert jnp.all(seen["ok"])
     # One eigenvector is too few where two eigenvalues are at the edge, and says so.
     computed = seen["enough"][:, 0]
@@ -430,10 +512,11 @@ def test_one_program_for_many_rates_and_modules_of_others():
 
 
 def test_what_cannot_be_is_refused():
+    method = central_flow.gradient_descent(0.1)
     with pytest.raises(ValueError, match="top, substeps: 0 and 4"):
-        central_flow.central_flow(LOSS, (), central_flow.gradient_descent(0.1), top=0)
+        central_flow.central_flow(LOSS, (), method, top=0)
     with pytest.raises(ValueError, match="top, substeps: 3 and 1"):
-        central_flow.central_flow(LOSS, (), central_flow.gradient_descent(0.1), substeps=1)
+        central_flow.central_flow(LOSS, (), method, substeps=1)
 
 
 @pytest.mark.usefixtures("x64")
@@ -446,5 +529,6 @@ def test_gradient_flow_ends_where_the_conserved_balance_says():
     computed = end**2 - jnp.sum((targets / end) ** 2)
     expected = c**2 - first @ first
     np.testing.assert_allclose(computed, expected, rtol=1e-12)
-    computed = 0.1 * OUTLIER * opposing.edge(OUTLIER, 0.1) ** 2
+    edge = opposing.edge(OUTLIER, 0.1)
+    computed = 0.1 * OUTLIER * edge**2
     np.testing.assert_allclose(computed, 2, rtol=1e-12)

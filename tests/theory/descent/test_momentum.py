@@ -13,6 +13,7 @@ import jaxdyn as jd
 from jaxdyn import optimizers
 from jaxdyn.theory.descent import momentum
 
+# The worst rate on quadratics, of the root of their condition number.
 TUNINGS = {
     "gradient_descent": lambda root: (root**2 - 1) / (root**2 + 1),
     "nesterov": lambda root: 1 - 1 / root,
@@ -38,15 +39,18 @@ def by_hand(method, curvature, steps):
 @pytest.mark.parametrize("name", TUNINGS)
 def test_worst_rate_on_quadratics(name, kappa, x64):
     method = getattr(momentum, name)(3.0, 3.0 * kappa)
-    rates = momentum.mode_rate(method, np.linspace(3.0, 3.0 * kappa, 2001))
+    curvature = np.linspace(3.0, 3.0 * kappa, 2001)
+    rates = momentum.mode_rate(method, curvature)
+    root = np.sqrt(kappa)
+    expected = TUNINGS[name](root)
     # Rounding at a double root: sqrt(eps) times the distance of the roots' scale.
-    expected = TUNINGS[name](np.sqrt(kappa))
     np.testing.assert_allclose(rates.max(), expected, rtol=1e-6)
 
 
 def test_which_modes_are_the_slowest(x64):
     curvature = np.linspace(1.0, 100.0, 50)
-    triple = np.asarray(momentum.mode_rate(momentum.triple_momentum(1.0, 100.0), curvature))
+    triple_momentum = momentum.triple_momentum(1.0, 100.0)
+    triple = np.asarray(momentum.mode_rate(triple_momentum, curvature))
     computed = triple[[0, -1]]
     np.testing.assert_allclose(computed, 0.9, rtol=1e-12)
     assert np.all(triple[1:-1] < 0.9)
@@ -61,18 +65,17 @@ def test_modes_are_the_iterated_recursion(name, precision):
     # The ends of the spectrum, among them double roots, and the curvature 1/a that is learned in
     # one step.
     method = getattr(momentum, name)(1.0, 100.0)
-    curvature = np.r_[np.linspace(1.0, 100.0, 23), 1 / float(method.learning_rate)]
+    spectrum = np.linspace(1.0, 100.0, 23)
+    curvature = np.r_[spectrum, 1 / float(method.learning_rate)]
     expected = by_hand(method, curvature, 200)
-    found = jax.jit(momentum.mode)(np.arange(200)[:, None], method, curvature[None])
-    assert found.dtype == precision
+    steps = np.arange(200)[:, None]
+    computed = jax.jit(momentum.mode)(steps, method, curvature[None])
+    assert computed.dtype == precision
     # At a double root an error of eps in the coefficients splits the roots by its root, for at most
     # 1/(1 - rate) steps.
-    atol = 300 * jnp.finfo(precision).eps ** (1 if precision == "float64" else 0.75)
-    np.testing.assert_allclose(
-        found,
-        expected,
-        atol=atol,
-    )
+    power = 1 if precision == "float64" else 0.75
+    atol = 300 * jnp.finfo(precision).eps ** power
+    np.testing.assert_allclose(computed, expected, atol=atol)
 
 
 @pytest.mark.parametrize("name", TUNINGS)
@@ -84,38 +87,35 @@ def test_curvatures_must_be_positive(name):
 def test_unstable_methods_grow(x64):
     unstable = momentum.ThreeTerm(0.5, 0.9)
     assert momentum.mode_rate(unstable, 10.0) > 1
-    computed = momentum.mode(np.arange(30), unstable, 10.0)
+    steps = np.arange(30)
+    computed = momentum.mode(steps, unstable, 10.0)
     expected = by_hand(unstable, np.array(10.0), 30)
-    np.testing.assert_allclose(
-        computed,
-        expected,
-        rtol=1e-10,
-    )
+    np.testing.assert_allclose(computed, expected, rtol=1e-10)
+
+
+def no_data(key, step):
+    return ()
 
 
 @pytest.mark.parametrize("name", TUNINGS)
 def test_the_optimiser_is_the_recursion(name, precision):
     method = getattr(momentum, name)(1.0, 100.0)
     curvature = jnp.linspace(1.0, 100.0, 7)
+    beyond = method.output - method.lookahead
+
+    def gradient(x, _):
+        return curvature * x
 
     def output(state):
-        return {"out": optimizers.ahead(state, method.output - method.lookahead)}
+        return {"out": optimizers.ahead(state, beyond)}
 
-    run = jd.train(
-        lambda x, _: curvature * x,
-        optimizers.three_term(*method[:3]),
-        lambda key, step: (),
-        jnp.ones(7),
-        times=np.arange(100),
-        observe=output,
-    )
+    optimizer = optimizers.three_term(*method[:3])
+    start = jnp.ones(7)
+    times = np.arange(100)
+    run = jd.train(gradient, optimizer, no_data, start, times=times, observe=output)
     expected = by_hand(method, np.linspace(1, 100, 7), 100)
     atol = 200 * jnp.finfo(precision).eps
-    np.testing.assert_allclose(
-        run.observed["out"],
-        expected,
-        atol=atol,
-    )
+    np.testing.assert_allclose(run.observed["out"], expected, atol=atol)
 
 
 @pytest.mark.parametrize(
@@ -127,20 +127,24 @@ def test_the_optimiser_is_the_recursion(name, precision):
     ],
 )
 def test_optax_has_three_of_them(ours, theirs):
-    params = {"w": jnp.ones((2, 2)), "b": jnp.ones(2)}
-    slope = jax.grad(lambda p: jnp.sum(p["w"] ** 4) + jnp.sum(p["b"] ** 2))
-    runs = [
-        jd.train(
-            lambda p, _: slope(p),
-            optimizer,
-            lambda key, step: (),
-            params,
-            times=[20],
-            observe=lambda s: {},
-        ).final.params
-        for optimizer in (ours, theirs)
-    ]
-    chex.assert_trees_all_close(*runs, rtol=1e-5)
+    start = {"w": jnp.ones((2, 2)), "b": jnp.ones(2)}
+
+    def loss(params):
+        return jnp.sum(params["w"] ** 4) + jnp.sum(params["b"] ** 2)
+
+    def gradient(params, _):
+        return jax.grad(loss)(params)
+
+    def observe(state):
+        return {}
+
+    def final(optimizer):
+        run = jd.train(gradient, optimizer, no_data, start, times=[20], observe=observe)
+        return run.final.params
+
+    computed = final(ours)
+    expected = final(theirs)
+    chex.assert_trees_all_close(computed, expected, rtol=1e-5)
 
 
 def test_schedules_count_the_steps(x64):
@@ -156,31 +160,34 @@ def test_schedules_count_the_steps(x64):
         expected.append(x)
     schedule = optimizers.nesterov_schedule
 
+    def gradient(x, _):
+        return curvature * x
+
     def observe(state):
-        return {"x": optimizers.ahead(state, -schedule(state.time))}
+        back = -schedule(state.time)
+        return {"x": optimizers.ahead(state, back)}
 
     times = np.arange(1, 30)
-    run = jd.train(
-        lambda x, _: curvature * x,
-        optimizers.three_term(s, schedule, schedule),
-        lambda key, step: (),
-        1.0,
-        times=times,
-        observe=observe,
-    )
+    optimizer = optimizers.three_term(s, schedule, schedule)
+    run = jd.train(gradient, optimizer, no_data, 1.0, times=times, observe=observe)
     np.testing.assert_allclose(run.observed["x"], expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize("damping", [0.0, 0.5, 4.0, 4.0 + 1e-9, 12.0])
 def test_the_oscillator_solves_its_equation(damping, x64):
     times = np.linspace(0, 8, 17)
-    run = jd.integrate(
-        lambda t, x: jnp.array([x[1], -damping * x[1] - 4.0 * x[0]]),
-        jnp.array([1.5, -0.4]),
-        times=times,
-        observe=lambda state: {"x": state.params[0]},
-        solver=jd.RK4(2e-3),
-    )
+
+    def velocity(t, point):
+        x, speed = point
+        acceleration = -damping * speed - 4.0 * x
+        return jnp.array([speed, acceleration])
+
+    def observe(state):
+        return {"x": state.params[0]}
+
+    start = jnp.array([1.5, -0.4])
+    solver = jd.RK4(2e-3)
+    run = jd.integrate(velocity, start, times=times, observe=observe, solver=solver)
     computed = momentum.oscillator(times, damping, 4.0, 1.5, -0.4)
     np.testing.assert_allclose(computed, run.observed["x"], atol=1e-9)
 
@@ -211,9 +218,9 @@ def test_high_resolution_is_first_order_in_the_learning_rate(which, x64):
     for s in (1e-3, 1e-5):
         q = np.sqrt(mu * s)
         h = np.sqrt(s)
-        method = momentum.ThreeTerm(
-            s, (1 - q) / (1 + q), (1 - q) / (1 + q) if "nesterov" in which.__name__ else 0.0
-        )
+        strength = (1 - q) / (1 + q)
+        lookahead = strength if "nesterov" in which.__name__ else 0.0
+        method = momentum.ThreeTerm(s, strength, lookahead)
         previous = 1.0 if method.lookahead else 1.0 + s * curvature
         x = 1.0
         seen = []
@@ -222,8 +229,11 @@ def test_high_resolution_is_first_order_in_the_learning_rate(which, x64):
             seen.append(x + method.lookahead * (x - previous))
             x, previous = x + method.momentum * (x - previous) - s * curvature * seen[-1], x
         damping, stiffness = which(s, mu, curvature)
-        v0 = momentum.step_velocity(-2 * s * curvature / (1 + q), h, damping, stiffness, 1.0)
-        ode = momentum.oscillator(h * np.arange(steps + 1), damping, stiffness, 1.0, v0)
-        errors.append(np.abs(ode - np.array(seen)).max())
+        first_move = -2 * s * curvature / (1 + q)
+        v0 = momentum.step_velocity(first_move, h, damping, stiffness, 1.0)
+        times = h * np.arange(steps + 1)
+        ode = momentum.oscillator(times, damping, stiffness, 1.0, v0)
+        error = np.abs(ode - np.array(seen)).max()
+        errors.append(error)
     slope = np.log(errors[0] / errors[1]) / np.log(100)
     assert abs(slope - 1) < 0.1

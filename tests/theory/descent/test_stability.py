@@ -37,21 +37,26 @@ def test_the_threshold_is_where_the_largest_eigenvalue_of_the_moments_passes_one
     thresholds = []
     for batch in (1.0, 2.0, 7.0):
         rate = float(stability.max_learning_rate(g, batch))
-        below, above = (
-            np.linalg.eigvals(matrix_of_moments(g, a * rate, batch)) for a in (1 - 1e-6, 1 + 1e-6)
-        )
-        unseen = np.isclose(
-            below, 1, atol=1e-12
-        )  # directions that no gradient has stay where they are
+
+        def eigenvalues(learning_rate, batch=batch):
+            matrix = matrix_of_moments(g, learning_rate, batch)
+            return np.linalg.eigvals(matrix)
+
+        below = eigenvalues((1 - 1e-6) * rate)
+        above = eigenvalues((1 + 1e-6) * rate)
+        # Directions that no gradient has stay where they are.
+        unseen = np.isclose(below, 1, atol=1e-12)
         assert np.abs(below[~unseen]).max(initial=0) < 1
         assert np.abs(above).max() > 1 + 1e-9
         bound = float(stability.necessary_learning_rate(g, batch))
-        trace = float(jnp.mean(jnp.sum(g**2, 1)))
+        squared_norms = jnp.sum(g**2, 1)
+        trace = float(jnp.mean(squared_norms))
         assert rate <= bound * (1 + 1e-9) <= 2 * batch / trace * (1 + 2e-9)
         if kind == "orthogonal":
             assert rate == pytest.approx(bound, rel=1e-9)
         thresholds.append(rate)
-    steepest = 2 / float(jnp.linalg.eigvalsh(g.T @ g / len(g))[-1])
+    curvatures = jnp.linalg.eigvalsh(g.T @ g / len(g))
+    steepest = 2 / float(curvatures[-1])
     assert thresholds == sorted(thresholds)
     assert thresholds[-1] < steepest
     assert float(stability.max_learning_rate(g, np.inf)) == pytest.approx(steepest, rel=1e-12)
@@ -68,9 +73,9 @@ def test_the_threshold_keeps_half_of_the_digits_of_float32():
 
 def test_thresholds_map_over_batches_and_networks(x64):
     both = jnp.stack([gradients("gaussian", seed=s) for s in (0, 1)])
-    many = jax.jit(jax.vmap(jax.vmap(stability.max_learning_rate, (None, 0)), (0, None)))(
-        both, jnp.array([1.0, 4])
-    )
+    over_batches = jax.vmap(stability.max_learning_rate, (None, 0))
+    over_networks = jax.vmap(over_batches, (0, None))
+    many = jax.jit(over_networks)(both, jnp.array([1.0, 4]))
     alone = [[float(stability.max_learning_rate(g, b)) for b in (1.0, 4.0)] for g in both]
     np.testing.assert_allclose(many, alone, rtol=1e-12)
 
@@ -86,8 +91,10 @@ def test_moments_are_those_of_sampled_runs(batch, x64):
     d = rng.standard_normal((runs, 5))
     rows = np.asarray(g)
     for _ in range(steps):
-        drawn = rows[rng.integers(len(g), size=(runs, batch))]
-        d = d - rate / batch * np.einsum("rbp,rb->rp", drawn, np.einsum("rbp,rp->rb", drawn, d))
+        chosen = rng.integers(len(g), size=(runs, batch))
+        drawn = rows[chosen]
+        outputs = np.einsum("rbp,rp->rb", drawn, d)
+        d = d - rate / batch * np.einsum("rbp,rb->rp", drawn, outputs)
         moment = stability.moment_step(moment, g, rate, batch)
     sampled = d[:, :, None] * d[:, None]
     error = sampled.std(0) / runs**0.5

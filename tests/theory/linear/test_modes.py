@@ -17,16 +17,21 @@ mode_strength = jax.jit(linear.mode_strength)
 time_of_strength = jax.jit(linear.time_of_strength)
 
 
+def with_velocity(function, time):
+    """What a function of time is at a time, and how fast it changes."""
+    return jax.jvp(function, (time,), (jnp.ones_like(time),))
+
+
 @jax.jit
 @functools.partial(jax.vmap, in_axes=(0, None, None))
 def moving_strength(time, *mode):
-    return jax.jvp(lambda t: linear.mode_strength(t, *mode), (time,), (jnp.ones_like(time),))
+    return with_velocity(lambda t: linear.mode_strength(t, *mode), time)
 
 
 @jax.jit
 @functools.partial(jax.vmap, in_axes=(0, None, None, None))
 def moving_modes(time, *mode):
-    return jax.jvp(lambda t: linear.unbalanced_modes(t, *mode), (time,), (jnp.ones_like(time),))
+    return with_velocity(lambda t: linear.unbalanced_modes(t, *mode), time)
 
 
 MODES = [(4.0, 1e-3), (1.0, 1e-8), (0.5, 0.4), (0.0, 0.3), (1e-4, 0.3), (-1.0, 0.2), (1.0, 3.0)]
@@ -49,7 +54,8 @@ def test_mode_strength_at_the_far_ends():
     assert mode_strength(1e6, 2.0, 1e-3) == 2.0
     assert mode_strength(1e6, -2.0, 1e-3) == 0.0
     assert mode_strength(1e6, 2.0, 0.0) == 0.0
-    assert jnp.isfinite(jax.grad(linear.mode_strength, argnums=(0, 1, 2))(1.0, 0.0, 0.5)[1])
+    gradient = jax.grad(linear.mode_strength, argnums=(0, 1, 2))(1.0, 0.0, 0.5)
+    assert jnp.isfinite(gradient[1])
 
 
 @pytest.mark.parametrize("depth", [1.5, 3, 5.0, 50, 1000])
@@ -60,7 +66,8 @@ def test_time_of_strength_is_the_hypergeometric_integral(depth, x64):
     p = 2 - 2 / depth
 
     def integral(x):
-        return x ** (1 - p) / ((1 - p) * s) * hyp2f1(1, 1 - p, 2 - p, x / s)
+        power = x ** (1 - p) / ((1 - p) * s)
+        return power * hyp2f1(1, 1 - p, 2 - p, x / s)
 
     expected = (integral(u) - integral(u0)) / depth
     computed = time_of_strength(u, s, u0, depth)
@@ -68,21 +75,17 @@ def test_time_of_strength_is_the_hypergeometric_integral(depth, x64):
 
 
 def test_time_of_strength_at_two_layers_is_the_inverse_of_the_sigmoid(precision):
-    u = mode_strength(jnp.linspace(0.1, 3, 10), 2.0, 1e-3)
+    times = jnp.linspace(0.1, 3, 10)
+    u = mode_strength(times, 2.0, 1e-3)
     # An error of eps in u moves the time by eps * u / (2 u (s - u)).
-    computed = time_of_strength(u, 2.0, 1e-3) - jnp.linspace(0.1, 3, 10)
+    computed = time_of_strength(u, 2.0, 1e-3) - times
     atol = 30 * jnp.finfo(precision).eps / 0.05
-    np.testing.assert_allclose(
-        computed,
-        0,
-        atol=atol,
-    )
+    np.testing.assert_allclose(computed, 0, atol=atol)
 
 
 def test_time_of_strength_decays_and_never_crosses_the_target():
-    assert time_of_strength(1.5, 1.0, 3.0) == pytest.approx(
-        0.5 * np.log(3.0 * 0.5 / (1.5 * 2.0)) * -1, rel=1e-5
-    )
+    expected = 0.5 * np.log(3.0 * 0.5 / (1.5 * 2.0)) * -1
+    assert time_of_strength(1.5, 1.0, 3.0) == pytest.approx(expected, rel=1e-5)
     assert time_of_strength(1.0, 1.0, 0.1) == jnp.inf
     # Beyond the target, behind the start of a growing and of a falling mode; at the start no time
     # has passed.
@@ -98,7 +101,11 @@ def test_scaled_times_approach_the_limit_of_infinite_depth_as_one_over_depth(x64
     u = 0.9
     s = 1.5
     u0 = 0.05
-    limit = quad(lambda x: 1 / (x**2 * (s - x)), u0, u, epsabs=0, epsrel=1e-12)[0]
+
+    def integrand(x):
+        return 1 / (x**2 * (s - x))
+
+    limit = quad(integrand, u0, u, epsabs=0, epsrel=1e-12)[0]
     assert linear.time_of_strength_limit(u, s, u0) == pytest.approx(limit, rel=1e-11)
     depths = np.array([1e3, 1e4])
     gap = limit - depths * time_of_strength(u, s, u0, depths)
@@ -112,11 +119,12 @@ def test_deep_mode_strength_solves_its_equation_from_its_start(depth, precision)
     u0 = 0.05
     eps = jnp.finfo(precision).eps
     times = jnp.linspace(0, 2, 20) * time_of_strength(0.9 * s, s, u0, depth)
-    u, speed = jax.jit(
-        jax.vmap(jax.value_and_grad(lambda t: linear.deep_mode_strength(t, s, u0, depth)))
-    )(times)
-    u = np.asarray(u)
-    speed = np.asarray(speed)
+
+    def strength(t):
+        return linear.deep_mode_strength(t, s, u0, depth)
+
+    moving = jax.jit(jax.vmap(jax.value_and_grad(strength)))
+    u, speed = map(np.asarray, moving(times))
     times = np.asarray(times)
     np.testing.assert_allclose(u[0], u0, rtol=30 * eps)
     expected = depth * u ** (2 - 2 / depth) * (s - u)
@@ -124,7 +132,8 @@ def test_deep_mode_strength_solves_its_equation_from_its_start(depth, precision)
     np.testing.assert_allclose(speed, expected, rtol=0, atol=atol)
     if depth == 2:
         # A time known to eps leaves u unknown by eps * t * du/dt.
-        assert np.all(np.abs(mode_strength(times, s, u0) - u) <= 30 * eps * (1 + times * speed))
+        error = np.abs(mode_strength(times, s, u0) - u)
+        assert np.all(error <= 30 * eps * (1 + times * speed))
 
 
 def test_deep_mode_strength_is_the_integrated_equation_and_differentiates(x64):
@@ -133,23 +142,23 @@ def test_deep_mode_strength_is_the_integrated_equation_and_differentiates(x64):
     def velocity(t, u):
         return 3 * u ** (4 / 3) * (1.0 - u)
 
-    def integrated(u0):
-        def observe(state):
-            return {"u": state.params}
+    def observe(state):
+        return {"u": state.params}
 
-        return jd.integrate(
-            velocity,
-            u0,
-            times=times,
-            observe=observe,
-            solver=jd.RK4(0.01),
-        ).observed["u"]
+    # A fourth-order step of 0.01 at rates of order one leaves 1e-8 at most.
+    solver = jd.RK4(0.01)
+
+    def integrated(u0):
+        run = jd.integrate(velocity, u0, times=times, observe=observe, solver=solver)
+        return run.observed["u"]
 
     def closed(u0):
         return linear.deep_mode_strength(times, 1.0, u0, 3)
 
-    # A fourth-order step of 0.01 at rates of order one leaves 1e-8 at most.
-    both = jax.jit(lambda u0: [(f(u0), jax.jacfwd(f)(u0)) for f in (closed, integrated)])
+    @jax.jit
+    def both(u0):
+        return [(f(u0), jax.jacfwd(f)(u0)) for f in (closed, integrated)]
+
     (u, slope), (u_integrated, slope_integrated) = both(0.05)
     np.testing.assert_allclose(u, u_integrated, atol=1e-8)
     np.testing.assert_allclose(slope, slope_integrated, atol=1e-6)
@@ -162,16 +171,17 @@ def test_descent_lag_is_the_first_order_of_eulers_method(depth, x64):
     rates = jnp.array([2e-3, 1e-3])
     times = np.linspace(0, 4, 9)
 
-    def step(a, rate):
-        return a + rate * a ** (depth - 1) * (s - a**depth)
-
     def error(rate):
-        def steps(time):
-            return jax.lax.fori_loop(
-                0, jnp.round(time / rate).astype(int), lambda _, a: step(a, rate), u0 ** (1 / depth)
-            )
+        def step(_, a):
+            return a + rate * a ** (depth - 1) * (s - a**depth)
 
-        lag = jax.vmap(steps)(times) ** depth - linear.deep_mode_strength(times, s, u0, depth)
+        def steps(time):
+            count = jnp.round(time / rate).astype(int)
+            start = u0 ** (1 / depth)
+            return jax.lax.fori_loop(0, count, step, start)
+
+        descended = jax.vmap(steps)(times) ** depth
+        lag = descended - linear.deep_mode_strength(times, s, u0, depth)
         return lag / rate - linear.descent_lag(times, s, u0, depth, 1.0)
 
     coarse, fine = jnp.abs(jax.jit(jax.vmap(error))(rates)).max(1)
@@ -193,9 +203,9 @@ def test_descent_lag_is_the_first_order_of_eulers_method(depth, x64):
 )
 def test_unbalanced_modes_solve_their_equations_and_conserve(s, a0, b0, precision):
     times = jnp.linspace(0, 5, 21)
-    (a, b), (da, db) = moving_modes(times, s, a0, b0)
-    a = np.asarray(a)
-    b = np.asarray(b)
+    modes, velocities = moving_modes(times, s, a0, b0)
+    a, b = map(np.asarray, modes)
+    da, db = velocities
     bound = 100 * jnp.finfo(precision).eps * (1 + abs(s)) ** 2
     computed = [a[0], b[0]]
     np.testing.assert_allclose(computed, [a0, b0], atol=bound)
@@ -221,10 +231,10 @@ def test_max_learning_rate_is_two_over_the_sharpness_of_the_balanced_solution(de
     def loss(chain):
         return (s - jnp.prod(chain)) ** 2 / 2
 
-    sharpness = np.linalg.eigvalsh(jax.jit(jax.hessian(loss))(jnp.full(depth, s ** (1 / depth))))[
-        -1
-    ]
-    assert linear.max_learning_rate(s, depth) == pytest.approx(2 / float(sharpness), rel=1e-12)
+    balanced = jnp.full(depth, s ** (1 / depth))
+    hessian = jax.jit(jax.hessian(loss))(balanced)
+    sharpness = float(np.linalg.eigvalsh(hessian)[-1])
+    assert linear.max_learning_rate(s, depth) == pytest.approx(2 / sharpness, rel=1e-12)
 
 
 def test_seed_strengths_have_their_mean_over_gaussian_starts(x64):
@@ -240,18 +250,18 @@ def test_seed_strengths_have_their_mean_over_gaussian_starts(x64):
     def draw(key):
         first, second = jax.random.split(key)
         sigma = scale / hidden**0.5
-        return linear.seed_strengths(
-            sigma * jax.random.normal(first, (hidden, inputs)),
-            sigma * jax.random.normal(second, (outputs, hidden)),
-            left,
-            right,
-        )
+        w1 = sigma * jax.random.normal(first, (hidden, inputs))
+        w2 = sigma * jax.random.normal(second, (outputs, hidden))
+        return linear.seed_strengths(w1, w2, left, right)
 
-    seeds = jax.jit(jax.vmap(draw))(jax.random.split(jax.random.key(0), draws))
+    keys = jax.random.split(jax.random.key(0), draws)
+    seeds = jax.jit(jax.vmap(draw))(keys)
     # R_aa^2 is chi-squared with hidden - a + 1 degrees of freedom: its spread is sqrt(2/(hidden - a
     # + 1)) of its mean.
     freedom = hidden - np.arange(modes)
-    z = (seeds.mean(0) / (scale**2 / 2 * freedom / hidden) - 1) / np.sqrt(2 / freedom / draws)
+    expected = scale**2 / 2 * freedom / hidden
+    error = np.sqrt(2 / freedom / draws)
+    z = (seeds.mean(0) / expected - 1) / error
     assert np.all(np.abs(z) < 4)
 
 
@@ -259,10 +269,11 @@ def test_seed_strengths_of_an_aligned_start_are_its_strengths(precision):
     left = jnp.eye(3)[:, :2]
     right = jnp.eye(4)[:, :2]
     a = jnp.asarray([0.3, 0.1])
-    hidden = jnp.linalg.qr(jax.random.normal(jax.random.key(1), (5, 2)))[0]
-    seeds = linear.seed_strengths(
-        hidden @ jnp.diag(a) @ right.T, left @ jnp.diag(a) @ hidden.T, left, right
-    )
+    drawn = jax.random.normal(jax.random.key(1), (5, 2))
+    hidden = jnp.linalg.qr(drawn)[0]
+    first = hidden @ jnp.diag(a) @ right.T
+    second = left @ jnp.diag(a) @ hidden.T
+    seeds = linear.seed_strengths(first, second, left, right)
     rtol = 30 * jnp.finfo(precision).eps
     np.testing.assert_allclose(seeds, a**2, rtol=rtol)
     with pytest.raises(ValueError, match="left: 3 modes"):
@@ -282,7 +293,8 @@ def test_lyapunov_exponents_add_up_to_the_mean_log_determinant(x64):
     assert abs(volume.mean() - exponents.sum()) < 4 * volume.std() / 4000**0.5
     # One layer stretches a fixed vector, and the volume of all but one direction, by the outer
     # exponents.
-    stretch = jnp.log(jnp.linalg.norm(matrices[:, :, 0], axis=1))
+    lengths = jnp.linalg.norm(matrices[:, :, 0], axis=1)
+    stretch = jnp.log(lengths)
     assert abs(stretch.mean() - exponents[0]) < 4 * stretch.std() / 4000**0.5
 
 
@@ -292,33 +304,45 @@ def test_tanh_mean_field_averages_are_the_adaptive_integrals(v, x64):
         return np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
 
     def average(f):
-        return quad(
-            lambda z: 2 * density(z) * f(np.sqrt(v) * z), 0, 12, epsabs=0, epsrel=1e-12, limit=200
-        )[0]
+        def integrand(z):
+            return 2 * density(z) * f(np.sqrt(v) * z)
+
+        integral, _ = quad(integrand, 0, 12, epsabs=0, epsrel=1e-12, limit=200)
+        return integral
 
     variance, susceptibility = linear.tanh_mean_field(2.0, 1, v / 4)
-    assert variance[0] == pytest.approx(average(lambda x: np.tanh(x) ** 2), rel=1e-11)
-    assert susceptibility[0] == pytest.approx(4 * average(lambda x: np.cosh(x) ** -4.0), rel=1e-11)
+    expected = average(lambda x: np.tanh(x) ** 2)
+    assert variance[0] == pytest.approx(expected, rel=1e-11)
+    expected = 4 * average(lambda x: np.cosh(x) ** -4.0)
+    assert susceptibility[0] == pytest.approx(expected, rel=1e-11)
 
 
 def test_tanh_mean_field_at_the_critical_gain_decays_as_half_the_inverse_depth(precision):
-    variance, susceptibility = jax.jit(lambda g: linear.tanh_mean_field(g, 1000))(1.0)
+    mean_field = jax.jit(lambda gain: linear.tanh_mean_field(gain, 1000))
+    variance, susceptibility = mean_field(1.0)
     assert variance.dtype == precision
     # E tanh^2 = v - 2 v^2 + 17 v^3/3 - ..., so 1/q grows by 2 - 5 q/3 + O(q^2) a layer; tanh,
     # square and sum round.
     growth = 1 / variance[999] - 1 / variance[499]
     rounding = 3 * jnp.finfo(precision).eps * (1 / variance).sum()
-    assert float(growth) == pytest.approx(2 * 500 - 5 / 6 * np.log(2), abs=0.01 + float(rounding))
+    expected = 2 * 500 - 5 / 6 * np.log(2)
+    assert float(growth) == pytest.approx(expected, abs=0.01 + float(rounding))
     # chi = 1 - 2 q + ..., with q near 1/(2 l): a factor 1/2 where the depth doubles.
-    assert float(jnp.prod(susceptibility[500:])) == pytest.approx(0.5, rel=0.01)
+    decay = jnp.prod(susceptibility[500:])
+    assert float(decay) == pytest.approx(0.5, rel=0.01)
 
 
 @pytest.mark.parametrize("levels", [0, 1, 3])
 def test_tree_singular_values_are_those_of_its_covariance(levels, precision):
     n = 2**levels
-    ancestors = np.concatenate(
-        [np.kron(np.eye(2**k), np.ones((1, n // 2**k))) for k in range(levels + 1)]
-    )
+
+    def branches(level):
+        """To which of the branches at a level each leaf belongs."""
+        leaves = np.ones((1, n // 2**level))
+        return np.kron(np.eye(2**level), leaves)
+
+    ancestors = np.concatenate([branches(level) for level in range(levels + 1)])
     expected = np.linalg.svd(ancestors / n, compute_uv=False)
+    computed = linear.tree_singular_values(levels)
     rtol = 10 * jnp.finfo(precision).eps
-    np.testing.assert_allclose(linear.tree_singular_values(levels), expected, rtol=rtol)
+    np.testing.assert_allclose(computed, expected, rtol=rtol)

@@ -26,17 +26,18 @@ STARTS = [
 ]
 
 
-balanced = jax.jit(
-    lambda sizes, imbalance, scale: models.lambda_balanced(
-        jax.random.key(1), sizes, imbalance, scale=scale
-    ),
-    static_argnums=0,
-)
+@functools.partial(jax.jit, static_argnums=0)
+def balanced(sizes, imbalance, scale):
+    key = jax.random.key(1)
+    return models.lambda_balanced(key, sizes, imbalance, scale=scale)
 
 
 def problem(inputs, hidden, outputs, imbalance, scale):
-    yx = jax.random.normal(jax.random.key(2), (outputs, inputs), jnp.float32).astype(float)
-    return balanced((inputs, hidden, outputs), imbalance, scale), yx
+    """A balanced start and the input-output covariance to be learned."""
+    drawn = jax.random.normal(jax.random.key(2), (outputs, inputs), jnp.float32)
+    yx = drawn.astype(float)
+    weights = balanced((inputs, hidden, outputs), imbalance, scale)
+    return weights, yx
 
 
 @jax.jit
@@ -47,31 +48,40 @@ def gram(weights):
 
 @jax.jit
 def at_times(times, weights, yx, variance):
-    return jax.vmap(lambda t: gram(riccati.solution(t, weights, yx, variance)))(times)
+    def at(time):
+        end = riccati.solution(time, weights, yx, variance)
+        return gram(end)
+
+    return jax.vmap(at)(times)
 
 
 @jax.jit
 def along_path(times, weights, yx, variance):
-    return jax.vmap(lambda *w: gram(w))(*riccati.trajectory(times, weights, yx, variance))
+    path = riccati.trajectory(times, weights, yx, variance)
+    return jax.vmap(lambda *w: gram(w))(*path)
 
 
 @jax.jit
 def integrated(times, weights, yx, variance, step):
     outputs, inputs = yx.shape
-    moments = tasks.Covariances(variance * jnp.eye(inputs), yx, jnp.eye(outputs))
+    xx = variance * jnp.eye(inputs)
+    moments = tasks.Covariances(xx, yx, jnp.eye(outputs))
     field = jax.grad(losses.covariance_loss(models.product))
+    solver = jd.RK4(step)
 
     def observe(state):
         return {"gram": gram(state.params)}
 
-    run = jd.flow(field, moments, weights, times=times, observe=observe, solver=jd.RK4(step))
+    run = jd.flow(field, moments, weights, times=times, observe=observe, solver=solver)
     return run.observed["gram"]
 
 
 def generator(weights, yx, variance=1.0):
     outputs, inputs = yx.shape
     half = variance * float(riccati.imbalance(weights)[0]) / 2
-    return np.block([[-half * np.eye(inputs), yx.T], [yx, half * np.eye(outputs)]])
+    upper = [-half * np.eye(inputs), yx.T]
+    lower = [yx, half * np.eye(outputs)]
+    return np.block([upper, lower])
 
 
 def textbook(time, weights, yx):
@@ -83,7 +93,8 @@ def textbook(time, weights, yx):
         w, v = np.linalg.eigh(f)
         moving = (v * np.exp(w * time)) @ v.T
         inverse = (v / w) @ v.T
-        metric = np.eye(q.shape[1]) + q.T @ (moving @ inverse @ moving - inverse) @ q / 2
+        spent = moving @ inverse @ moving - inverse
+        metric = np.eye(q.shape[1]) + q.T @ spent @ q / 2
         end = moving @ q
         return end @ np.linalg.inv(metric) @ end.T
 
@@ -93,11 +104,12 @@ def test_solution_is_the_integrated_flow(start, x64):
     weights, yx = problem(*start)
     times = np.linspace(0, 6, 13)
     variance = 0.8
+    f = generator(weights, yx, variance)
     # Of fourth order in the step times the rate, 0.01 at most.
-    step = 0.005 / np.linalg.norm(generator(weights, yx, variance), 2)
-    flow = integrated(times, weights, yx, variance, step)
+    step = 0.005 / np.linalg.norm(f, 2)
+    expected = integrated(times, weights, yx, variance, step)
     computed = at_times(times, weights, yx, variance)
-    np.testing.assert_allclose(computed, flow, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(computed, expected, rtol=0, atol=1e-9)
 
 
 @functools.cache
@@ -109,13 +121,19 @@ def exact(start, time, digits):
         weights, yx = problem(*start)
         # Eigenvectors of the very matrix; only the imbalance of the rounded weights differs, by
         # 1e-16.
-        w, v = mpmath.eigsy(mpmath.matrix(generator(weights, np.asarray(yx)).tolist()))
-        q = v.T * mpmath.matrix(np.concatenate([weights[0].T, weights[1]]).tolist())
-        spent = mpmath.diag(
-            [mpmath.expm1(2 * x * time) / (2 * x) if x else mpmath.mpf(time) for x in w]
-        )
-        end = mpmath.diag([mpmath.exp(x * time) for x in w]) * q
-        s = v * (end * (mpmath.eye(q.cols) + q.T * spent * q) ** -1 * end.T) * v.T
+        f = generator(weights, np.asarray(yx))
+        w, v = mpmath.eigsy(mpmath.matrix(f.tolist()))
+        stacked = np.concatenate([weights[0].T, weights[1]])
+        q = v.T * mpmath.matrix(stacked.tolist())
+
+        def spent_time(x):
+            return mpmath.expm1(2 * x * time) / (2 * x) if x else mpmath.mpf(time)
+
+        spent = mpmath.diag([spent_time(x) for x in w])
+        growth = mpmath.diag([mpmath.exp(x * time) for x in w])
+        end = growth * q
+        metric = mpmath.eye(q.cols) + q.T * spent * q
+        s = v * (end * metric**-1 * end.T) * v.T
         return np.array(s.tolist(), float)
 
 
@@ -135,13 +153,15 @@ def test_solution_is_exact_to_rounding_at_any_time(start, time, digits, x64):
         return np.max(np.abs(s - expected))
 
     weights, yx = problem(*start)
-    assert error(at_times(jnp.array([time]), weights, yx, 1.0)[0]) < 1e-13
+    high = at_times(jnp.array([time]), weights, yx, 1.0)[0]
+    assert error(high) < 1e-13
     with jax.enable_x64(False):
-        low = [np.asarray(w, np.float32) for w in weights]
+        low_weights = [np.asarray(w, np.float32) for w in weights]
         low_yx = np.asarray(yx, np.float32)
-        s = at_times(np.array([time], np.float32), low, low_yx, np.float32(1))[0]
-        assert s.dtype == jnp.float32
-        assert error(np.asarray(s, float)) < 5e-6
+        low_time = np.array([time], np.float32)
+        low = at_times(low_time, low_weights, low_yx, np.float32(1))[0]
+        assert low.dtype == jnp.float32
+        assert error(np.asarray(low, float)) < 5e-6
     # The printed formula has lost all digits by then.
     if time == 300:
         assert not error(textbook(time, weights, yx)) < 1e-3
@@ -151,7 +171,8 @@ def test_where_the_printed_formula_fails(x64):
     # An eigenvalue of F is zero where inputs and outputs differ in number and lambda = 0.
     weights, yx = problem(3, 2, 2, 0.0, 0.5)
     s = at_times(jnp.array([1.0]), weights, yx, 1.0)[0]
-    assert not np.max(np.abs(textbook(1.0, weights, yx) - s)) < 1e-6
+    wrong = textbook(1.0, weights, yx)
+    assert not np.max(np.abs(wrong - s)) < 1e-6
     # Else it is right for a short while.
     weights, yx = problem(3, 2, 3, 1.5, 0.5)
     s = at_times(jnp.array([1.0]), weights, yx, 1.0)[0]
@@ -170,8 +191,14 @@ def test_solution_solves_its_equation_from_its_start(start, precision):
     def trajectory(t):
         return gram(riccati.solution(t, weights, yx, variance))
 
-    s, speed = jax.jit(jax.vmap(lambda t: jax.jvp(trajectory, (t,), (jnp.ones_like(t),))))(times)
-    bound = 200 * jnp.finfo(precision).eps * float(jnp.max(jnp.abs(s)) + jnp.max(jnp.abs(f))) ** 2
+    @jax.jit
+    @jax.vmap
+    def moving(t):
+        return jax.jvp(trajectory, (t,), (jnp.ones_like(t),))
+
+    s, speed = moving(times)
+    size = float(jnp.max(jnp.abs(s)) + jnp.max(jnp.abs(f)))
+    bound = 200 * jnp.finfo(precision).eps * size**2
     np.testing.assert_allclose(s[0], gram(weights), rtol=0, atol=bound)
     expected = f @ s + s @ f - variance * s @ s
     np.testing.assert_allclose(speed, expected, rtol=0, atol=bound)
@@ -199,12 +226,15 @@ def test_a_balanced_square_start_keeps_the_sign_of_its_determinant(x64):
     frames = tasks.frames(jax.random.key(5), (2, 2), 2)
     yx = tasks.from_svd(frames[1], s, frames[0])
     weights = balanced((2, 2, 2), 0.0, 0.5)
-    same = jnp.sign(jnp.linalg.det(weights[1] @ weights[0])) == jnp.sign(jnp.linalg.det(yx))
-    for target, learned in [(yx, same), (yx * jnp.array([[-1.0], [1.0]]), not same)]:
+    start = weights[1] @ weights[0]
+    sign_at_start = jnp.sign(jnp.linalg.det(start))
+    same = sign_at_start == jnp.sign(jnp.linalg.det(yx))
+    mirrored = yx * jnp.array([[-1.0], [1.0]])
+    for target, learned in [(yx, same), (mirrored, not same)]:
         end = riccati.solution(12.0, weights, target)
-        assert jnp.linalg.norm(end[1] @ end[0] - target) == pytest.approx(
-            0.0 if learned else 1.0, abs=1e-4
-        )
+        distance = jnp.linalg.norm(end[1] @ end[0] - target)
+        expected = 0.0 if learned else 1.0
+        assert distance == pytest.approx(expected, abs=1e-4)
 
 
 def test_a_saddle_is_left_only_by_rounding(x64):
@@ -215,9 +245,9 @@ def test_a_saddle_is_left_only_by_rounding(x64):
     yx = jnp.diag(-s)
     end = riccati.solution(5.0, weights, yx)
     trace = float(jnp.trace(gram(end)))
-    assert trace == pytest.approx(
-        sum(2 * x * np.exp(-2 * x * 5) / (2 - np.exp(-2 * x * 5)) for x in s), rel=1e-8
-    )
+    decay = np.exp(-2 * s * 5)
+    expected = np.sum(2 * s * decay / (2 - decay))
+    assert trace == pytest.approx(expected, rel=1e-8)
 
 
 def test_a_single_hidden_unit_is_the_unbalanced_mode(precision):
@@ -225,10 +255,12 @@ def test_a_single_hidden_unit_is_the_unbalanced_mode(precision):
     for a0, b0, s in [(1.3, 0.02, 2.0), (1.3, -0.9, 2.0), (0.1, 0.1, -1.0), (0.5, 0.5, 0.0)]:
         weights = [jnp.full((1, 1), a0), jnp.full((1, 1), b0)]
         a, b = linear.unbalanced_modes(times, s, a0, b0)
-        s_matrix = at_times(times, weights, jnp.full((1, 1), s), 1.0)
-        expected = jnp.stack([a * a, a * b, a * b, b * b], -1).reshape(-1, 2, 2)
+        yx = jnp.full((1, 1), s)
+        computed = at_times(times, weights, yx, 1.0)
+        entries = jnp.stack([a * a, a * b, a * b, b * b], -1)
+        expected = entries.reshape(-1, 2, 2)
         atol = 200 * jnp.finfo(precision).eps
-        np.testing.assert_allclose(s_matrix, expected, rtol=0, atol=atol)
+        np.testing.assert_allclose(computed, expected, rtol=0, atol=atol)
 
 
 def test_an_aligned_start_is_the_sigmoid(x64):
@@ -236,11 +268,13 @@ def test_an_aligned_start_is_the_sigmoid(x64):
     s = jnp.array([2.0, 1.0])
     u0 = 0.01
     yx = tasks.from_svd(frames[-1], s, frames[0])
-    end = riccati.solution(2.5, models.aligned(frames, jnp.full(2, u0)), yx)
+    weights = models.aligned(frames, jnp.full(2, u0))
+    end = riccati.solution(2.5, weights, yx)
     observe = observables.mode_strengths(models.product, frames[-1], frames[0])
-    u = observe(jd.State(2.5, end))["mode_strengths"]
+    state = jd.State(2.5, end)
+    computed = observe(state)["mode_strengths"]
     expected = linear.mode_strength(2.5, s, u0)
-    np.testing.assert_allclose(u, expected, atol=1e-14)
+    np.testing.assert_allclose(computed, expected, atol=1e-14)
 
 
 # Singular and degenerate F: equal singular values, several inputs without a target, a target of
@@ -252,43 +286,50 @@ TARGETS = {
 }
 
 
+def probed(matrix):
+    """One number that depends on every entry of a square matrix."""
+    probe = jnp.cos(jnp.arange(1.0 * matrix.size))
+    return jnp.sum(probe.reshape(matrix.shape) * matrix)
+
+
 @pytest.mark.parametrize("name", TARGETS)
 def test_derivatives_are_the_finite_differences(name, x64):
     inputs, hidden, outputs, imbalance, shape = TARGETS[name]
-    _, yx = problem(inputs, hidden, outputs, imbalance, 0.5)
+    weights, yx = problem(inputs, hidden, outputs, imbalance, 0.5)
     yx = shape(yx)
-    probe = jnp.cos(jnp.arange((inputs + outputs) ** 2.0)).reshape(inputs + outputs, -1)
-
-    weights = balanced((inputs, hidden, outputs), imbalance, 0.5)
 
     def value(time, variance, yx):
-        return jnp.sum(probe * gram(riccati.solution(time, weights, yx, variance)))
+        end = riccati.solution(time, weights, yx, variance)
+        return probed(gram(end))
 
     check_derivatives(value, jnp.asarray(1.3), jnp.asarray(0.8), yx)
 
 
 def test_the_derivative_in_the_imbalance_is_the_finite_difference(x64):
-    yx = problem(4, 3, 3, 1.0, 0.5)[1]
+    _, yx = problem(4, 3, 3, 1.0, 0.5)
 
     def value(imbalance):
         weights = balanced((4, 3, 3), imbalance, 0.5)
-        return jnp.sum(
-            jnp.cos(jnp.arange(49.0)).reshape(7, 7) * gram(riccati.solution(1.3, weights, yx))
-        )
+        end = riccati.solution(1.3, weights, yx)
+        return probed(gram(end))
 
     check_derivatives(value, jnp.asarray(1.0))
 
 
 def check_derivatives(value, *point):
+    """The gradient in each argument along one direction, against differences."""
     gradient = jax.jit(jax.grad(value, range(len(point))))(*point)
     value = jax.jit(value)
     for i, slope in enumerate(gradient):
-        step = 1e-5 * jnp.sin(1 + jnp.arange(1.0 * slope.size)).reshape(slope.shape)
-        moved = [value(*point[:i], point[i] + sign * step, *point[i + 1 :]) for sign in (1, -1)]
+        direction = jnp.sin(1 + jnp.arange(1.0 * slope.size))
+        step = 1e-5 * direction.reshape(slope.shape)
+
+        def moved_by(step, i=i):
+            return value(*point[:i], point[i] + step, *point[i + 1 :])
+
+        difference = float(moved_by(step) - moved_by(-step)) / 2
         # Central differences: the step squared times third derivatives, and rounding over the step.
-        assert float(jnp.sum(slope * step)) == pytest.approx(
-            float(moved[0] - moved[1]) / 2, rel=1e-6
-        )
+        assert float(jnp.sum(slope * step)) == pytest.approx(difference, rel=1e-6)
 
 
 def test_solution_maps_over_starts_imbalances_and_targets():
@@ -302,7 +343,8 @@ def test_solution_maps_over_starts_imbalances_and_targets():
     yx = jax.random.normal(jax.random.key(1), (3, 3, 4))
 
     def solved(w, y):
-        return gram(riccati.solution(2.0, w, y))
+        end = riccati.solution(2.0, w, y)
+        return gram(end)
 
     together = jax.jit(jax.vmap(solved))(weights, yx)
     for i in range(3):
@@ -323,37 +365,40 @@ def test_ntk_is_the_jacobians(x64):
     np.testing.assert_allclose(computed, expected, atol=1e-13)
 
 
-@pytest.mark.parametrize(
-    ("sizes", "imbalance", "rate"),
-    [
-        ((3, 3, 3), 2.0, lambda s: np.hypot(2.0, 2 * s[2])),
-        ((3, 3, 3), -2.0, lambda s: np.hypot(2.0, 2 * s[2])),
-        ((5, 3, 3), 0.0, lambda s: s[2]),
-        ((3, 3, 5), 1.0, lambda s: np.hypot(0.5, s[2]) - 0.5),
-        ((3, 2, 3), 0.0, lambda s: s[1] - s[2]),
-        ((3, 5, 5), 1.0, lambda s: np.hypot(0.5, s[2]) + 0.5),
-    ],
-)
+# Sizes, imbalance, and the rate for given singular values.
+LATE_RATES = [
+    ((3, 3, 3), 2.0, lambda s: np.hypot(2.0, 2 * s[2])),
+    ((3, 3, 3), -2.0, lambda s: np.hypot(2.0, 2 * s[2])),
+    ((5, 3, 3), 0.0, lambda s: s[2]),
+    ((3, 3, 5), 1.0, lambda s: np.hypot(0.5, s[2]) - 0.5),
+    ((3, 2, 3), 0.0, lambda s: s[1] - s[2]),
+    ((3, 5, 5), 1.0, lambda s: np.hypot(0.5, s[2]) + 0.5),
+]
+
+
+@pytest.mark.parametrize(("sizes", "imbalance", "rate"), LATE_RATES)
 def test_late_rate_is_that_of_the_solution(sizes, imbalance, rate, x64):
     s = np.array([2.0, 1.5, 1.0])
     variance = 0.8
     frames = tasks.frames(jax.random.key(5), (sizes[0], sizes[2]), 3)
     yx = tasks.from_svd(frames[1], s, frames[0])
-    expected = float(riccati.late_rate(yx, sizes[1], imbalance, variance))
+    hidden = sizes[1]
+    expected = float(riccati.late_rate(yx, hidden, imbalance, variance))
     assert expected == pytest.approx(rate(s) if imbalance == 0 else expected)
-    assert float(riccati.late_rate(yx, sizes[1], imbalance)) == pytest.approx(rate(s))
+    of_unit_variance = float(riccati.late_rate(yx, hidden, imbalance))
+    assert of_unit_variance == pytest.approx(rate(s))
     weights = balanced(sizes, imbalance, 0.5)
-    limit = tasks.from_svd(
-        frames[1][:, : sizes[1]], s[: sizes[1]] / variance, frames[0][:, : sizes[1]]
-    )
+    left = frames[1][:, :hidden]
+    right = frames[0][:, :hidden]
+    limit = tasks.from_svd(left, s[:hidden] / variance, right)
 
     def gap(t):
-        return jnp.linalg.norm(
-            (lambda w: w[1] @ w[0])(riccati.solution(t, weights, yx, variance)) - limit
-        )
+        first, second = riccati.solution(t, weights, yx, variance)
+        return jnp.linalg.norm(second @ first - limit)
 
     times = 1 + np.array([9.0, 11.0]) / expected
-    measured = -np.diff(np.log(jax.jit(jax.vmap(gap))(times)))[0] / np.diff(times)[0]
+    gaps = jax.jit(jax.vmap(gap))(times)
+    measured = -np.diff(np.log(gaps))[0] / np.diff(times)[0]
     # The next slower decay is e^(-9 ...) of this one, times the ratio of rates.
     assert measured == pytest.approx(expected, rel=0.01)
 
@@ -371,9 +416,9 @@ def test_late_rate_is_that_of_the_solution(sizes, imbalance, rate, x64):
     ],
 )
 def test_bad_arguments_are_named(call, named):
-    weights = models.aligned(
-        [jnp.eye(4)[:, :3], jnp.eye(3), jnp.eye(3)], jnp.array([1.0, 2.0, 3.0])
-    )
+    frames = [jnp.eye(4)[:, :3], jnp.eye(3), jnp.eye(3)]
+    strengths = jnp.array([1.0, 2.0, 3.0])
+    weights = models.aligned(frames, strengths)
     with pytest.raises(ValueError, match=named):
         call(weights, jnp.ones((3, 4)))
 
@@ -382,23 +427,29 @@ def test_bad_arguments_are_named(call, named):
 def test_the_trajectory_is_the_solution_at_each_time(start, precision):
     weights, yx = problem(*start)
     times = np.array([0.0, 0.1, 0.5, 3.0, 40.0])
-    found = along_path(times, weights, yx, 0.8)
-    assert found.dtype == precision
+    computed = along_path(times, weights, yx, 0.8)
+    assert computed.dtype == precision
+    fastest = np.linalg.norm(generator(weights, yx), 2)
     # The flow itself amplifies rounding, by e^(2 w t) until what is small has grown to its target.
-    growth = max(1.0, (np.linalg.norm(generator(weights, yx), 2) / start[-1]) ** 2)
+    growth = max(1.0, (fastest / start[-1]) ** 2)
     bound = 500 * growth * float(jnp.finfo(precision).eps)
     expected = at_times(times, weights, yx, 0.8)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=bound)
+    np.testing.assert_allclose(computed, expected, rtol=0, atol=bound)
 
 
 def test_trajectories_differentiate_forwards_and_refuse_times_out_of_order(x64):
     weights, yx = problem(*STARTS[4])
-    final = jax.jit(
-        lambda a: gram([w[-1] for w in riccati.trajectory(np.array([1.0, 2.0]), weights, a * yx)])
-    )
+    times = np.array([1.0, 2.0])
+
+    @jax.jit
+    def final(a):
+        path = riccati.trajectory(times, weights, a * yx)
+        return gram([w[-1] for w in path])
+
     slope = jax.jit(jax.jacfwd(final))(1.0)
     step = 1e-5
     expected = (final(1 + step) - final(1 - step)) / (2 * step)
     np.testing.assert_allclose(slope, expected, atol=1e-8)
+    repeated = np.array([1.0, 1.0])
     with pytest.raises(ValueError, match="do not increase"):
-        riccati.trajectory(np.array([1.0, 1.0]), weights, yx)
+        riccati.trajectory(repeated, weights, yx)

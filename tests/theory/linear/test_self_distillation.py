@@ -25,9 +25,11 @@ def test_time_of_strength_is_the_integral_in_many_digits(objective, depth, influ
         ends = mpmath.log(start) / depth, mpmath.log(strength) / depth
 
         def integrand(x):
-            return mpmath.exp((1 - q) * x) / (1 - mpmath.exp(r * x) / influence)
+            grown = mpmath.exp(r * x) / influence
+            return mpmath.exp((1 - q) * x) / (1 - grown)
 
-        expected = float(mpmath.quad(integrand, mpmath.linspace(*ends, 20)) / 1.3)
+        intervals = mpmath.linspace(*ends, 20)
+        expected = float(mpmath.quad(integrand, intervals) / 1.3)
     # Its power of 1/start and the logarithm close to the fixed strength amplify rounding by (2L)^2
     # and 10.
     computed = theory.time_of_strength(strength, 1.3, influence, start, depth, objective)
@@ -39,8 +41,14 @@ def test_time_of_strength_of_jepa_is_the_finite_sum(depth, x64):
     a0 = 0.1
     a = 0.5
     rho = 0.7
-    powers = sum((a0**-m - a**-m) / (m * rho ** (2 * depth - 1 - m)) for m in range(1, 2 * depth))
-    expected = powers + np.log(a / a0 * (1 - a0 / rho) / (1 - a / rho)) / rho ** (2 * depth - 1)
+    last = 2 * depth - 1
+
+    def term(m):
+        return (a0**-m - a**-m) / (m * rho ** (last - m))
+
+    powers = sum(term(m) for m in range(1, 2 * depth))
+    logarithm = np.log(a / a0 * (1 - a0 / rho) / (1 - a / rho))
+    expected = powers + logarithm / rho**last
     computed = theory.time_of_strength(a**depth, 2.0, rho, a0**depth, depth, "jepa")
     assert computed == pytest.approx(expected / 2.0, rel=1e-14)
 
@@ -57,7 +65,8 @@ def test_mode_strength_solves_its_equation_from_its_start(objective, depth, prec
     mode = 1.2, 0.8, 0.05, depth, objective
     fixed = theory.fixed_strength(0.8, depth, objective)
     eps = jnp.finfo(precision).eps
-    times = jnp.linspace(0, 2, 20) * theory.time_of_strength(0.9 * fixed, *mode)
+    late = theory.time_of_strength(0.9 * fixed, *mode)
+    times = jnp.linspace(0, 2, 20) * late
     w, speed = moving_strength(times, *mode)
     assert w.dtype == precision
     np.testing.assert_allclose(w[0], 0.05, rtol=100 * eps)
@@ -68,7 +77,13 @@ def test_mode_strength_solves_its_equation_from_its_start(objective, depth, prec
     np.testing.assert_allclose(speed, velocity, rtol=0, atol=atol)
     again = theory.time_of_strength(w, *mode)[1:]
     rounding = 100 * depth * eps * (times + w / velocity)[1:]
-    assert jnp.all((jnp.abs(again - times[1:]) <= rounding) | (w[1:] > (1 - 1e3 * eps) * fixed))
+    same = jnp.abs(again - times[1:]) <= rounding
+    arrived = w[1:] > (1 - 1e3 * eps) * fixed
+    assert jnp.all(same | arrived)
+
+
+# The strength and the start: behind the start, at the fixed strength and beyond it.
+NEVER = [(0.1, 0.2), (1.0, 0.2), (2.0, 0.2), (0.5, 3.0), (4.0, 3.0), (0.5, 1.0)]
 
 
 @objectives
@@ -78,17 +93,17 @@ def test_times_are_infinite_for_what_is_never_reached_and_those_of_a_decay_from_
     def time(strength, start):
         return float(theory.time_of_strength(strength, 1.0, 1.0, start, 2, objective))
 
-    assert [
-        time(*never)
-        for never in [(0.1, 0.2), (1.0, 0.2), (2.0, 0.2), (0.5, 3.0), (4.0, 3.0), (0.5, 1.0)]
-    ] == [np.inf] * 6
+    assert [time(*never) for never in NEVER] == [np.inf] * 6
     assert time(0.2, 0.2) == 0
     q, r = POWERS[objective](2)
-    falling = mpmath.quad(lambda a: 1 / (a**q * (a**r - 1)), [2.0**0.5, 3.0**0.5])
+
+    def integrand(a):
+        return 1 / (a**q * (a**r - 1))
+
+    falling = mpmath.quad(integrand, [2.0**0.5, 3.0**0.5])
     assert time(2.0, 3.0) == pytest.approx(float(falling), rel=1e-5)
-    gradient = jax.grad(theory.time_of_strength, argnums=(1, 2, 3))(
-        0.1, 1.0, 1.0, 0.2, 2, objective
-    )
+    slopes = jax.grad(theory.time_of_strength, argnums=(1, 2, 3))
+    gradient = slopes(0.1, 1.0, 1.0, 0.2, 2, objective)
     assert not np.isnan(gradient).any()
 
 
@@ -96,7 +111,8 @@ def test_times_are_infinite_for_what_is_never_reached_and_those_of_a_decay_from_
 @pytest.mark.parametrize("depth", [1, 2, 4])
 def test_fixed_strength_is_a_stable_zero_of_the_velocity(objective, depth, x64):
     fixed = theory.fixed_strength(0.6, depth, objective)
-    velocity, slope = jax.value_and_grad(theory.mode_velocity)(fixed, 1.0, 0.6, depth, objective)
+    with_slope = jax.value_and_grad(theory.mode_velocity)
+    velocity, slope = with_slope(fixed, 1.0, 0.6, depth, objective)
     assert abs(velocity) < 1e-15
     assert slope < 0
 
@@ -106,9 +122,9 @@ def test_escape_time_misses_the_time_by_its_order(depth, x64):
     starts = np.array([1e-2, 1e-3]) ** depth
 
     def late(objective):
-        return theory.time_of_strength(
-            0.5 * theory.fixed_strength(0.8, depth, objective), 1.1, 0.8, starts, depth, objective
-        ) - theory.escape_time(1.1, 0.8, starts, depth, objective)
+        strength = 0.5 * theory.fixed_strength(0.8, depth, objective)
+        time = theory.time_of_strength(strength, 1.1, 0.8, starts, depth, objective)
+        return time - theory.escape_time(1.1, 0.8, starts, depth, objective)
 
     # The next power, 1/((2L - 3) rho^2 a0^(2L - 3)), has a relative correction of 2 a0/rho ... for
     # the larger a0.
@@ -117,17 +133,17 @@ def test_escape_time_misses_the_time_by_its_order(depth, x64):
     np.testing.assert_allclose(computed, 1, atol=0.05)
     # What is left of the time converges as a0^2, but is the difference of two numbers of the size
     # of escape_time.
-    rounding = (
-        200 * np.finfo(float).eps * float(theory.escape_time(1.1, 0.8, starts[1], depth, "mae"))
-    )
-    np.testing.assert_allclose(*late("mae"), atol=1e-4 + rounding)
+    escape = float(theory.escape_time(1.1, 0.8, starts[1], depth, "mae"))
+    rounding = 200 * np.finfo(float).eps * escape
+    first, second = late("mae")
+    np.testing.assert_allclose(first, second, atol=1e-4 + rounding)
 
 
 def test_escape_time_of_one_layer_is_logarithmic(x64):
     starts = np.array([1e-4, 1e-6])
-    assert np.allclose(
-        theory.escape_time(2.0, 0.5, starts, 1, "mae"), np.log(1 / starts) / 2, rtol=1e-14
-    )
+    expected = np.log(1 / starts) / 2
+    computed = theory.escape_time(2.0, 0.5, starts, 1, "mae")
+    assert np.allclose(computed, expected, rtol=1e-14)
     expected = (1 / starts - 1 + np.log(1 / starts) / 0.5) / 2
     computed = theory.escape_time(2.0, 0.5, starts, 1, "jepa")
     np.testing.assert_allclose(computed, expected, rtol=1e-14)
@@ -152,9 +168,8 @@ def test_predictor_fixed_points_are_where_a_balanced_mode_rests(ratio, alpha, pr
 
     def velocity(p):
         w = p / alpha**0.5
-        return theory.predictor_velocity(
-            p, w, ratio * w, augmentation=a, decay=decay, predictor_rate=alpha
-        )
+        rates = {"augmentation": a, "decay": decay, "predictor_rate": alpha}
+        return theory.predictor_velocity(p, w, ratio * w, **rates)
 
     edge, stable = theory.predictor_fixed_points(a, decay, ratio)
     for p, sign in ((edge, 1), (stable, -1)):
@@ -170,11 +185,11 @@ def test_predictor_fixed_points_merge_at_the_critical_decay(x64):
     edge, stable = theory.predictor_fixed_points(0.2, critical * (1 - 1e-8), 0.8)
     # They part as the square root of the distance.
     assert edge == pytest.approx(float(stable), rel=3e-4)
-    assert np.isnan(theory.predictor_fixed_points(0.2, critical * (1 + 1e-8), 0.8)).all()
+    beyond = theory.predictor_fixed_points(0.2, critical * (1 + 1e-8), 0.8)
+    assert np.isnan(beyond).all()
     # For small decays the edge is eta/r, which the difference of the roots would lose.
-    assert theory.predictor_fixed_points(0.2, 1e-17, 0.8)[0] == pytest.approx(
-        1e-17 / 0.8, rel=1e-12
-    )
+    edge, _ = theory.predictor_fixed_points(0.2, 1e-17, 0.8)
+    assert edge == pytest.approx(1e-17 / 0.8, rel=1e-12)
 
 
 def test_direct_strength_rests_under_the_boosted_predictor(x64):
@@ -190,7 +205,8 @@ def test_collapse_rate_with_a_predictor_is_the_smallest_over_all_predictors(x64)
     rate = theory.collapse_rate(a, decay, predictor=True, stop_gradient=False)
 
     def smallest(p):
-        return np.linalg.eigvalsh((1 + a) * (p.T @ p + np.eye(3)) - p - p.T)[0] + decay
+        matrix = (1 + a) * (p.T @ p + np.eye(3)) - p - p.T
+        return np.linalg.eigvalsh(matrix)[0] + decay
 
     draws = np.random.default_rng(0).standard_normal((200, 3, 3))
     assert min(map(smallest, draws)) > rate

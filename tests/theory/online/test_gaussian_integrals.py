@@ -15,16 +15,24 @@ def covariance(n, seed=0):
 
 
 def averages(unit, G, s, k):
-    return jax.jit(
-        lambda G: (unit.overlap(G), unit.drift(G, s, k), unit.diffusion(G, s, k), unit.slopes(G, k))
-    )(G)
+    @jax.jit
+    def computed(G):
+        overlap = unit.overlap(G)
+        drift = unit.drift(G, s, k)
+        diffusion = unit.diffusion(G, s, k)
+        slopes = unit.slopes(G, k)
+        return overlap, drift, diffusion, slopes
+
+    return computed(G)
 
 
 def sampled_z(unit, G, s, k, samples=200_000):
     """By how many standard errors the averages miss those over random fields."""
-    h = np.random.default_rng(1).standard_normal((samples, len(G))) @ np.linalg.cholesky(G).T
-    g = np.asarray(unit.apply(jnp.asarray(h)))
-    slope = np.asarray(unit.slope(jnp.asarray(h[:, :k])))
+    independent = np.random.default_rng(1).standard_normal((samples, len(G)))
+    h = independent @ np.linalg.cholesky(G).T
+    fields = jnp.asarray(h)
+    g = np.asarray(unit.apply(fields))
+    slope = np.asarray(unit.slope(fields[:, :k]))
     output = (g @ s)[:, None, None]
 
     def times(a, b):
@@ -34,15 +42,18 @@ def sampled_z(unit, G, s, k, samples=200_000):
     drawn = times(g, g), times(slope, h) * output, pairs * output**2, pairs
     for found, values in zip(averages(unit, G, s, k), drawn, strict=True):
         deviation = np.abs(values.mean(0) - found)
-        yield np.max(deviation / (values.std(0) / samples**0.5 + 1e-9))
+        error = values.std(0) / samples**0.5 + 1e-9
+        yield np.max(deviation / error)
 
 
 def test_error_functions_have_the_averages_of_quadrature(x64):
     G = covariance(3)
     s = jnp.array([-1.0, 0.7, 1.3])
-    exact = averages(integrals.erf(), G, s, 2)
+    unit = integrals.erf()
+    exact = averages(unit, G, s, 2)
     rule = integrals.trapezoid(40)
-    quadrature = averages(integrals.smooth(integrals.erf().apply, rule), G, s, 2)
+    smooth = integrals.smooth(unit.apply, rule)
+    quadrature = averages(smooth, G, s, 2)
     for a, b in zip(exact, quadrature, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-11)
 
@@ -61,14 +72,17 @@ def test_orthants_of_independent_fields_and_of_correlations_one_half(x64):
         chance = _orthants.probability(0.5 + 0.5 * jnp.eye(n)) - 1 / (n + 1)
         independent = jnp.diag(jnp.arange(1.0, n + 1))
         square = _orthants.second_moment(independent, 0) - 0.5**n
-        product = (
-            _orthants.second_moment(independent, 1) - 2**0.5 / (2 * np.pi) * 0.5 ** (n - 2)
-            if n > 1
-            else 0.0
-        )
+        product = 0.0
+        if n > 1:
+            expected = 2**0.5 / (2 * np.pi) * 0.5 ** (n - 2)
+            product = _orthants.second_moment(independent, 1) - expected
         return jnp.array([chance, square, product])
 
-    assert jnp.max(jnp.abs(jax.jit(lambda: jnp.stack([errors(n) for n in range(1, 5)]))())) < 1e-15
+    @jax.jit
+    def all_errors():
+        return jnp.stack([errors(n) for n in range(1, 5)])
+
+    assert jnp.max(jnp.abs(all_errors())) < 1e-15
 
 
 def test_error_functions_stay_finite_where_fields_coincide(x64):
@@ -81,18 +95,23 @@ def test_error_functions_stay_finite_where_fields_coincide(x64):
     assert abs(s @ overlap @ s) < bound
     assert jnp.max(jnp.abs(drift)) < bound
     assert jnp.max(jnp.abs(diffusion)) < bound
-    slopes = jax.jit(jax.jacfwd(lambda G: integrals.erf().diffusion(G, s, 2)))(G)
+
+    def diffused(G):
+        return integrals.erf().diffusion(G, s, 2)
+
+    slopes = jax.jit(jax.jacfwd(diffused))(G)
     assert bool(jnp.all(jnp.isfinite(slopes)))
 
 
 def test_rules_agree_on_a_smooth_unit(x64):
     G = covariance(4)
     s = jnp.array([-1.0, -0.7, 1.3, 0.9])
-    grid, sequence = (
-        integrals.smooth(jnp.tanh, rule) for rule in (integrals.trapezoid(25), integrals.sobol(15))
-    )
+    grid = integrals.smooth(jnp.tanh, integrals.trapezoid(25))
+    sequence = integrals.smooth(jnp.tanh, integrals.sobol(15))
+    on_grid = averages(grid, G, s, 2)
+    on_sequence = averages(sequence, G, s, 2)
     # Some 1e-3 at 2^13 points, which falls as one over their number.
-    for a, b in zip(averages(grid, G, s, 2), averages(sequence, G, s, 2), strict=True):
+    for a, b in zip(on_grid, on_sequence, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-3)
 
 
@@ -111,7 +130,13 @@ def test_root_of_regular_and_singular_matrices(precision):
     root = jax.jit(integrals.root)(G)
     np.testing.assert_allclose(root @ root.T, G, atol=20 * eps)
     assert jnp.all(jnp.triu(root, 1) == 0)
-    singular = jnp.ones((3, 3), precision) + jnp.diag(jnp.array([0.0, 0.0, 1.0], precision))
-    root, slope = jax.jit(lambda G: (integrals.root(G), jax.jacrev(integrals.root)(G)))(singular)
+    last = jnp.array([0.0, 0.0, 1.0], precision)
+    singular = jnp.ones((3, 3), precision) + jnp.diag(last)
+
+    @jax.jit
+    def root_and_slope(G):
+        return integrals.root(G), jax.jacrev(integrals.root)(G)
+
+    root, slope = root_and_slope(singular)
     np.testing.assert_allclose(root @ root.T, singular, atol=20 * eps)
     assert bool(jnp.all(jnp.isfinite(slope)))

@@ -22,18 +22,37 @@ def example(K=2, M=2):
     """A student and a teacher whose units overlap, with noise."""
     Q = 0.4 * jnp.eye(K) + 0.1
     R = 0.1 * jnp.arange(1.0, K * M + 1).reshape(K, M) / K
-    T = 0.3 * jnp.ones((M, M)) + jnp.diag(jnp.linspace(0.7, 0.5, M))
+    own = jnp.diag(jnp.linspace(0.7, 0.5, M))
+    T = 0.3 * jnp.ones((M, M)) + own
     student = online.Student(Q, R, jnp.linspace(0.5, 0.2, K))
-    return student, online.Teacher(T, jnp.linspace(1.0, -0.6, M), 0.3)
+    teacher = online.Teacher(T, jnp.linspace(1.0, -0.6, M), 0.3)
+    return student, teacher
+
+
+def flat(parameters):
+    return ravel_pytree(parameters)[0]
+
+
+def samples(draw, seed, runs):
+    """What is drawn from the keys of a seed, in one program."""
+    keys = jax.random.split(jax.random.key(seed), runs)
+    drawn = jax.jit(jax.vmap(draw))(keys)
+    return np.asarray(drawn)
+
+
+def with_products(x):
+    """Numbers (runs, numbers) and the products of every two of them."""
+    products = np.einsum("ri,rj->rij", x, x)
+    return np.concatenate([x, products.reshape(len(x), -1)], 1)
 
 
 def two_sample_z(a, b):
     """By how many standard errors the first and second moments of two samples (runs, numbers)
     differ."""
-    a, b = (
-        np.concatenate([x, np.einsum("ri,rj->rij", x, x).reshape(len(x), -1)], 1) for x in (a, b)
-    )
-    return np.abs(a.mean(0) - b.mean(0)) / np.sqrt(a.var(0) / len(a) + b.var(0) / len(b) + 1e-30)
+    a = with_products(a)
+    b = with_products(b)
+    variance = a.var(0) / len(a) + b.var(0) / len(b)
+    return np.abs(a.mean(0) - b.mean(0)) / np.sqrt(variance + 1e-30)
 
 
 @units
@@ -44,17 +63,17 @@ def test_the_mean_step_of_the_chain_is_the_velocity(unit, x64):
     runs = 100_000
     step = online.chain(teacher, d, **rates)
 
-    @jax.jit
-    @jax.vmap
     def change(key):
-        return d * (
-            ravel_pytree(step(key, jd.State(0, student)).params)[0] - ravel_pytree(student)[0]
-        )
+        start = jd.State(0, student)
+        moved = step(key, start).params
+        return d * (flat(moved) - flat(student))
 
-    changes = np.asarray(change(jax.random.split(jax.random.key(1), runs)))
-    velocity = ravel_pytree(jax.jit(online.velocity(teacher, **rates))(0.0, student))[0]
+    changes = samples(change, 1, runs)
+    velocity = jax.jit(online.velocity(teacher, **rates))
+    expected = flat(velocity(0.0, student))
     # Beyond sampling the mean of Q is off by 1/d, and rounding is d eps.
-    assert np.max(np.abs(changes.mean(0) - velocity) / (changes.std(0) / runs**0.5)) < 4.5
+    error = changes.std(0) / runs**0.5
+    assert np.max(np.abs(changes.mean(0) - expected) / error) < 4.5
 
 
 @units
@@ -62,50 +81,52 @@ def test_the_chain_is_the_law_of_networks_of_few_inputs(unit, x64):
     d = 8
     runs = 20_000
     steps = 24
-    (student, teacher) = example()
-    G = jnp.block(
-        [[student.overlaps, student.with_teacher], [student.with_teacher.T, teacher.overlaps]]
-    )
+    student, teacher = example()
+    upper = [student.overlaps, student.with_teacher]
+    lower = [student.with_teacher.T, teacher.overlaps]
+    G = jnp.block([upper, lower])
     weights = jnp.zeros((4, d)).at[:, :4].set(integrals.root(G))
+    of_student = weights[:2]
+    of_teacher = weights[2:]
     net = models.mlp((d, 2, 1), activation=unit.apply, bias_scale=None)
 
     def labels(x):
-        return net.apply({"weights": [weights[2:], teacher.readout[None]]}, x)
+        params = {"weights": [of_teacher, teacher.readout[None]]}
+        return net.apply(params, x)
 
-    stream = tasks.online(lambda key: tasks.labelled(key, labels, 1, d, noise=teacher.noise))
-    optimizer = optax.partition(
-        {"w": optax.sgd(0.6 / d), "v": optax.sgd(0.4 / d)}, {"weights": ["w", "v"]}
-    )
+    def fresh(key):
+        return tasks.labelled(key, labels, 1, d, noise=teacher.noise)
+
+    stream = tasks.online(fresh)
+    rates = {"w": optax.sgd(0.6 / d), "v": optax.sgd(0.4 / d)}
+    optimizer = optax.partition(rates, {"weights": ["w", "v"]})
+    field = jax.grad(losses.squared_error(net.apply))
 
     def network(key):
-        start = {"weights": [weights[:2], student.readout[None]]}
-
-        def seen(w):
-            return online.overlaps(w[0], w[1][0], weights[2:])
+        start = {"weights": [of_student, student.readout[None]]}
 
         def observe(state):
-            return {"y": ravel_pytree(seen(state.params["weights"]))[0]}
+            first, second = state.params["weights"]
+            seen = online.overlaps(first, second[0], of_teacher)
+            return {"y": flat(seen)}
 
-        field = jax.grad(losses.squared_error(net.apply))
-        return jd.train(
-            field, optimizer, stream, start, times=[steps], observe=observe, key=key
-        ).observed["y"][0]
+        run = jd.train(field, optimizer, stream, start, times=[steps], observe=observe, key=key)
+        return run.observed["y"][0]
 
     def chain(key):
-        step = online.chain(
-            teacher, d, learning_rate=0.6, readout_rate=0.4, unit=unit, examples=steps
-        )
+        rates = {"learning_rate": 0.6, "readout_rate": 0.4}
+        step = online.chain(teacher, d, unit=unit, examples=steps, **rates)
 
         def observe(state):
-            return {"y": ravel_pytree(state.params)[0]}
+            return {"y": flat(state.params)}
 
-        return jd.iterate(step, student, times=[1], observe=observe, key=key).observed["y"][0]
+        run = jd.iterate(step, student, times=[1], observe=observe, key=key)
+        return run.observed["y"][0]
 
-    def run(simulate, seed):
-        return np.asarray(jax.jit(jax.vmap(simulate))(jax.random.split(jax.random.key(seed), runs)))
-
+    networks = samples(network, 1, runs)
+    chains = samples(chain, 2, runs)
     # 110 moments: beyond 4.5 by chance once in 1,300 times.
-    assert two_sample_z(run(network, 1), run(chain, 2)).max() < 4.5
+    assert two_sample_z(networks, chains).max() < 4.5
 
 
 def test_one_unit_obeys_the_published_equations(x64):
@@ -114,18 +135,24 @@ def test_one_unit_obeys_the_published_equations(x64):
     q = 0.6
     teacher = online.Teacher(jnp.eye(1), jnp.ones(1))
     student = online.Student(jnp.full((1, 1), q), jnp.full((1, 1), r), jnp.ones(1))
-    moved = jax.jit(online.velocity(teacher, learning_rate=eta))(0.0, student)
+    velocity = jax.jit(online.velocity(teacher, learning_rate=eta))
+    moved = velocity(0.0, student)
     # Biehl and Schwarze (1995); Saad and Solla (1995) for K = M = 1.
     root = np.sqrt(2 * (1 + q) - r**2)
-    dr = 2 / np.pi * eta / (1 + q) * ((1 + q - r**2) / root - r / np.sqrt(1 + 2 * q))
-    dq = 4 / np.pi * eta / (1 + q) * (r / root - q / np.sqrt(1 + 2 * q))
-    a = np.arcsin((1 + 2 * (q - r**2)) / (2 * (1 + 2 * q - r**2))) + np.arcsin(q / (1 + 3 * q))
-    a -= 2 * np.arcsin(r / np.sqrt(2 * (1 + 2 * q - r**2)) / np.sqrt(1 + 3 * q))
-    dq += 4 / np.pi**2 * eta**2 / np.sqrt(1 + 2 * q) * a
+    own_root = np.sqrt(1 + 2 * q)
+    dr = 2 / np.pi * eta / (1 + q) * ((1 + q - r**2) / root - r / own_root)
+    dq = 4 / np.pi * eta / (1 + q) * (r / root - q / own_root)
+    rest = 1 + 2 * q - r**2
+    a = np.arcsin((1 + 2 * (q - r**2)) / (2 * rest))
+    a += np.arcsin(q / (1 + 3 * q))
+    a -= 2 * np.arcsin(r / np.sqrt(2 * rest) / np.sqrt(1 + 3 * q))
+    dq += 4 / np.pi**2 * eta**2 / own_root * a
     assert float(moved.with_teacher[0, 0]) == pytest.approx(dr, rel=1e-14)
     assert float(moved.overlaps[0, 0]) == pytest.approx(dq, rel=1e-14)
-    error = np.arcsin(q / (1 + q)) / np.pi + 1 / 6 - 2 / np.pi * np.arcsin(r / np.sqrt(2 * (1 + q)))
-    assert float(online.generalisation_error(student, teacher)) == pytest.approx(error, rel=1e-14)
+    computed = float(online.generalisation_error(student, teacher))
+    shared = 2 / np.pi * np.arcsin(r / np.sqrt(2 * (1 + q)))
+    error = np.arcsin(q / (1 + q)) / np.pi + 1 / 6 - shared
+    assert computed == pytest.approx(error, rel=1e-14)
 
 
 def test_linear_students_rest_at_their_exact_floor(x64):
@@ -135,22 +162,27 @@ def test_linear_students_rest_at_their_exact_floor(x64):
     unit = integrals.linear()
     teacher = online.Teacher(jnp.eye(2), jnp.ones(2), noise)
     velocity = online.velocity(teacher, learning_rate=eta, unit=unit)
-    start = online.Student(0.3 * jnp.eye(K) + 0.1, 0.1 * jnp.ones((K, 2)), jnp.ones(K))
+    overlaps = 0.3 * jnp.eye(K) + 0.1
+    start = online.Student(overlaps, 0.1 * jnp.ones((K, 2)), jnp.ones(K))
+    solver = jd.RK4(0.5)
 
     def observe(state):
         return {"error": online.generalisation_error(state.params, teacher, unit)}
 
-    run = jax.jit(
-        lambda: jd.integrate(velocity, start, times=[200.0], observe=observe, solver=jd.RK4(0.5))
-    )()
+    @jax.jit
+    def observed():
+        run = jd.integrate(velocity, start, times=[200.0], observe=observe, solver=solver)
+        return run.observed
+
+    error = float(observed()["error"][0])
     # The error e of one linear unit of K weights: 0 = -2 eta K e + eta^2 K^2 (e + noise^2 / 2).
-    assert float(run.observed["error"][0]) == pytest.approx(
-        eta * noise**2 * K / (4 - 2 * eta * K), rel=1e-12
-    )
+    expected = eta * noise**2 * K / (4 - 2 * eta * K)
+    assert error == pytest.approx(expected, rel=1e-12)
 
 
 def test_noise_floor_of_units_beyond_the_teachers(x64):
-    solution = online.Student(jnp.diag(jnp.array([1.0, 1.0, 0.0])), jnp.eye(3, 2), jnp.ones(3))
+    overlaps = jnp.diag(jnp.array([1.0, 1.0, 0.0]))
+    solution = online.Student(overlaps, jnp.eye(3, 2), jnp.ones(3))
     teacher = online.Teacher(jnp.eye(2), jnp.ones(2), 0.1)
     expected = 0.02 * 0.01 / (2 * np.pi) * (1 + 2 / 3**0.5)
     floor = jax.jit(lambda s, unit: online.noise_floor(s, teacher, 0.02, unit), static_argnums=1)
@@ -162,28 +194,31 @@ def test_noise_floor_of_units_beyond_the_teachers(x64):
 def test_students_with_a_unit_too_many_rest_at_that_floor_for_small_rates(x64):
     upper = np.triu_indices(3)
 
-    def of(modes):
+    def student_of(modes):
         half = jnp.zeros((3, 3)).at[upper].set(modes[:6])
-        return online.Student(half + jnp.triu(half, 1).T, modes[6:].reshape(3, 2), jnp.ones(3))
+        overlaps = half + jnp.triu(half, 1).T
+        with_teacher = modes[6:].reshape(3, 2)
+        return online.Student(overlaps, with_teacher, jnp.ones(3))
 
     def excess(eta):
+        """By how much the error at rest is above the floor, relative to it."""
         teacher = online.Teacher(jnp.eye(2), jnp.ones(2), 0.1)
+        velocity = online.velocity(teacher, learning_rate=eta)
 
         def speed(modes):
-            moved = online.velocity(teacher, learning_rate=eta)(0.0, of(modes))
+            moved = velocity(0.0, student_of(modes))
             return jnp.concatenate([moved.overlaps[upper], moved.with_teacher.ravel()])
 
         def newton(_, modes):
-            return modes - jnp.linalg.solve(jax.jacfwd(speed)(modes), speed(modes))
+            jacobian = jax.jacfwd(speed)(modes)
+            return modes - jnp.linalg.solve(jacobian, speed(modes))
 
-        start = jnp.concatenate(
-            [jnp.diag(jnp.array([1.0, 1.0, eta * 0.005]))[upper], jnp.eye(3, 2).ravel()]
-        )
-        rest = of(jax.lax.fori_loop(0, 10, newton, start))
-        return (
-            online.generalisation_error(rest, teacher) / online.noise_floor(of(start), teacher, eta)
-            - 1
-        )
+        overlaps = jnp.diag(jnp.array([1.0, 1.0, eta * 0.005]))
+        start = jnp.concatenate([overlaps[upper], jnp.eye(3, 2).ravel()])
+        rest = jax.lax.fori_loop(0, 10, newton, start)
+        error = online.generalisation_error(student_of(rest), teacher)
+        floor = online.noise_floor(student_of(start), teacher, eta)
+        return error / floor - 1
 
     first, second = jax.jit(jax.vmap(excess))(jnp.array([0.02, 0.01]))
     # The next order is that of the learning rate.
@@ -191,21 +226,25 @@ def test_students_with_a_unit_too_many_rest_at_that_floor_for_small_rates(x64):
     assert float(first / second) == pytest.approx(2, rel=0.02)
 
 
+def reversed_units(student):
+    overlaps = student.overlaps[::-1, ::-1]
+    return online.Student(overlaps, student.with_teacher[::-1], student.readout[::-1])
+
+
 def test_the_equations_know_no_order_of_units(x64):
     student, teacher = example(3, 2)
-    swapped = online.Student(
-        student.overlaps[::-1, ::-1], student.with_teacher[::-1], student.readout[::-1]
-    )
+    swapped = reversed_units(student)
     velocity = jax.jit(online.velocity(teacher, learning_rate=0.7, readout_rate=0.3))
     error = jax.jit(lambda student: online.generalisation_error(student, teacher))
     one = velocity(0.0, student)
     other = velocity(0.0, swapped)
-    back = online.Student(other.overlaps[::-1, ::-1], other.with_teacher[::-1], other.readout[::-1])
+    back = reversed_units(other)
+    rounding = 20 * float(jnp.finfo(x64).eps)
     for a, b in zip(one, back, strict=True):
-        atol = 20 * float(jnp.finfo(x64).eps)
-        np.testing.assert_allclose(a, b, atol=atol)
-    errors = [float(error(s)) for s in (student, swapped)]
-    assert errors[0] == pytest.approx(errors[1], rel=20 * float(jnp.finfo(x64).eps))
+        np.testing.assert_allclose(a, b, atol=rounding)
+    computed = float(error(student))
+    expected = float(error(swapped))
+    assert computed == pytest.approx(expected, rel=rounding)
 
 
 def test_random_starts_have_the_law_of_random_weights(x64):
@@ -214,33 +253,33 @@ def test_random_starts_have_the_law_of_random_weights(x64):
     teacher = example()[1]
     weights = jnp.zeros((2, d)).at[:, :2].set(integrals.root(teacher.overlaps))
 
-    def drawn(key):
+    def of_weights(key):
         w = 0.5 * jax.random.normal(key, (3, d)) / d**0.5
-        return online.overlaps(w, jnp.ones(3), weights)
+        student = online.overlaps(w, jnp.ones(3), weights)
+        return flat(student[:2])
 
-    def start(key):
-        return online.random_start(key, teacher, jnp.ones(3), d, 0.5)
+    def of_overlaps(key):
+        student = online.random_start(key, teacher, jnp.ones(3), d, 0.5)
+        return flat(student[:2])
 
-    def sample(draw, seed):
-        return np.asarray(
-            jax.jit(jax.vmap(lambda key: ravel_pytree(draw(key)[:2])[0]))(
-                jax.random.split(jax.random.key(seed), runs)
-            )
-        )
-
-    assert two_sample_z(sample(drawn, 1), sample(start, 2)).max() < 4.5
+    expected = samples(of_weights, 1, runs)
+    drawn = samples(of_overlaps, 2, runs)
+    assert two_sample_z(expected, drawn).max() < 4.5
 
 
 def test_chi_squared_numbers_have_their_distribution():
     freedoms = jnp.repeat(jnp.array([2.0, 3.5, 394.0]), 50_000)
-    drawn = np.asarray(
-        jax.jit(lambda key: online.order_parameters._chi_squared(key, freedoms, freedoms.shape))(
-            jax.random.key(0)
-        )
-    )
+
+    @jax.jit
+    def draw(key):
+        return online.order_parameters._chi_squared(key, freedoms, freedoms.shape)
+
+    drawn = np.asarray(draw(jax.random.key(0)))
     assert drawn.dtype == np.float32
-    for freedom, numbers in zip((2, 3.5, 394), drawn.reshape(3, -1).astype(float), strict=True):
-        assert scipy.stats.kstest(numbers, scipy.stats.chi2(freedom).cdf).pvalue > 1e-3
+    rows = drawn.reshape(3, -1).astype(float)
+    for freedom, numbers in zip((2, 3.5, 394), rows, strict=True):
+        law = scipy.stats.chi2(freedom)
+        assert scipy.stats.kstest(numbers, law.cdf).pvalue > 1e-3
 
 
 def test_the_precision_is_that_of_the_student(precision):
@@ -249,23 +288,26 @@ def test_the_precision_is_that_of_the_student(precision):
     d = jnp.asarray(20.0)
 
     def step(d):
-        return online.chain(teacher, d, learning_rate=0.5, examples=10)(
-            key, jd.State(0, student)
-        ).params
+        chain = online.chain(teacher, d, learning_rate=0.5, examples=10)
+        return chain(key, jd.State(0, student)).params
 
     def start(d):
         return online.random_start(key, teacher, student.readout, d, 0.1)
 
     def velocity(d):
-        return online.velocity(teacher, learning_rate=0.7, readout_rate=0.3)(0.0, student)
+        move = online.velocity(teacher, learning_rate=0.7, readout_rate=0.3)
+        return move(0.0, student)
 
     for function in (step, start, velocity):
-        assert {a.dtype for a in jax.tree.leaves(jax.eval_shape(function, d))} == {precision}
+        shapes = jax.eval_shape(function, d)
+        assert {a.dtype for a in jax.tree.leaves(shapes)} == {precision}
 
 
 def test_numbers_that_cannot_be_are_refused():
     student, teacher = example()
+    key = jax.random.key(0)
+    start = jd.State(0, student)
     with pytest.raises(ValueError, match="inputs: 5; pass at least 6"):
-        online.chain(teacher, 5, learning_rate=1.0)(jax.random.key(0), jd.State(0, student))
+        online.chain(teacher, 5, learning_rate=1.0)(key, start)
     with pytest.raises(ValueError, match="examples: 0; pass at least 1"):
         online.chain(teacher, 10, learning_rate=1.0, examples=0)

@@ -29,6 +29,10 @@ def agree(errors, expected, rtol, scale=3.2):
         np.testing.assert_allclose(a, b, rtol=0, atol=rtol * scale, err_msg=name)
 
 
+def at_time(errors, index):
+    return spectrum.Errors(*(values[index] for values in errors))
+
+
 @pytest.mark.parametrize("shape", [(1, 3.0, 1), (2, 0.3, 2), (3, 1.0, 3), (5, 0.9, 4)])
 def test_the_effective_regularisation_is_the_one_root_on_its_side_of_the_axis(shape, x64):
     groups, ratio, seed = shape
@@ -37,17 +41,20 @@ def test_the_effective_regularisation_is_the_one_root_on_its_side_of_the_axis(sh
     multiplicities = rng.uniform(1, 100, groups)
     samples = ratio * multiplicities.sum()
     population = equivalents.population(eigenvalues, multiplicities, 1.0)
-    s = 10 ** rng.uniform(-6, 2, 40) * np.exp(
-        1j * np.concatenate([rng.uniform(0, np.pi, 30), -rng.uniform(0, 3, 10)])
-    )
-    found = np.asarray(jax.jit(equivalents.effective_regularisation)(s, population, samples))
+    sizes = 10 ** rng.uniform(-6, 2, 40)
+    above = rng.uniform(0, np.pi, 30)
+    below = -rng.uniform(0, 3, 10)
+    s = sizes * np.exp(1j * np.concatenate([above, below]))
+    regularisation = jax.jit(equivalents.effective_regularisation)
+    found = np.asarray(regularisation(s, population, samples))
     for place, k in zip(s, found, strict=True):
         # (k - s) prod(lambda + k) = sum m lambda k prod'(lambda + k) / n, as a polynomial.
         product = np.polynomial.polynomial.polyfromroots(-eigenvalues)
         equation = np.polynomial.polynomial.polymul(product, [-place, 1])
         for a in range(groups):
             others = np.polynomial.polynomial.polyfromroots(-np.delete(eigenvalues, a))
-            term = multiplicities[a] * eigenvalues[a] / samples * np.append(0, others)
+            weight = multiplicities[a] * eigenvalues[a] / samples
+            term = weight * np.append(0, others)
             equation[: len(term)] -= term
         roots = np.polynomial.polynomial.polyroots(equation)
         right = roots[np.argmax(roots.imag * np.sign(place.imag))]
@@ -67,28 +74,25 @@ def test_the_effective_regularisation_of_one_group_is_the_root_of_a_quadratic(pr
     rtol = 20 * np.finfo(precision).eps
     np.testing.assert_allclose(k, expected, rtol=rtol)
     # With more samples than inputs it vanishes with the penalty, with fewer it does not.
-    ends = [
-        float(equivalents.effective_regularisation(0.0, one_variance(), 100 * a))
-        for a in (2.0, 0.5)
-    ]
+    population = one_variance()
+    more = float(equivalents.effective_regularisation(0.0, population, 100 * 2.0))
+    fewer = float(equivalents.effective_regularisation(0.0, population, 100 * 0.5))
     atol = 100 * np.finfo(precision).eps
-    np.testing.assert_allclose(ends, [0, 1], atol=atol)
+    np.testing.assert_allclose([more, fewer], [0, 1], atol=atol)
 
 
 def test_the_largest_eigenvalue_is_that_of_large_samples(x64):
     for alpha in (0.3, 1.0, 4.0):
         computed = equivalents.largest_eigenvalue(one_variance(), 100 * alpha)
         expected = (1 + alpha**-0.5) ** 2
-        np.testing.assert_allclose(
-            computed,
-            expected,
-            rtol=1e-14,
-        )
-    data = tasks.regression(jax.random.key(0), 900, [1.0, 0.5, 0.1], (300, 200, 400), 1.0)
-    sampled = np.linalg.svd(data.x, compute_uv=False)[0] ** 2 / 900
-    population = equivalents.population(
-        [1.0, 0.5, 0.1, 7.0], [300, 200, 400, 0], [1.0, 1.0, 1.0, 0.0]
-    )
+        np.testing.assert_allclose(computed, expected, rtol=1e-14)
+    key = jax.random.key(0)
+    data = tasks.regression(key, 900, [1.0, 0.5, 0.1], (300, 200, 400), 1.0)
+    singular_values = np.linalg.svd(data.x, compute_uv=False)
+    sampled = singular_values[0] ** 2 / 900
+    eigenvalues = [1.0, 0.5, 0.1, 7.0]
+    multiplicities = [300, 200, 400, 0]
+    population = equivalents.population(eigenvalues, multiplicities, [1.0, 1.0, 1.0, 0.0])
     # Edges fluctuate as n^(-2/3).
     computed = equivalents.largest_eigenvalue(population, 900)
     rtol = 3 * 900 ** (-2 / 3)
@@ -101,13 +105,14 @@ def test_isotropic_inputs_follow_the_marchenko_pastur_integrals(alpha, precision
     rtol = 1e-10 if precision == np.float64 else 5e-5
     flow = spectrum.flow(times, one_variance(), 100 * alpha, SYSTEM["noise"])
     with jax.enable_x64(True):
-        agree(flow, isotropic.flow(TIMES, alpha, **SYSTEM, nodes=1200), rtol)
+        expected = isotropic.flow(TIMES, alpha, **SYSTEM, nodes=1200)
+        agree(flow, expected, rtol)
         penalties = np.array([0.01, 0.3, 5.0])
         expected = isotropic.ridge(penalties, alpha, **SYSTEM, nodes=1200)
-    ridge = spectrum.ridge(
-        penalties.astype(precision), one_variance(), 100 * alpha, SYSTEM["noise"]
-    )
-    agree(ridge, expected, 1e-12 if precision == np.float64 else 1e-5)
+    rounded = penalties.astype(precision)
+    ridge = spectrum.ridge(rounded, one_variance(), 100 * alpha, SYSTEM["noise"])
+    rtol = 1e-12 if precision == np.float64 else 1e-5
+    agree(ridge, expected, rtol)
 
 
 @pytest.mark.parametrize("fraction", [0.1, 0.4, 0.8, 1.0])
@@ -119,7 +124,8 @@ def test_descent_follows_them_up_to_the_stable_learning_rate(alpha, fraction, pr
         expected = isotropic.descent(STEPS, rate, alpha, **SYSTEM, nodes=2000)
     # Few steps are on a circle, whose error grows with them; 1 - (slow modes) is rounded as often
     # as there are steps.
-    agree(found, expected, 1e-10 if precision == np.float64 else 5e-4)
+    rtol = 1e-10 if precision == np.float64 else 5e-4
+    agree(found, expected, rtol)
 
 
 def test_descent_is_exact_and_never_raises_beyond_the_stable_learning_rate(x64):
@@ -130,36 +136,42 @@ def test_descent_is_exact_and_never_raises_beyond_the_stable_learning_rate(x64):
     for name in ("excess", "train"):
         np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-8)
     assert found.excess[-1] > 1e30
-    assert np.all(
-        np.isinf(spectrum.descent(np.array([10**6]), rate, one_variance(), 200, 0.7).excess)
-    )
+
+    def late_excess(step):
+        errors = spectrum.descent(np.array([step]), rate, one_variance(), 200, 0.7)
+        return errors.excess
+
+    assert np.all(np.isinf(late_excess(10**6)))
     with jax.enable_x64(False):
-        assert np.all(
-            np.isinf(spectrum.descent(np.array([2000]), rate, one_variance(), 200, 0.7).excess)
-        )
+        assert np.all(np.isinf(late_excess(2000)))
 
 
 def test_small_learning_rates_are_the_flow_to_first_order(x64):
     population = equivalents.population(**GROUPS, start=START)
     flow = spectrum.flow(np.array([3.0]), population, 300, 0.5)
-    lag = [
-        float(
-            spectrum.descent(np.array([k]), 3.0 / k, population, 300, 0.5).excess[0]
-            - flow.excess[0]
-        )
-        for k in (1000, 2000, 4000)
-    ]
+
+    def lag_of(steps):
+        descent = spectrum.descent(np.array([steps]), 3.0 / steps, population, 300, 0.5)
+        return float(descent.excess[0] - flow.excess[0])
+
+    lag = [lag_of(steps) for steps in (1000, 2000, 4000)]
     computed = np.divide(lag[:-1], lag[1:])
     np.testing.assert_allclose(computed, 2, rtol=2e-3)
 
 
 def test_the_contour_converges_exponentially(x64):
     population = equivalents.population([0.01, 4e-6], [60, 40], [60, 1e5])
-    flow = partial(spectrum.flow, np.geomspace(15, 1.5e8, 29), population, 150, 0.2)
+    times = np.geomspace(15, 1.5e8, 29)
+    flow = partial(spectrum.flow, times, population, 150, 0.2)
     reference = flow(nodes=40).excess
     total = float(flow().excess[0])
-    error = [float(abs(flow(nodes=n).excess - reference).max()) / total for n in (8, 16, 24, 32)]
-    assert np.all(np.array(error) < [2e-3, 1e-6, 1e-9, 1e-11])
+
+    def relative_error(nodes):
+        error = abs(flow(nodes=nodes).excess - reference)
+        return float(error.max()) / total
+
+    errors = [relative_error(nodes) for nodes in (8, 16, 24, 32)]
+    assert np.all(np.array(errors) < [2e-3, 1e-6, 1e-9, 1e-11])
 
 
 def finite_samples(run, samples, seeds=24):
@@ -172,15 +184,20 @@ def finite_samples(run, samples, seeds=24):
         def total(values):
             return jnp.sum(values * data.eigenvalues[None], -1)
 
-        return {
-            "excess": given_data.excess_error(w, data.teacher, data.eigenvalues),
-            "train": given_data.mean_squared_error(w, data.x, data.y),
-            "overlap": total(w * data.teacher[None]),
-            "self_overlap": total(w**2),
-        }
+        excess = given_data.excess_error(w, data.teacher, data.eigenvalues)
+        train = given_data.mean_squared_error(w, data.x, data.y)
+        overlap = total(w * data.teacher[None])
+        self_overlap = total(w**2)
+        return {"excess": excess, "train": train, "overlap": overlap, "self_overlap": self_overlap}
 
-    runs = jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(0), seeds))
-    return {name: (np.mean(a, 0), np.std(a, 0, ddof=1) / seeds**0.5) for name, a in runs.items()}
+    keys = jax.random.split(jax.random.key(0), seeds)
+    runs = jax.jit(jax.vmap(one))(keys)
+
+    def mean_and_error(values):
+        error = np.std(values, 0, ddof=1) / seeds**0.5
+        return np.mean(values, 0), error
+
+    return {name: mean_and_error(values) for name, values in runs.items()}
 
 
 @pytest.mark.parametrize("samples", [200, 400, 800])
@@ -189,20 +206,20 @@ def test_two_groups_follow_from_finite_samples(samples, x64):
     times = np.array([0.1, 1, 10, 100.0])
     steps = np.array([1, 5, 30, 300])
     penalties = np.array([0.01, 0.1, 1])
-    cases = [
-        (
-            lambda d: given_data.flow(times, d.x, d.y, d.start),
-            spectrum.flow(times, population, samples, 0.5),
-        ),
-        (
-            lambda d: given_data.descent(steps, 0.5, d.x, d.y, d.start),
-            spectrum.descent(steps, 0.5, population, samples, 0.5),
-        ),
-        (
-            lambda d: given_data.ridge(penalties, d.x, d.y, d.start),
-            spectrum.ridge(penalties, population, samples, 0.5),
-        ),
-    ]
+
+    def flow(data):
+        return given_data.flow(times, data.x, data.y, data.start)
+
+    def descent(data):
+        return given_data.descent(steps, 0.5, data.x, data.y, data.start)
+
+    def ridge(data):
+        return given_data.ridge(penalties, data.x, data.y, data.start)
+
+    flow_theory = spectrum.flow(times, population, samples, 0.5)
+    descent_theory = spectrum.descent(steps, 0.5, population, samples, 0.5)
+    ridge_theory = spectrum.ridge(penalties, population, samples, 0.5)
+    cases = [(flow, flow_theory), (descent, descent_theory), (ridge, ridge_theory)]
     for run, theory in cases:
         for name, (mean, error) in finite_samples(run, samples).items():
             expected = np.asarray(getattr(theory, name))
@@ -213,18 +230,16 @@ def test_two_groups_follow_from_finite_samples(samples, x64):
 def test_the_flow_starts_from_the_start_and_ends_in_the_limit_of_ridge(precision):
     population = equivalents.population(**GROUPS, start=START)
     eps = np.finfo(precision).eps
+    times = np.array([0.0, 1e6])
     for samples in (200, 1000):
-        flow = spectrum.flow(np.array([0.0, 1e6]), population, samples, 0.5)
+        flow = spectrum.flow(times, population, samples, 0.5)
         at_zero = [1.51, 1.76, 1.51, 0.0, 0.0, 0.31, np.ones(2)]
-        computed = spectrum.Errors(*(a[0] for a in flow))
+        computed = at_time(flow, 0)
         agree(computed, at_zero, 300 * eps)
-        computed = spectrum.Errors(*(a[1] for a in flow))
+        computed = at_time(flow, 1)
         expected = spectrum.ridge(0.0, population, samples, 0.5)
-        agree(
-            computed,
-            expected,
-            1e4 * eps**0.8,
-        )
+        rtol = 1e4 * eps**0.8
+        agree(computed, expected, rtol)
 
 
 @pytest.mark.parametrize("alpha", [0.5, 2.0])
@@ -234,45 +249,43 @@ def test_a_penalty_on_the_way_leads_to_ridge(alpha, x64):
     power = SYSTEM["power"] + SYSTEM["start"]
     times = TIMES[2:-1]
     steps = np.array([1, 5, 20, 400])
-    eigenvalues, weights = (np.asarray(a) for a in isotropic.quadrature(alpha))
+    eigenvalues, weights = map(np.asarray, isotropic.quadrature(alpha))
     moved = eigenvalues + penalty
-    left = {
-        "flow": np.exp(-moved * times[:, None]),
-        "descent": (1 - rate * moved) ** steps[:, None],
-    }
-    found = {
-        "flow": spectrum.flow(times, one_variance(), 100 * alpha, 0.7, penalty=penalty),
-        "descent": spectrum.descent(steps, rate, one_variance(), 100 * alpha, 0.7, penalty=penalty),
-    }
-    for name, f in left.items():
-        missed = (penalty + eigenvalues * f) / moved
+    population = one_variance()
+    samples = 100 * alpha
+
+    def check(errors, left):
+        """Errors against integrals over the spectrum, of which this is left of each mode."""
+        missed = (penalty + eigenvalues * left) / moved
         unseen = max(1 - alpha, 0)
-        learned = (1 - f) / moved
+        learned = (1 - left) / moved
         bias = power * (missed**2 @ weights + unseen)
         noise = 0.49 / alpha * (learned**2 * eigenvalues) @ weights
-        train = missed**2 @ (weights * (power * eigenvalues + 0.49 / alpha)) + 0.49 * max(
-            1 - 1 / alpha, 0
-        )
-        for mine, expected in (
-            (found[name].bias, bias),
-            (found[name].noise, noise),
-            (found[name].train, train),
-        ):
-            np.testing.assert_allclose(mine, expected, rtol=1e-10)
-    end = spectrum.flow(np.array([1e3]), one_variance(), 100 * alpha, 0.7, penalty=penalty)
-    computed = spectrum.Errors(*(a[0] for a in end))
-    agree(
-        computed,
-        spectrum.ridge(penalty, one_variance(), 100 * alpha, 0.7),
-        1e-12,
-    )
+        fitted = missed**2 @ (weights * (power * eigenvalues + 0.49 / alpha))
+        train = fitted + 0.49 * max(1 - 1 / alpha, 0)
+        np.testing.assert_allclose(errors.bias, bias, rtol=1e-10)
+        np.testing.assert_allclose(errors.noise, noise, rtol=1e-10)
+        np.testing.assert_allclose(errors.train, train, rtol=1e-10)
+
+    left = np.exp(-moved * times[:, None])
+    flow = spectrum.flow(times, population, samples, 0.7, penalty=penalty)
+    check(flow, left)
+    left = (1 - rate * moved) ** steps[:, None]
+    descent = spectrum.descent(steps, rate, population, samples, 0.7, penalty=penalty)
+    check(descent, left)
+    late = np.array([1e3])
+    end = spectrum.flow(late, population, samples, 0.7, penalty=penalty)
+    expected = spectrum.ridge(penalty, population, samples, 0.7)
+    agree(at_time(end, 0), expected, 1e-12)
 
 
 def test_one_clock_for_all(x64):
-    population, scaled = (
-        equivalents.population(c * np.array([1.0, 0.1]), (10, 30), [1 / c, 2 / c])
-        for c in (1.0, 7.0)
-    )
+    def at_scale(c):
+        eigenvalues = c * np.array([1.0, 0.1])
+        return equivalents.population(eigenvalues, (10, 30), [1 / c, 2 / c])
+
+    population = at_scale(1.0)
+    scaled = at_scale(7.0)
     computed = spectrum.flow(TIMES, population, 25, 0.5)
     expected = spectrum.flow(TIMES / 7, scaled, 25, 0.5)
     agree(computed, expected, 1e-10)
@@ -292,30 +305,25 @@ def test_derivatives_are_those_of_differences(kind, x64):
     def total(*system):
         return sum(jnp.sum(a) for a in errors(*system))
 
-    system = (
-        jnp.asarray(3.0),
-        jnp.array([1.0, 0.1]),
-        jnp.array([1.0, 2.0]),
-        jnp.asarray(25.0),
-        jnp.asarray(0.5),
-    )
-    found = jax.jit(jax.grad(total, argnums=range(5)))(*system)
+    place = jnp.asarray(3.0)
+    eigenvalues = jnp.array([1.0, 0.1])
+    power = jnp.array([1.0, 2.0])
+    samples = jnp.asarray(25.0)
+    noise = jnp.asarray(0.5)
+    system = (place, eigenvalues, power, samples, noise)
+    gradients = jax.jit(jax.grad(total, argnums=range(5)))(*system)
     value = jax.jit(total)
-    for index, (gradient, at) in enumerate(zip(found, system, strict=True)):
-        for direction in np.eye(at.size):
-            step = 1e-5 * direction.reshape(at.shape)
-            ends = [
-                float(value(*system[:index], at + sign * step, *system[index + 1 :]))
-                for sign in (1, -1)
-            ]
-            computed = np.sum(gradient * direction.reshape(at.shape))
-            expected = (ends[0] - ends[1]) / 2e-5
-            np.testing.assert_allclose(
-                computed,
-                expected,
-                rtol=1e-6,
-                atol=1e-7,
-            )
+    for index, (gradient, at) in enumerate(zip(gradients, system, strict=True)):
+
+        def moved_by(step, index=index, at=at):
+            return float(value(*system[:index], at + step, *system[index + 1 :]))
+
+        for entry in np.eye(at.size):
+            direction = entry.reshape(at.shape)
+            step = 1e-5 * direction
+            computed = np.sum(gradient * direction)
+            expected = (moved_by(step) - moved_by(-step)) / 2e-5
+            np.testing.assert_allclose(computed, expected, rtol=1e-6, atol=1e-7)
 
 
 def test_many_spectra_of_different_length_are_one_program(precision):
@@ -325,16 +333,19 @@ def test_many_spectra_of_different_length_are_one_program(precision):
     many = jax.tree.map(lambda *a: jnp.stack(a), padded, pair)
     samples = jnp.array([70.0, 25.0])
     noise = jnp.array([0.1, 0.5])
-    together = jax.jit(jax.vmap(partial(spectrum.flow, TIMES)))(many, samples, noise)
+    flow = partial(spectrum.flow, TIMES)
+    together = jax.jit(jax.vmap(flow))(many, samples, noise)
     eps = np.finfo(precision).eps
     for index, alone in enumerate([lone, pair]):
         expected = spectrum.flow(TIMES, alone, samples[index], noise[index])
         for name in ("excess", "train", "overlap", "self_overlap"):
             computed = getattr(together, name)[index]
             np.testing.assert_allclose(computed, getattr(expected, name), rtol=0, atol=1e4 * eps)
-    steps = jax.jit(jax.vmap(partial(spectrum.descent, STEPS, 0.3)))(many, samples, noise)
+    descent = partial(spectrum.descent, STEPS, 0.3)
+    together = jax.jit(jax.vmap(descent))(many, samples, noise)
     expected = spectrum.descent(STEPS, 0.3, pair, 25, 0.5)
-    np.testing.assert_allclose(steps.excess[1], expected.excess, rtol=0, atol=1e5 * eps)
+    computed = together.excess[1]
+    np.testing.assert_allclose(computed, expected.excess, rtol=0, atol=1e5 * eps)
 
 
 @pytest.mark.parametrize("alpha", [0.5, 1.0, 1.5])
@@ -347,13 +358,21 @@ def test_the_best_penalty_of_isotropic_inputs_has_a_closed_form_that_stopping_ha
     # A minimum is found to the root of the rounding of its value.
     np.testing.assert_allclose(penalty, expected, rtol=1e-5)
     np.testing.assert_allclose(least, excess, rtol=1e-11)
-    slope = jax.grad(lambda noise: spectrum.optimal_ridge(population, 200 * alpha, noise)[1])(1.0)
-    exact = jax.grad(lambda noise: isotropic.optimal_ridge(alpha, power=5.0, noise=noise)[1])(1.0)
+
+    def least_excess(noise):
+        return spectrum.optimal_ridge(population, 200 * alpha, noise)[1]
+
+    def least_excess_in_closed_form(noise):
+        return isotropic.optimal_ridge(alpha, power=5.0, noise=noise)[1]
+
+    slope = jax.grad(least_excess)(1.0)
+    exact = jax.grad(least_excess_in_closed_form)(1.0)
     np.testing.assert_allclose(slope, exact, rtol=1e-5)
     time, stopped = spectrum.optimal_stopping(population, 200 * alpha, 1.0)
     assert least < stopped < 1.05 * least
-    near = spectrum.flow(time * np.array([0.99, 1.01]), population, 200 * alpha, 1.0).excess
-    assert np.all(near > stopped)
+    around = time * np.array([0.99, 1.01])
+    near = spectrum.flow(around, population, 200 * alpha, 1.0)
+    assert np.all(near.excess > stopped)
 
 
 def test_without_noise_no_stopping_and_no_penalty_is_best(precision):
@@ -365,10 +384,11 @@ def test_without_noise_no_stopping_and_no_penalty_is_best(precision):
 
 
 def test_trained_weights_and_the_threshold_have_closed_forms(x64):
+    system = dict(power=5.0, noise=1.0, start=0.5)
     for alpha in (0.5, 0.9, 1.1, 2.0):
-        end = isotropic.flow(1e6, alpha, power=5.0, noise=1.0, start=0.5, nodes=4000).excess
-        expected = isotropic.trained(alpha, power=5.0, noise=1.0, start=0.5)
-        np.testing.assert_allclose(end, expected, rtol=1e-10)
+        end = isotropic.flow(1e6, alpha, **system, nodes=4000)
+        expected = isotropic.trained(alpha, **system)
+        np.testing.assert_allclose(end.excess, expected, rtol=1e-10)
     assert isotropic.trained(1.0, noise=1.0) == np.inf
     times = np.array([1e2, 1e4])
     grown = isotropic.flow(times, 1.0, noise=1.0, nodes=4000).noise
@@ -376,41 +396,44 @@ def test_trained_weights_and_the_threshold_have_closed_forms(x64):
     computed = missing[0] / missing[1]
     np.testing.assert_allclose(computed, 10, rtol=0.02)
     computed = spectrum.flow(times, one_variance(), 100, 0.7)
-    agree(
-        computed,
-        isotropic.flow(times, 1.0, **SYSTEM, nodes=4000),
-        1e-10,
-    )
+    expected = isotropic.flow(times, 1.0, **SYSTEM, nodes=4000)
+    agree(computed, expected, 1e-10)
 
 
 @pytest.mark.parametrize("samples", [8, 5, 3])
 def test_least_squares_solves_its_equations(samples, x64):
-    data = tasks.regression(jax.random.key(4), samples, 1.0, (5,), 1.0, noise=0.3, start=0.2)
-    x, y, start = (np.asarray(a) for a in (data.x, data.y, data.start))
+    key = jax.random.key(4)
+    data = tasks.regression(key, samples, 1.0, (5,), 1.0, noise=0.3, start=0.2)
+    system = (data.x, data.y, data.start)
+    x, y, start = map(np.asarray, system)
     rate = 1.9 / np.linalg.norm(x.T @ x / samples, 2)
     w = start
     visited = []
     for _ in range(40):
         visited.append(w)
         w = w + rate * x.T @ (y - x @ w) / samples
-    found = given_data.descent(np.arange(40), rate, data.x, data.y, data.start)
-    np.testing.assert_allclose(found, visited, rtol=1e-12)
+    computed = given_data.descent(np.arange(40), rate, *system)
+    np.testing.assert_allclose(computed, visited, rtol=1e-12)
+
+    def flow(times):
+        return given_data.flow(times, *system)
 
     times = jnp.array([0.0, 0.3, 2.0])
-    path, velocity = jax.jvp(
-        lambda t: given_data.flow(t, data.x, data.y, data.start), (times,), (jnp.ones(3),)
-    )
+    path, velocity = jax.jvp(flow, (times,), (jnp.ones(3),))
     np.testing.assert_allclose(path[0], start, rtol=1e-14)
-    expected = (y - np.asarray(path) @ x.T) @ x / samples
+    residual = y - np.asarray(path) @ x.T
+    expected = residual @ x / samples
     np.testing.assert_allclose(velocity, expected, rtol=0, atol=1e-13)
 
-    solved = np.linalg.solve(x.T @ x / samples + 0.1 * np.eye(5), x.T @ y / samples + 0.1 * start)
-    computed = given_data.ridge(0.1, data.x, data.y, data.start)
+    matrix = x.T @ x / samples + 0.1 * np.eye(5)
+    right = x.T @ y / samples + 0.1 * start
+    solved = np.linalg.solve(matrix, right)
+    computed = given_data.ridge(0.1, *system)
     np.testing.assert_allclose(computed, solved, rtol=1e-11)
-    end = given_data.ridge(0.0, data.x, data.y, data.start)
+    end = given_data.ridge(0.0, *system)
     expected = start + np.linalg.pinv(x) @ (y - x @ start)
     np.testing.assert_allclose(end, expected, rtol=1e-11)
-    computed = given_data.flow(1e6, data.x, data.y, data.start)
+    computed = flow(1e6)
     np.testing.assert_allclose(computed, end, rtol=1e-10)
     # What the data do not span stays.
     unseen = np.linalg.svd(x)[2][samples:]
@@ -462,16 +485,21 @@ def test_memorisation_is_that_of_finite_samples(sigma, flipped, inputs, samples,
     times = np.geomspace(0.1, 1000, 7)
     counted = []
     for seed in range(4):
-        drawn = tasks.two_clusters(
-            jax.random.key(seed), samples, inputs, sigma=sigma, flipped=flipped
-        )
-        x, y, wrong = (np.asarray(a) for a in (drawn.x, drawn.labels, drawn.wrong))
+        key = jax.random.key(seed)
+        drawn = tasks.two_clusters(key, samples, inputs, sigma=sigma, flipped=flipped)
+        x = np.asarray(drawn.x)
+        y = np.asarray(drawn.labels)
+        wrong = np.asarray(drawn.wrong)
         rate, frame = np.linalg.eigh(x.T @ x / samples)
         rate = np.maximum(rate, 1e-12)
-        w = (-np.expm1(-rate * times[:, None]) / rate * (frame.T @ (x.T @ y / samples))) @ frame.T
+        covariance = frame.T @ (x.T @ y / samples)
+        learned = -np.expm1(-rate * times[:, None]) / rate
+        w = (learned * covariance) @ frame.T
         right = (w @ x.T) * y > 0
+        memorised = right[:, wrong].mean(1)
+        clean = right[:, ~wrong].mean(1)
         test = norm.cdf(w[:, 0] / sigma / np.linalg.norm(w, axis=1))
-        counted.append([right[:, wrong].mean(1), right[:, ~wrong].mean(1), test])
+        counted.append([memorised, clean, test])
     predicted = np.array(memorisation.flow(times, sigma, flipped, inputs, samples))
     # Binomial counts of the fewest examples, in four draws, beside the 1/sqrt(samples) of the norm
     # of the teacher.

@@ -42,9 +42,9 @@ def test_quadratic_plateaus_are_what_a_fit_of_few_units_finds(a):
         fits = [minimize(loss, normal(3 * r), tol=1e-12) for _ in range(4)]
         best = min(fits, key=lambda fit: fit.fun)
         np.testing.assert_allclose(best.fun, losses[r], rtol=1e-9)
-        learned = np.sort(np.linalg.eigvalsh(best.x.reshape(r, 3).T @ best.x.reshape(r, 3)))[::-1][
-            :r
-        ]
+        u = best.x.reshape(r, 3)
+        eigenvalues = np.linalg.eigvalsh(u.T @ u)
+        learned = np.sort(eigenvalues)[::-1][:r]
         expected = np.array(a)[:r] + excess[r]
         np.testing.assert_allclose(learned, expected, rtol=1e-4)
 
@@ -59,7 +59,9 @@ def test_attention_plateaus_are_best_approximations_of_low_rank(rank):
     xx = q @ np.diag(variances) @ q.T
     C = xx @ xx * (1 + 1 / n) + xx * np.trace(xx) / n
     best = np.linalg.solve(C, xx)
-    s = np.linalg.svd(np.linalg.cholesky(C).T @ best @ np.linalg.cholesky(xx), compute_uv=False)
+    left = np.linalg.cholesky(C).T
+    right = np.linalg.cholesky(xx)
+    s = np.linalg.svd(left @ best @ right, compute_uv=False)
     floor = (np.trace(xx) - np.sum(s**2)) / 2
     losses, learned = saddles.attention_plateaus(variances, n, rank)
     expected = [floor + np.sum(s[r:] ** 2) / 2 for r in range(0, 5, rank)]
@@ -73,8 +75,14 @@ def test_attention_plateaus_are_best_approximations_of_low_rank(rank):
 def test_linear_plateaus_are_best_approximations_of_low_rank():
     target = normal((4, 6))
     u, s, vt = np.linalg.svd(target)
-    expected = [np.sum((target - (u[:, :r] * s[:r]) @ vt[:r]) ** 2) / 2 for r in range(5)]
-    np.testing.assert_allclose(saddles.linear_plateaus(s), expected, atol=1e-13)
+
+    def loss(rank):
+        approximation = (u[:, :rank] * s[:rank]) @ vt[:rank]
+        return np.sum((target - approximation) ** 2) / 2
+
+    expected = [loss(rank) for rank in range(5)]
+    computed = saddles.linear_plateaus(s)
+    np.testing.assert_allclose(computed, expected, atol=1e-13)
 
 
 best_rectifier = jax.jit(saddles.best_rectifier)
@@ -86,10 +94,12 @@ best_rectifier = jax.jit(saddles.best_rectifier)
 def test_best_rectifier_beats_all_on_a_grid_and_meets_the_best(v, patches):
     # In the plane E relu(a.x) relu(b.x) is 2 = E |x|^2 times a mean over the angle of x.
     angles = np.linspace(0, 2 * np.pi, 3600, endpoint=False)
-    rectified = np.maximum(np.cos(angles[:, None] - angles[::4][None]), 0)
+    between = angles[:, None] - angles[::4][None]
+    rectified = np.maximum(np.cos(between), 0)
     overlap = 2 * rectified.T @ rectified / len(angles)
     mean = np.sqrt(np.pi / 2) * rectified.mean(0)
-    kernel = patches * overlap + patches * (patches - 1) * mean[:, None] * mean[None]
+    other_patches = (patches - 1) * mean[:, None] * mean[None]
+    kernel = patches * overlap + patches * other_patches
     u = np.eye(2)
     teacher = np.zeros(len(angles) // 4)
     teacher[[0, len(teacher) // 4]] = v
@@ -98,33 +108,40 @@ def test_best_rectifier_beats_all_on_a_grid_and_meets_the_best(v, patches):
     loss, unit = best_rectifier(u, np.array(v), patches)
     best = np.argmin(losses)
     # The grid of 0.4 degrees is off by no more than half its spacing, where the loss is a parabola.
-    assert -(teacher @ g) * np.deg2rad(0.2) ** 2 / 2 < loss - losses[best] < 1e-6
+    largest_miss = (teacher @ g) * np.deg2rad(0.2) ** 2 / 2
+    assert -largest_miss < loss - losses[best] < 1e-6
     strength = g[best] / kernel[best, best]
-    direction = np.array([np.cos(angles[4 * best]), np.sin(angles[4 * best])])
+    angle = angles[4 * best]
+    direction = np.array([np.cos(angle), np.sin(angle)])
     np.testing.assert_allclose(unit, strength * direction, atol=0.01 * abs(strength))
 
 
 def test_at_the_drop_half_of_the_loss_of_a_mode_is_gone():
     s = np.array([3.0, 1.0])
     u0 = np.array([1e-8, 1e-4])
-    at = jax.jit(
-        lambda depth: linear.deep_mode_strength(saddles.drop_times(s, u0, depth), s, u0, depth)
-    )
+
+    @jax.jit
+    def strength_at_drop(depth):
+        times = saddles.drop_times(s, u0, depth)
+        return linear.deep_mode_strength(times, s, u0, depth)
+
     for depth in (2.0, 4.0):
-        computed = (s - at(depth)) ** 2
+        computed = (s - strength_at_drop(depth)) ** 2
         np.testing.assert_allclose(computed, s**2 / 2, rtol=1e-9)
 
 
 def linear_saddle(s, rank, hidden, sizes=(6, 5)):
     left, right = tasks.frames(jax.random.key(1), sizes, len(s))
-    frames = right, tasks.frames(jax.random.key(2), [hidden], len(s))[0], left
-    kept = jnp.where(jnp.arange(len(s)) < rank, jnp.array(s), 0)
-    target = tasks.from_svd(left, jnp.array(s), right)
+    (middle,) = tasks.frames(jax.random.key(2), [hidden], len(s))
+    strengths = jnp.array(s)
+    kept = jnp.where(jnp.arange(len(s)) < rank, strengths, 0)
+    target = tasks.from_svd(left, strengths, right)
 
     def loss(w):
-        return 0.5 * jnp.sum((w[1] @ w[0] - target) ** 2)
+        residual = w[1] @ w[0] - target
+        return 0.5 * jnp.sum(residual**2)
 
-    return loss, models.aligned(frames, kept)
+    return loss, models.aligned((right, middle, left), kept)
 
 
 @pytest.mark.parametrize("rank", [0, 2])
@@ -132,8 +149,14 @@ def test_negative_eigenvalues_of_a_linear_saddle_are_the_missing_modes(rank):
     s = (4.0, 2.0, 1.0, 0.5)
     loss, weights = linear_saddle(s, rank, 8)
     flat, unravel = ravel_pytree(weights)
-    assert jnp.linalg.norm(jax.grad(lambda w: loss(unravel(w)))(flat)) < 1e-14
-    found = jnp.linalg.eigvalsh(jax.jit(jax.hessian(lambda w: loss(unravel(w))))(flat))
+
+    def flat_loss(w):
+        return loss(unravel(w))
+
+    gradient = jax.grad(flat_loss)(flat)
+    assert jnp.linalg.norm(gradient) < 1e-14
+    hessian = jax.jit(jax.hessian(flat_loss))(flat)
+    found = jnp.linalg.eigvalsh(hessian)
     expected = saddles.saddle_eigenvalues(np.array(s), rank, 8)
     assert len(expected) == (8 - rank) * (4 - rank) == np.sum(found < -1e-9)
     computed = found[: len(expected)]
@@ -150,9 +173,8 @@ def test_blow_up_times_of_aligned_units_are_their_closed_forms():
     # u' = sqrt(2) s u^2 for a balanced quadratic unit, w' = w^(D - 1) for D layers of one unit.
     S = jnp.diag(jnp.array([3.0, 1.0]))
     u = 0.02
-    time = saddles.blow_up_time(
-        quadratic_energy(S), {"u": jnp.array([u, 0.0]), "v": jnp.array(u / 2**0.5)}
-    )
+    start = {"u": jnp.array([u, 0.0]), "v": jnp.array(u / 2**0.5)}
+    time = saddles.blow_up_time(quadratic_energy(S), start)
     # Fourth order at steps of 0.1: relative errors of 0.1^4 / 120.
     expected = 1 / (2**0.5 * 3 * u)
     np.testing.assert_allclose(time, expected, rtol=1e-6)
@@ -167,27 +189,36 @@ def test_blow_up_times_of_aligned_units_are_their_closed_forms():
 
 def test_blow_up_times_follow_any_unit_and_scale_inversely():
     S = np.diag([3.0, 2.0, 1.0])
-    start = {
-        "u": jnp.array([[0.3, -1.0, 0.8], [0.5, 0.2, 0.1], [0.1, 0.1, 0.0]]),
-        "v": jnp.array([0.2, -0.3, -1.0]),
-    }
-    escape = jax.jit(jax.vmap(lambda w: saddles.blow_up_time(quadratic_energy(S), w)))
+    first = jnp.array([[0.3, -1.0, 0.8], [0.5, 0.2, 0.1], [0.1, 0.1, 0.0]])
+    second = jnp.array([0.2, -0.3, -1.0])
+    start = {"u": first, "v": second}
+    energy = quadratic_energy(S)
+
+    @jax.jit
+    @jax.vmap
+    def escape(weights):
+        return saddles.blow_up_time(energy, weights)
+
     times = escape(start)
-    # |u|^2 - 2 v^2 is conserved, so a unit of negative v that is the larger of the two ends at u = 0.
+    # |u|^2 - 2 v^2 is conserved, so a unit of negative v that is the larger of the two ends at u =
+    # 0.
     expected = [False, False, True]
     np.testing.assert_array_equal(times == jnp.inf, expected)
-    computed = escape(jax.tree.map(lambda a: 1e-3 * a, start))
+    smaller = jax.tree.map(lambda a: 1e-3 * a, start)
+    computed = escape(smaller)
     np.testing.assert_allclose(computed, 1e3 * times, rtol=1e-9)
+
+    def velocity(_, w):
+        u = w[:3]
+        v = w[3]
+        return np.append(2 * v * S @ u, u @ S @ u)
+
+    def large(_, w):
+        return np.linalg.norm(w) - 1e6
+
+    large.terminal = True
     for i in range(2):
-        w0 = np.append(start["u"][i], start["v"][i])
-
-        def velocity(_, w):
-            return np.append(2 * w[3] * S @ w[:3], w[:3] @ S @ w[:3])
-
-        def large(_, w):
-            return np.linalg.norm(w) - 1e6
-
-        large.terminal = True
+        w0 = np.append(first[i], second[i])
         run = solve_ivp(velocity, (0, 100), w0, events=large, rtol=1e-10, atol=1e-12)
         # What is left at |w| = 1e6 is of order 1e-6.
         expected = run.t_events[0][0]
@@ -199,20 +230,20 @@ def test_blow_up_leads_are_the_integrals(depth):
     u = 0.7
     s = 1.5
     p = 2 - 2 / depth
-    late = quad(lambda x: 1 / (depth * x**p * s), u, np.inf, epsabs=1e-13)[0]
-    saved = quad(
-        lambda y: (
-            (x := y ** (depth / 2)) ** (1 - p)
-            / (s - x)
-            / s
-            / depth
-            * depth
-            / 2
-            * y ** (depth / 2 - 1)
-        ),
-        0,
-        u ** (2 / depth),
-    )[0]
+
+    def blow_up(x):
+        return 1 / (depth * x**p * s)
+
+    def difference(x):
+        return x ** (1 - p) / (s - x) / s / depth
+
+    def difference_in_root(y):
+        # With x = y^(D/2) the integrand has no singularity at zero.
+        speed = depth / 2 * y ** (depth / 2 - 1)
+        return difference(y ** (depth / 2)) * speed
+
+    late, _ = quad(blow_up, u, np.inf, epsabs=1e-13)
+    saved, _ = quad(difference_in_root, 0, u ** (2 / depth))
     computed = saddles.blow_up_lead(u, s, depth)
     np.testing.assert_allclose(computed, late - saved, rtol=1e-8)
 
@@ -230,14 +261,19 @@ def test_quadratic_drop_is_that_of_a_unit_that_saturates():
 
     def velocity(_, w):
         # Minus the gradient of (a - c)^2 + (n a - c)^2 / 2 with c = v u^2.
-        slope = 2 * (a - w[1] * w[0] ** 2) + (n * a - w[1] * w[0] ** 2)
+        c = w[1] * w[0] ** 2
+        slope = 2 * (a - c) + (n * a - c)
         return [2 * slope * w[0] * w[1], slope * w[0] ** 2]
 
-    def loss(_, w):
-        return quadratic_loss(np.diag([w[1] * w[0] ** 2, 0, 0]), a * np.eye(n)) - mid
+    def above_middle(_, w):
+        c = w[1] * w[0] ** 2
+        loss = quadratic_loss(np.diag([c, 0, 0]), a * np.eye(n))
+        return loss - mid
 
-    run = solve_ivp(velocity, (0, 200), [u, u / 2**0.5], events=loss, rtol=1e-10, atol=1e-14)
-    predicted = 1 / (2**0.5 * S * u) - saddles.quadratic_lead(strength)
+    start = [u, u / 2**0.5]
+    run = solve_ivp(velocity, (0, 200), start, events=above_middle, rtol=1e-10, atol=1e-14)
+    blow_up = 1 / (2**0.5 * S * u)
+    predicted = blow_up - saddles.quadratic_lead(strength)
     expected = run.t_events[0][0]
     np.testing.assert_allclose(predicted, expected, rtol=1e-6)
 
@@ -250,72 +286,101 @@ V = 0.5 * normal((3, 2))
 C = normal((5, 3))
 
 
+# Each embedding of the narrow network, and after it the gradient at its image, from the gradient
+# (g, h) at the narrow network.
+
+
 def duplicate(u, v):
     return embeddings.split_unit(u, v, 1, (0.3, 0.7))
 
 
-def duplicated(g, h):
-    return (jnp.stack([g[0], g[2], 0.3 * g[1], 0.7 * g[1]]), h[jnp.array([0, 2, 1, 1])])
+def duplicate_gradient(g, h):
+    first = jnp.stack([g[0], g[2], 0.3 * g[1], 0.7 * g[1]])
+    second = h[jnp.array([0, 2, 1, 1])]
+    return first, second
 
 
-def still(g, h):
-    return tuple(jnp.vstack([a, 0 * a[:1]]) for a in (g, h))
+def append_with_output(u, v):
+    return embeddings.append_unit(u, v, jnp.array([1.0, -2.0]))
 
 
-EMBEDDINGS = {  # the map, and the gradient at its image from that at the narrow network
-    **{f"{name} duplicate": (name, duplicate, duplicated) for name in ACTIVATIONS},
-    **{f"{name} zero": (name, embeddings.append_unit, still) for name in ACTIVATIONS},
-    "square zero, any output": (
-        "square",
-        lambda u, v: embeddings.append_unit(u, v, jnp.array([1.0, -2.0])),
-        still,
-    ),
-    "relu split": (
-        "relu",
-        lambda u, v: embeddings.split_unit(u, v, 0, (0.4, 0.6), (0.5, 2.0)),
-        lambda g, h: (
-            jnp.stack([g[1], g[2], 0.8 * g[0], 0.3 * g[0]]),
-            jnp.stack([h[1], h[2], 0.5 * h[0], 2 * h[0]]),
-        ),
-    ),
-    "square split": (
-        "square",
-        lambda u, v: embeddings.split_unit(u, v, 0, (0.2, 0.8), (-0.5, 2.0), degree=2),
-        lambda g, h: (
-            jnp.stack([g[1], g[2], -0.4 * g[0], 0.4 * g[0]]),
-            jnp.stack([h[1], h[2], 0.25 * h[0], 4 * h[0]]),
-        ),
-    ),
-    "linear mix": (
-        "linear",
-        lambda u, v: embeddings.mix_units(u, v, jnp.asarray(C)),
-        lambda g, h: (jnp.linalg.pinv(C).T @ g, C @ h),
-    ),
+def append_gradient(g, h):
+    first = jnp.vstack([g, 0 * g[:1]])
+    second = jnp.vstack([h, 0 * h[:1]])
+    return first, second
+
+
+def split_rectifier(u, v):
+    return embeddings.split_unit(u, v, 0, (0.4, 0.6), (0.5, 2.0))
+
+
+def split_rectifier_gradient(g, h):
+    first = jnp.stack([g[1], g[2], 0.8 * g[0], 0.3 * g[0]])
+    second = jnp.stack([h[1], h[2], 0.5 * h[0], 2 * h[0]])
+    return first, second
+
+
+def split_square(u, v):
+    return embeddings.split_unit(u, v, 0, (0.2, 0.8), (-0.5, 2.0), degree=2)
+
+
+def split_square_gradient(g, h):
+    first = jnp.stack([g[1], g[2], -0.4 * g[0], 0.4 * g[0]])
+    second = jnp.stack([h[1], h[2], 0.25 * h[0], 4 * h[0]])
+    return first, second
+
+
+def mix(u, v):
+    return embeddings.mix_units(u, v, jnp.asarray(C))
+
+
+def mix_gradient(g, h):
+    return jnp.linalg.pinv(C).T @ g, C @ h
+
+
+DUPLICATES = {f"{name} duplicate": (name, duplicate, duplicate_gradient) for name in ACTIVATIONS}
+ZEROS = {f"{name} zero": (name, embeddings.append_unit, append_gradient) for name in ACTIVATIONS}
+EMBEDDINGS = {
+    **DUPLICATES,
+    **ZEROS,
+    "square zero, any output": ("square", append_with_output, append_gradient),
+    "relu split": ("relu", split_rectifier, split_rectifier_gradient),
+    "square split": ("square", split_square, split_square_gradient),
+    "linear mix": ("linear", mix, mix_gradient),
 }
 
 
 def layer_loss(name):
-    return lambda u, v: jnp.mean((ACTIVATIONS[name](X @ u.T) @ v - Y) ** 2)
+    activation = ACTIVATIONS[name]
+
+    def loss(u, v):
+        outputs = activation(X @ u.T) @ v
+        return jnp.mean((outputs - Y) ** 2)
+
+    return loss
 
 
 @pytest.mark.parametrize("case", EMBEDDINGS)
 def test_embeddings_keep_the_loss_and_carry_gradients_linearly(case):
     # So they vanish where the narrow ones do: fixed points stay fixed points.
-    name, embed, carried = EMBEDDINGS[case]
+    name, embed, carry = EMBEDDINGS[case]
     loss = layer_loss(name)
-    wide = embed(jnp.asarray(U), jnp.asarray(V))
-    assert wide[0].shape[0] == wide[1].shape[0] > 3
+    first, second = embed(jnp.asarray(U), jnp.asarray(V))
+    assert first.shape[0] == second.shape[0] > 3
     slopes = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))
-    (value, gradient) = slopes(*wide)
-    (narrow, slope) = slopes(U, V)
-    np.testing.assert_allclose(value, narrow, rtol=1e-12)
-    for found, correct in zip(gradient, carried(*slope), strict=True):
-        np.testing.assert_allclose(found, correct, atol=1e-13)
+    value, gradient = slopes(first, second)
+    narrow_value, narrow_gradient = slopes(U, V)
+    np.testing.assert_allclose(value, narrow_value, rtol=1e-12)
+    carried = carry(*narrow_gradient)
+    for computed, expected in zip(gradient, carried, strict=True):
+        np.testing.assert_allclose(computed, expected, atol=1e-13)
 
 
 def test_shares_must_add_up():
+    u = jnp.asarray(U)
+    v = jnp.asarray(V)
     with pytest.raises(ValueError, match=r"shares: .*add up to 1"):
-        embeddings.split_unit(jnp.asarray(U), jnp.asarray(V), 0, (0.5, 0.6))
+        embeddings.split_unit(u, v, 0, (0.5, 0.6))
 
 
 def test_the_minimum_of_narrow_quadratic_networks_is_a_saddle_of_wide_ones():
@@ -324,60 +389,83 @@ def test_the_minimum_of_narrow_quadratic_networks_is_a_saddle_of_wide_ones():
 
     def loss(w):
         M = jnp.einsum("i,ij,ik->jk", w["v"], w["u"], w["u"])
-        return jnp.sum((jnp.diag(a) - M) ** 2) + jnp.trace(jnp.diag(a) - M) ** 2 / 2
+        missing = jnp.diag(a) - M
+        return jnp.sum(missing**2) + jnp.trace(missing) ** 2 / 2
+
+    def index(us, vs):
+        """How many negative eigenvalues each of these networks has, which are fixed points."""
+        networks = {"u": us, "v": vs}
+        flat = jax.vmap(lambda w: ravel_pytree(w)[0])(networks)
+        first = jax.tree.map(lambda values: values[0], networks)
+        _, unravel = ravel_pytree(first)
+
+        def flat_loss(w):
+            return loss(unravel(w))
+
+        @jax.jit
+        @jax.vmap
+        def derivatives(w):
+            return flat_loss(w), jax.grad(flat_loss)(w), jax.hessian(flat_loss)(w)
+
+        value, gradient, hessian = derivatives(flat)
+        np.testing.assert_allclose(value, losses[1], rtol=1e-12)
+        np.testing.assert_allclose(gradient, 0, atol=1e-13)
+        eigenvalues = np.linalg.eigvalsh(hessian)
+        return np.sum(eigenvalues < -1e-9, -1).tolist()
 
     c = a[0] + excess[1]
     u = jnp.eye(3)[:1] * (2**0.5 * c) ** (1 / 3)
     v = jnp.array([(c / 2) ** (1 / 3)])
-    wide = embeddings.split_unit(u, v, 0, (0.3, 0.7)), embeddings.append_unit(u, v, 1.0)
-    index = []
-    for networks in (u[None], v[None]), jax.tree.map(lambda *a: jnp.stack(a), *wide):
-        flat = jax.vmap(lambda w: ravel_pytree(w)[0])(dict(zip("uv", networks, strict=True)))
-        unravel = ravel_pytree({"u": networks[0][0], "v": networks[1][0]})[1]
-
-        def of(w, unravel=unravel):
-            return loss(unravel(w))
-
-        value, gradient, hessian = jax.jit(
-            jax.vmap(lambda w, of=of: (of(w), jax.grad(of)(w), jax.hessian(of)(w)))
-        )(flat)
-        np.testing.assert_allclose(value, losses[1], rtol=1e-12)
-        np.testing.assert_allclose(gradient, 0, atol=1e-13)
-        index.extend(np.sum(np.linalg.eigvalsh(hessian) < -1e-9, -1).tolist())
+    split = embeddings.split_unit(u, v, 0, (0.3, 0.7))
+    appended = embeddings.append_unit(u, v, 1.0)
+    us, vs = jax.tree.map(lambda *pair: jnp.stack(pair), split, appended)
     # Copies of one unit may turn apart; a unit of positive output may leave zero along the two
     # missing modes.
-    assert index == [0, 2, 2]
+    assert index(u[None], v[None]) + index(us, vs) == [0, 2, 2]
 
 
 def descended(name, u, v, rate=0.05):
-    field = jax.grad(lambda w, _: layer_loss(name)(*w))
-    run = jd.train(
-        field, optax.sgd(rate), lambda key, step: (), (u, v), times=[300], observe=lambda state: {}
-    )
-    assert layer_loss(name)(*run.final.params) < 0.98 * layer_loss(name)(u, v)
-    return run.final.params
+    """Where gradient descent on the layer's loss has come after 300 steps."""
+    loss = layer_loss(name)
+    field = jax.grad(lambda weights, _: loss(*weights))
+    optimizer = optax.sgd(rate)
+
+    def no_data(key, step):
+        return ()
+
+    def observe(state):
+        return {}
+
+    run = jd.train(field, optimizer, no_data, (u, v), times=[300], observe=observe)
+    final = run.final.params
+    assert loss(*final) < 0.98 * loss(u, v)
+    return final
 
 
 def test_descent_keeps_the_invariant_manifolds():
     u = jnp.asarray(U)
     v = jnp.asarray(V)
     # Equal units stay equal, whatever the activation.
-    w, z = descended("tanh", *embeddings.split_unit(u, v, 0, (0.5, 0.5)))
+    start = embeddings.split_unit(u, v, 0, (0.5, 0.5))
+    w, z = descended("tanh", *start)
     np.testing.assert_allclose(w[-1], w[-2], atol=1e-12)
     np.testing.assert_allclose(z[-1], z[-2], atol=1e-12)
     # Zero units stay zero.
-    w, z = descended("square", *embeddings.append_unit(u, v), rate=0.01)
+    start = embeddings.append_unit(u, v)
+    w, z = descended("square", *start, rate=0.01)
     np.testing.assert_array_equal(w[-1], jnp.zeros(3))
     np.testing.assert_array_equal(z[-1], jnp.zeros(2))
     # Rectifiers in proportion stay in proportion.
-    w, z = descended("relu", *embeddings.split_unit(u, v, 0, (0.2, 0.8), (0.5, 1.0)))
+    start = embeddings.split_unit(u, v, 0, (0.2, 0.8), (0.5, 1.0))
+    w, z = descended("relu", *start)
     expected = 0.5 * w[-1]
     np.testing.assert_allclose(w[-2], expected, atol=1e-12)
     expected = 0.5 * z[-1]
     np.testing.assert_allclose(z[-2], expected, atol=1e-12)
     # Linear units in a common space of dimension 2 stay there.
     basis = np.linalg.qr(normal((5, 2)))[0]
-    w, z = descended("linear", *embeddings.mix_units(u[:2], v[:2], jnp.asarray(basis)))
+    start = embeddings.mix_units(u[:2], v[:2], jnp.asarray(basis))
+    w, z = descended("linear", *start)
     s = np.linalg.svd(np.concatenate([w, z], 1), compute_uv=False)
     assert s[1] > 0.1
     assert s[2] < 1e-12
@@ -392,22 +480,24 @@ def test_a_deep_network_drops_when_all_of_it_would_blow_up_up_to_the_lead():
     loss = losses.covariance_loss(models.product)
     moments = tasks.linear_teacher(target)
     lead = saddles.blow_up_lead((1 - 0.5**0.5) * s, s, 3.0)
+    gradient = jax.grad(loss)
+    solver = jd.RK4(0.02)
+
+    def energy(weights):
+        return jnp.sum(models.product(weights) * target)
+
+    def observe(state):
+        return {"loss": loss(state.params, moments)}
 
     @jax.jit
     def both(scale):
-        start = jax.tree.map(lambda w: scale * w, net.init(jax.random.key(3)))
-        escape = saddles.blow_up_time(
-            lambda w: jnp.sum(models.product(w) * target), start, steps=600
-        )
+        drawn = net.init(jax.random.key(3))
+        start = jax.tree.map(lambda w: scale * w, drawn)
+        escape = saddles.blow_up_time(energy, start, steps=600)
         times = 1.1 * escape * jnp.linspace(0, 1, 1501)
-
-        def observe(state):
-            return {"loss": loss(state.params, moments)}
-
-        run = jd.flow(
-            jax.grad(loss), moments, start, times=times, observe=observe, solver=jd.RK4(0.02)
-        )
-        return escape, when_falling(times, run.observed["loss"], (5 + 0.5) / 2)
+        run = jd.flow(gradient, moments, start, times=times, observe=observe, solver=solver)
+        drop = when_falling(times, run.observed["loss"], (5 + 0.5) / 2)
+        return escape, drop
 
     for scale in (0.1, 0.05):
         escape, drop = both(scale)
@@ -421,24 +511,22 @@ def test_merged_heads_of_attention_drop_once_after_the_logarithm_of_their_scale(
     loss = losses.covariance_loss(models.attention_product)
     levels = saddles.attention_plateaus(variances, 20, 2)[0]
     rate = jnp.linalg.norm(variances**2)
+    net = models.in_context_attention(2, 4)
+    gradient = jax.grad(loss)
+    observe = observables.snapshot(loss, moments)
+    solver = jd.RK4(0.05)
 
     @jax.jit
     @jax.vmap
     def flow(scale):
-        start = jax.tree.map(
-            lambda w: scale * w, models.in_context_attention(2, 4).init(jax.random.key(0))
-        )
+        drawn = net.init(jax.random.key(0))
+        start = jax.tree.map(lambda w: scale * w, drawn)
         times = jnp.linspace(0, 40, 801)
-        observe = observables.snapshot(loss, moments)
-        seen = jd.flow(
-            jax.grad(loss), moments, start, times=times, observe=observe, solver=jd.RK4(0.05)
-        ).observed
+        run = jd.flow(gradient, moments, start, times=times, observe=observe, solver=solver)
+        seen = run.observed
         saddle = analysis.saddle_records(seen["loss"], seen["gradient_norm"])
-        return (
-            jnp.sum(saddle),
-            when_falling(times, seen["loss"], levels.mean()),
-            seen["loss"][-1],
-        )
+        drop = when_falling(times, seen["loss"], levels.mean())
+        return jnp.sum(saddle), drop, seen["loss"][-1]
 
     count, drops, end = flow(jnp.array([1e-4, 1e-6]))
     np.testing.assert_array_equal(count, 1)

@@ -22,8 +22,9 @@ def kernels(cosine):
     """E relu relu and its tangent kernel for unit vectors, by their textbook formula (Cho, Saul,
     2009)."""
     angle = np.arccos(np.clip(cosine, -1, 1))
-    prior = (np.sin(angle) + (np.pi - angle) * cosine) / 2 / np.pi
-    return prior, prior + cosine * (np.pi - angle) / 2 / np.pi
+    slope = (np.pi - angle) * cosine
+    prior = (np.sin(angle) + slope) / 2 / np.pi
+    return prior, prior + slope / 2 / np.pi
 
 
 @pytest.mark.parametrize(("bits", "steps"), [(5, 3), (5, np.inf), (12, 40), (12, np.inf)])
@@ -31,14 +32,16 @@ def test_votes_are_those_of_a_dense_solve(bits, steps, x64):
     rate = bits**2 / 3
     inputs = np.tri(bits) / np.sqrt(np.arange(1, bits + 1))[:, None]
     gram = np.eye(bits) + 0.0
-    (prior, ntk), (prior_test, ntk_test), (prior_tests, _) = map(
-        kernels, (gram, inputs @ gram, inputs @ inputs.T)
-    )
-    left = np.linalg.matrix_power(np.eye(bits) - rate * ntk / bits**2, int(min(steps, 1e4)))
-    weights = ntk_test @ np.linalg.solve(ntk, np.eye(bits) - left)
-    cov = (
-        prior_tests + weights @ prior @ weights.T - weights @ prior_test.T - prior_test @ weights.T
-    ) / bits
+    prior, ntk = kernels(gram)
+    prior_test, ntk_test = kernels(inputs @ gram)
+    prior_tests, _ = kernels(inputs @ inputs.T)
+    step = np.eye(bits) - rate * ntk / bits**2
+    left = np.linalg.matrix_power(step, int(min(steps, 1e4)))
+    learned = np.eye(bits) - left
+    weights = ntk_test @ np.linalg.solve(ntk, learned)
+    predicted = weights @ prior @ weights.T
+    shared = weights @ prior_test.T
+    cov = (prior_tests + predicted - shared - shared.T) / bits
     found = VOTES(bits, np.arange(1.0, bits + 1), float(steps), rate)
     np.testing.assert_allclose(np.diagonal(weights), found.on, atol=1e-13)
     computed = weights[:-1, -1]
@@ -55,10 +58,9 @@ def test_published_numbers(x64):
     bits = np.array([8, 16, 64, 256, 1024])
 
     def sizes(bits):
-        return (
-            permutations.ensemble_size_all(bits, largest=1024),
-            permutations.ensemble_size(bits, 2.0),
-        )
+        every = permutations.ensemble_size_all(bits, largest=1024)
+        one = permutations.ensemble_size(bits, 2.0)
+        return every, one
 
     every, one = compiled(sizes)(bits)
     np.testing.assert_allclose(every, [751, 1302, 5148, 24313, 117803], rtol=1e-3)
@@ -67,24 +69,27 @@ def test_published_numbers(x64):
 
 
 @compiled
+def size_at_thirty():
+    size = permutations.ensemble_size(30, 4.0, 0.01)
+    return size, permutations.votes(30, 4.0)
+
+
+@compiled
 def sizes_at_nine(risk):
     # Weights beyond k count for nothing.
     size = permutations.ensemble_size_all(jnp.array([9.0]), risk, largest=20)[0]
-    same = permutations.log_failures(9, size, 20)[0], permutations.log_failures(9, size, 9)
-    return (
-        size,
-        *same,
-        permutations.weight_two_size(9, 2 * risk / (9 * 8 * 7)),
-        permutations.crude_size(9, risk),
-    )
+    padded, _ = permutations.log_failures(9, size, 20)
+    failures = permutations.log_failures(9, size, 9)
+    weight_two = permutations.weight_two_size(9, 2 * risk / (9 * 8 * 7))
+    crude = permutations.crude_size(9, risk)
+    return size, padded, failures, weight_two, crude
 
 
 def test_sizes_meet_their_risk(x64):
-    size, (on, off, variance) = compiled(
-        lambda: (permutations.ensemble_size(30, 4.0, 0.01), permutations.votes(30, 4.0))
-    )()
+    size, (on, off, variance) = size_at_thirty()
     r = np.sqrt(size / variance)
-    assert 1 - norm.cdf(on * r) ** 4 * norm.cdf(-off * r) ** 26 == pytest.approx(0.01, rel=1e-9)
+    all_right = norm.cdf(on * r) ** 4 * norm.cdf(-off * r) ** 26
+    assert 1 - all_right == pytest.approx(0.01, rel=1e-9)
     size, padded, (total, by_weight), of_weight_two, crude = sizes_at_nine(0.1)
     np.testing.assert_allclose([padded, total], np.log(0.1), atol=1e-9)
     assert by_weight.shape == (8,)
@@ -95,14 +100,18 @@ def test_sizes_meet_their_risk(x64):
 def test_failures_are_counted_by_brute_force(x64):
     bits = 6
     members = 300.0
-    found, votes = compiled(
-        lambda: (
-            permutations.log_failures(bits, members, bits)[0],
-            permutations.votes(bits, np.arange(2.0, bits + 1)),
-        )
-    )()
+
+    @compiled
+    def failures_and_votes():
+        total, _ = permutations.log_failures(bits, members, bits)
+        weights = np.arange(2.0, bits + 1)
+        return total, permutations.votes(bits, weights)
+
+    found, votes = failures_and_votes()
     on, off, variance = map(np.asarray, votes)
-    right, wrong = (norm.sf(a * (members / variance) ** 0.5) for a in (on, -off))
+    inverse_noise = (members / variance) ** 0.5
+    right = norm.sf(on * inverse_noise)
+    wrong = norm.sf(-off * inverse_noise)
     total = 0.0
     for mask in range(1, 2**bits):
         weight = mask.bit_count()
@@ -116,7 +125,8 @@ def test_limits_at_many_bits(x64):
     bits = np.array([[1e4, 1e5]])
     votes = VOTES(bits, weights)
     ratio = compiled(permutations.noise_ratio)(weights)
-    gaps = np.asarray(votes.variance / votes.off**2 / bits / ratio - 1)
+    noise = votes.variance / votes.off**2
+    gaps = np.asarray(noise / bits / ratio - 1)
     assert np.all(np.abs(gaps[:, 0]) < 1e-2)
     computed = gaps[:, 0] / gaps[:, 1]
     np.testing.assert_allclose(computed, 10, rtol=0.02)
@@ -125,7 +135,8 @@ def test_limits_at_many_bits(x64):
     zeros = np.sqrt(bits) * np.array([1e-3, 1e-2])
     votes = VOTES(bits, bits - zeros)
     noise = np.asarray(votes.variance / votes.off**2)
-    members = permutations.near_full_coefficient() * bits**1.5 * np.log(bits)
+    coefficient = permutations.near_full_coefficient()
+    members = coefficient * bits**1.5 * np.log(bits)
     # ln C(k, zeros) ~ zeros ln(k)/2 must be met by members / (2 noise).
     assert np.all(members / 2 / noise >= zeros * np.log(bits) / 2 * 0.9)
 
@@ -138,24 +149,29 @@ def test_all_right_is_a_product_for_independent_inputs(x64):
     def draw(key):
         return permutations.all_right(key, mean, jnp.eye(2), truth, members, 40_000)
 
-    found = compiled(draw)(jax.random.key(1))
-    exact = [np.prod(norm.cdf(np.abs(np.asarray(mean)) * n**0.5)) for n in members]
-    np.testing.assert_allclose(found, exact, atol=4 * 0.5 / 200)
+    def exact(n):
+        right = norm.cdf(np.abs(np.asarray(mean)) * n**0.5)
+        return np.prod(right)
+
+    computed = compiled(draw)(jax.random.key(1))
+    expected = [exact(n) for n in members]
+    np.testing.assert_allclose(computed, expected, atol=4 * 0.5 / 200)
 
 
 def test_precision_and_gradients():
-    found = VOTES(100, np.array([2.0, 50.0], np.float32))
-    assert found.on.dtype == np.float32
+    def log_size(k):
+        size = permutations.ensemble_size(k, 2.0)
+        return jnp.log(size)
+
+    low = VOTES(100, np.array([2.0, 50.0], np.float32))
+    assert low.on.dtype == np.float32
     with jax.enable_x64(True):
-        exact = VOTES(100, np.array([2.0, 50.0]))
-        assert exact.on.dtype == np.float64
-
-        def log_size(k):
-            return jnp.log(permutations.ensemble_size(k, 2.0))
-
-        values, slopes = compiled(jax.vmap(jax.value_and_grad(log_size)))(
-            np.array([99.0, 100.0, 101.0])
-        )
+        high = VOTES(100, np.array([2.0, 50.0]))
+        assert high.on.dtype == np.float64
+        with_slopes = compiled(jax.vmap(jax.value_and_grad(log_size)))
+        values, slopes = with_slopes(np.array([99.0, 100.0, 101.0]))
     tolerance = 300 * float(np.finfo(np.float32).eps)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=tolerance), found, exact)
-    assert float(slopes[1]) == pytest.approx(float(values[2] - values[0]) / 2, rel=1e-3)
+    for computed, expected in zip(low, high, strict=True):
+        np.testing.assert_allclose(computed, expected, rtol=tolerance)
+    difference = float(values[2] - values[0]) / 2
+    assert float(slopes[1]) == pytest.approx(difference, rel=1e-3)
