@@ -172,25 +172,28 @@ FEW_ZEROS = Domain(
     lambda runs: (runs.share < 0.01).any(),
 )
 QUANTILE = Claim(
-    "one input of weight two needs the quantile of one of its outputs that should be zero",
+    "to get one input of weight two right takes as many networks as the quantile of "
+    "one output that should be zero",
     "largest relative deviation of the number of networks from that quantile",
     one_input_deviation,
     below=1e-5,
 )
 LINEARITHMIC = Claim(
-    "one input is linearithmic: the number of networks over 2 c_2 k ln k only falls",
+    "to get one input right takes a linearithmic number of networks: divided by 2 c_2 "
+    "k ln k it only falls",
     "largest change of that ratio from one size to the next",
     largest_change,
     below=0,
 )
 NO_MORE = Claim(
-    "all inputs need no more than order k^2 networks",
+    "to get all inputs of k bits right takes no more than order k^2 networks",
     "largest power of k by which their number grows from one size to the next",
     largest_exponent,
     below=2,
 )
 NO_LESS = Claim(
-    "all inputs need no less than order k^2 networks: the local power comes within 1/4 of two",
+    "to get all inputs of k bits right takes no less than order k^2 networks: the "
+    "local power comes within 1/4 of two",
     "smallest distance from two of the power by which their number grows",
     closest_to_two,
     below=0.25,
