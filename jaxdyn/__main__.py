@@ -219,7 +219,7 @@ def main() -> None:
 def _run_all(
     name: str,
     *,
-    size: Annotated[str, Parameter(help="quick or paper.")] = "quick",
+    size: Annotated[str, Parameter(help="quick, in seconds, or paper, the numbers of the paper itself.")] = "quick",
     out: Annotated[Path, Parameter(help="The folder of all results.")] = Path("results"),
     json: Annotated[bool, Parameter(help="Print the verdicts as JSON.")] = False,
 ) -> int:
@@ -234,7 +234,8 @@ def _run_all(
 def _command_of_one(name, experiment):
     """Return the command of one experiment, with its options, typed by their defaults."""
 
-    def command(*, size: str = "quick", out: Path = Path("results"), json: bool = False, **given):
+    # Types and help are those of the signature below.
+    def command(*, size="quick", out=Path("results"), json=False, **given):
         changed = {option: value for option, value in given.items() if value is not None}
         return _reproduce(name, experiment, size, changed, out, json)
 
