@@ -69,6 +69,7 @@ def example(name):
     """Enter a function that makes an example into the table, under the public function's name."""
 
     def enter(make):
+        assert name not in EXAMPLES, f"{name} has an example already"
         EXAMPLES[name] = make
         return make
 

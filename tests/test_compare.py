@@ -65,11 +65,13 @@ def test_compare_broadcasts_by_name_and_pairs_seeds():
 
 
 def test_compare_of_one_seed_none_and_no_time():
-    one_seed = compare(dataset([[1.0, 2.0]]), over_time([1.0, 1.0]))
+    single = dataset([[1.0, 2.0]])
+    one_seed = compare(single, over_time([1.0, 1.0]))
     np.testing.assert_allclose(one_seed.u_error, 0.5**0.5)
     assert one_seed.u_sem.isnull().all()
     assert one_seed.u_z.isnull().all()
-    no_time = compare(dataset([1.0, 3.0], ("seed",)), xr.Dataset({"u": 4.0}))
+    seeds = dataset([1.0, 3.0], ("seed",))
+    no_time = compare(seeds, xr.Dataset({"u": 4.0}))
     assert (float(no_time.u_error), float(no_time.u_sem), float(no_time.u_z)) == (0.5, 1.0, -2.0)
     neither = compare(xr.Dataset({"u": 1.0}), xr.Dataset({"u": 2.0}))
     assert float(neither.u_error) == 0.5
@@ -88,7 +90,8 @@ def test_a_blow_up_is_nan_and_an_unscheduled_record_is_left_out():
     assert np.isnan(compare(unknown, theory).u_error), "without `ok` a NaN may be a blow-up"
     one_only = dataset([[1.0, np.nan, 3.0], [1.0, 2.0, 3.0]], ok=fine)
     assert np.isnan(compare(one_only, theory).u_error), "half of the runs are no mean"
-    infinite = compare(dataset([[np.inf, 2.0], [1.0, 2.0]]), over_time([1.0, 2.0]))
+    one_infinite = dataset([[np.inf, 2.0], [1.0, 2.0]])
+    infinite = compare(one_infinite, over_time([1.0, 2.0]))
     assert (float(infinite.u_error), float(infinite.u_sem[1])) == (np.inf, 0.0)
     assert set(compare(simulated, simulated)) == {"u_error", "u_sem", "u_z"}
 
@@ -128,19 +131,23 @@ def test_crossing_of_an_exponential_is_second_order_in_the_spacing():
     assert float(error.max()) > 0
 
 
+# Values at four times, and when they cross one.
+RUNS_AND_CROSSINGS = {
+    (0, 2, 0, 2): 0.5,
+    (3, 1, 1, 1): 1.0,
+    (1, 5, 5, 5): 0.0,
+    (0, 0, 1, 5): 2.0,
+    (0, 0, 0, 0): np.nan,
+    (0, np.nan, 3, 3): np.nan,
+    (2, 2, 2, 0): 3.0,
+}
+
+
 def test_crossings_up_down_at_the_start_exact_and_never():
     time = np.array([0.0, 1.0, 2.0, 4.0])
-    runs_and_crossings = [
-        ([0, 2, 0, 2], 0.5),
-        ([3, 1, 1, 1], 1.0),
-        ([1, 5, 5, 5], 0.0),
-        ([0, 0, 1, 5], 2.0),
-        ([0, 0, 0, 0], np.nan),
-        ([0, np.nan, 3, 3], np.nan),
-        ([2, 2, 2, 0], 3.0),
-    ]
-    runs, crossings = zip(*runs_and_crossings, strict=True)
-    u = xr.DataArray(np.array(runs, float), dims=("run", "time"), coords={"time": time})
+    runs = np.array(list(RUNS_AND_CROSSINGS), float)
+    crossings = list(RUNS_AND_CROSSINGS.values())
+    u = xr.DataArray(runs, dims=("run", "time"), coords={"time": time})
     np.testing.assert_array_equal(crossing_time(u, 1), crossings)
 
 
@@ -156,7 +163,8 @@ def test_crossing_with_a_time_per_run_and_units():
     of_integers = u.transpose("time", "rate").astype(int)
     level_of_each = xr.DataArray([1, 2], dims="rate")
     when = crossing_time(of_integers, level_of_each)
-    np.testing.assert_allclose(when, [1.0, 20.0])
+    expected = [1.0, 20.0]
+    np.testing.assert_allclose(when, expected)
 
 
 def test_crossing_errors_name_what_to_pass():
@@ -193,7 +201,8 @@ def test_power_law_agrees_with_scipy_and_covers_at_its_level():
 
 def test_power_law_takes_labelled_arrays_and_refuses_what_is_no_power_law():
     y = xr.DataArray([2.0, 8.0, 32.0], {"x": [1.0, 2.0, 4.0]})
-    assert abs(power_law(y.x, y).exponent - 2) < 1e-12
+    fit = power_law(y.x, y)
+    assert abs(fit.exponent - 2) < 1e-12
     with_a_gap = y.where(y.x < 4)
     assert np.isnan(power_law(y.x, with_a_gap)).all()
     for x, z in (
@@ -210,5 +219,6 @@ def test_power_law_takes_labelled_arrays_and_refuses_what_is_no_power_law():
 
 
 def test_crossing_times_survive_numbers_near_overflow():
-    values = xr.DataArray([1e200, 1e250, 1.0, 0.5], {"time": [0, 1, 2, 3]})
+    time = [0, 1, 2, 3]
+    values = xr.DataArray([1e200, 1e250, 1.0, 0.5], {"time": time})
     assert float(crossing_time(values, 0.75)) == 2.5

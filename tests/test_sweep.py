@@ -342,7 +342,23 @@ def shaped(key, *, rate, width):
     return {"x": rate * jax.random.normal(key, shape)}
 
 
+def without_key(*, a):
+    return {"x": a}
+
+
+def no_dict(key):
+    return 1.0
+
+
+def vector(key):
+    return {"x": jnp.ones(2)}
+
+
 BIG = np.ones((65 << 18,), np.float32)
+
+
+def over_big_data(key):
+    return {"x": jnp.sum(BIG)}
 
 
 @pytest.mark.parametrize(
@@ -387,31 +403,19 @@ BIG = np.ones((65 << 18,), np.float32)
         (lambda: jd.sweep(plain, seeds=2.5), ValueError, "seeds: 2.5"),
         (lambda: jd.sweep(plain, seeds=[0, 0]), ValueError, r"seeds: \[0, 0\].*different"),
         (lambda: jd.sweep(plain, {"rate": [1.0]}), TypeError, "needs 'key'; pass seeds=n"),
-        (
-            lambda: jd.sweep(lambda *, a: {"x": a}, {"a": [1.0]}, seeds=2),
-            TypeError,
-            "seeds: .*no key",
-        ),
+        (lambda: jd.sweep(without_key, {"a": [1.0]}, seeds=2), TypeError, "seeds: .*no key"),
         (lambda: jd.sweep(shaped, {"rate": [1.0]}, seeds=1), TypeError, "needs 'width'; give it"),
         (
             lambda: jd.sweep(shaped, {"rate": [1.0, 2.0], "width": [2, 3]}, seeds=1),
             TypeError,
             "axes: 'width'.*move it to static",
         ),
-        (lambda: jd.sweep(lambda key: 1.0, seeds=1), TypeError, "experiment: returned"),
+        (lambda: jd.sweep(no_dict, seeds=1), TypeError, "experiment: returned"),
         (lambda: jd.sweep(plain, seeds=1, dims={"y": "n"}), ValueError, "dims: 'y'"),
         (lambda: jd.sweep(plain, seeds=1, dims={"x": "n"}), ValueError, "dims: 'x' has 0"),
-        (
-            lambda: jd.sweep(lambda key: {"x": jnp.ones(2)}, seeds=1, dims={"x": "seed"}),
-            ValueError,
-            "dims: 'x'.*'seed'",
-        ),
+        (lambda: jd.sweep(vector, seeds=1, dims={"x": "seed"}), ValueError, "dims: 'x'.*'seed'"),
         (lambda: jd.sweep(plain, seeds=1, chunk=0), ValueError, "chunk: 0"),
-        (
-            lambda: jd.sweep(lambda key: {"x": jnp.sum(BIG)}, seeds=1),
-            ValueError,
-            r"closes over 65 MB.*partial",
-        ),
+        (lambda: jd.sweep(over_big_data, seeds=1), ValueError, r"closes over 65 MB.*partial"),
     ],
 )
 def test_bad_input_is_named_and_nothing_is_written(call, error, words, tmp_path, monkeypatch):
