@@ -10,8 +10,9 @@ ROOT = Path(__file__).parent.parent
 def changed(base):
     """The Python files of the package and the tests that differ from `base`."""
     command = ["git", "diff", "--name-only", "--diff-filter=d", base, "--", "jaxdyn", "tests"]
-    names = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
-    return [Path(name) for name in names.split() if name.endswith(".py")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    names = done.stdout.split()
+    return [Path(name) for name in names if name.endswith(".py")]
 
 
 def tests_of(path):

@@ -23,7 +23,7 @@ VERDICTS = (
     verdict("what could not be judged", math.nan, 1.0, None, False, "judged only where it rains"),
     verdict("what was published and is right after all", 0.1, 1.0, True, False),
 )
-MADE = {
+PROVENANCE = {
     "size": "paper",
     "default": False,
     "options": {"width": 3},
@@ -42,7 +42,8 @@ def decay():
     time = np.linspace(0, 4, 60)
     rates = np.array([0.5, 1.0, 2.0])
     theory = np.exp(-rates[:, None] * time)
-    runs = theory * (1 + 0.05 * np.random.default_rng(0).normal(size=(4, 3, 60)))
+    noise = np.random.default_rng(0).normal(size=(4, 3, 60))
+    runs = theory * (1 + 0.05 * noise)
     data = {
         "u": (("seed", "rate", "time"), runs),
         "u_theory": (("rate", "time"), theory),
@@ -50,6 +51,10 @@ def decay():
         "v_theory": (("rate",), theory[:, 9]),
     }
     return xr.Dataset(data, {"rate": rates, "time": time})
+
+
+def write_json(content, path):
+    path.write_text(json.dumps(content))
 
 
 def write(name, folder, **made):
@@ -61,9 +66,9 @@ def write(name, folder, **made):
     runs = decay()
     results.save({"decay": runs}, place / "results")
     judged = [verdict._asdict() for verdict in VERDICTS]
-    (place / "verdicts.json").write_text(json.dumps(judged))
-    provenance = MADE | {"paper": name, "experiment": experiment} | made
-    (place / "provenance.json").write_text(json.dumps(provenance))
+    write_json(judged, place / "verdicts.json")
+    provenance = PROVENANCE | {"paper": name, "experiment": experiment} | made
+    write_json(provenance, place / "provenance.json")
     figure, axes = plt.subplots(figsize=(6.4, 4.4))
     axes.plot(runs.time, runs.u_theory.T)
     for kind in ("png", "svg"):
@@ -76,14 +81,16 @@ def exploration(points=30, rates=5):
     """A table of exp(-rate t) for two kinds, one of them slower."""
     x = np.linspace(0, 2, points)
     rate = np.linspace(0.5, 2.5, rates)
-    kind = np.array([1.0, 0.5])
-    curve = np.exp(-rate[:, None, None] * kind[:, None] * x)
+    slowing = np.array([1.0, 0.5])
+    curve = np.exp(-rate[:, None, None] * slowing[:, None] * x)
+    default = {"rate": 1.5, "kind": "flow"}
     attributes = {"title": "Decay", "xlabel": "time", "ylabel": "u"}
     attributes |= {"xscale": "linear", "yscale": "log"}
-    attributes |= {"default": json.dumps({"rate": 1.5, "kind": "flow"})}
+    attributes["default"] = json.dumps(default)
     data = {
         "x": ("point", x),
         "decay": (("rate", "kind", "point"), curve),
         "half": ("point", np.full(points, 0.5)),
     }
-    return xr.Dataset(data, {"rate": rate, "kind": ["flow", "descent"]}, attributes)
+    coords = {"rate": rate, "kind": ["flow", "descent"]}
+    return xr.Dataset(data, coords, attributes)

@@ -16,17 +16,21 @@ RUNS = xr.Dataset({"u": (("seed", "time"), np.full((2, 3), 0.25))})
 
 def judge(value, **options):
     """The verdict on a claim with this value."""
-    bound = {} if {"above", "within"} & set(options) else {"below": 1.0}
-    claim = Claim("a statement", "a quantity", lambda results: value, **bound | options)
+
+    def quantity(results):
+        return value
+
+    if not {"above", "within"} & set(options):
+        options = {"below": 1.0} | options
+    claim = Claim("a statement", "a quantity", quantity, **options)
     (verdict,) = verify((claim,), RUNS)
     return verdict
 
 
 def test_a_verdict_keeps_words_value_and_bounds():
     claim = Claim("errors are small", "largest error", lambda runs: runs.u.max(), below=0.3)
-    assert verify((claim,), RUNS) == [
-        Verdict("errors are small", "largest error", 0.25, -math.inf, 0.3, True, True)
-    ]
+    expected = Verdict("errors are small", "largest error", 0.25, -math.inf, 0.3, True, True)
+    assert verify((claim,), RUNS) == [expected]
 
 
 @pytest.mark.parametrize(
@@ -51,13 +55,12 @@ def test_a_value_lies_strictly_between_its_bounds(value, bounds, holds):
 def test_undecided_says_why():
     domain = Domain("there are three seeds", lambda runs: runs.sizes["seed"] == 3)
     outside = judge(0.0, when=domain)
-    assert (outside.word, outside.reason) == (
-        "undecided",
-        "judged only where there are three seeds",
-    )
+    reason = "judged only where there are three seeds"
+    assert (outside.word, outside.reason) == ("undecided", reason)
     assert judge(math.nan).word == "undecided"
     assert "not a number" in judge(math.nan).reason
-    assert judge(0.0, below=lambda runs: np.float32(np.nan), holds=False).word == "undecided"
+    without_bound = judge(0.0, below=lambda runs: np.float32(np.nan), holds=False)
+    assert without_bound.word == "undecided"
     broken = Claim("a statement", "a quantity", lambda runs: runs["absent"], below=1.0)
     (verdict,) = verify((broken,), RUNS)
     assert verdict.word == "undecided"
@@ -109,7 +112,8 @@ def test_standard_errors_are_those_of_the_mean():
     runs = xr.DataArray(draws, dims=("seed", "time"))
     errors = scipy.stats.sem(draws, axis=0)
     np.testing.assert_allclose(claims.standard_error(runs), errors, rtol=1e-12)
-    expected = np.max(abs(draws.mean(0) - 2.0) / errors)
+    deviations = abs(draws.mean(0) - 2.0)
+    expected = np.max(deviations / errors)
     assert claims.z_score(runs, 2.0) == pytest.approx(expected, rel=1e-12)
     assert math.isnan(claims.z_score(runs.isel(seed=[0]), 2.0))
 

@@ -20,15 +20,11 @@ def _closed():
 @pytest.fixture
 def strengths():
     """Five seeds of three modes at ten times."""
-    values = np.random.default_rng(0).normal(size=(5, 3, 10))
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(5, 3, 10))
     time = ("time", np.arange(10.0) ** 2, {"units": "steps"})
-    return xr.DataArray(
-        values,
-        dims=("seed", "mode", "time"),
-        coords={"time": time},
-        name="mode_strength",
-        attrs={"units": "1/s"},
-    )
+    array = xr.DataArray(values, dims=("seed", "mode", "time"), coords={"time": time})
+    return array.rename("mode_strength").assign_attrs(units="1/s")
 
 
 def points(axes):
@@ -37,67 +33,64 @@ def points(axes):
     for container in axes.containers:
         line, _, bars = container.lines
         segments = np.array(bars[0].get_segments()) if bars else None
-        drawn.append((line.get_xydata(), segments, to_hex(line.get_color())))
+        colour = to_hex(line.get_color())
+        drawn.append((line.get_xydata(), segments, colour))
     return drawn
 
 
 def lines(axes):
     """Return the data and colour of each line that is not made of points."""
-    return [
-        (a.get_xydata(), to_hex(a.get_color())) for a in axes.lines if a.get_linestyle() != "None"
-    ]
+    drawn = [line for line in axes.lines if line.get_linestyle() != "None"]
+    return [(line.get_xydata(), to_hex(line.get_color())) for line in drawn]
+
+
+def lengths(bars):
+    """The length of each errorbar."""
+    return np.ptp(bars[..., 1], axis=1)
+
+
+def texts(legend):
+    return [text.get_text() for text in legend.get_texts()]
 
 
 def test_curves_draw_mean_and_standard_error_and_theory_in_one_colour(strengths):
     theory = strengths.mean("seed") + 1
     axes = plot.curves(strengths, theory, hue="mode")
     assert len(points(axes)) == len(lines(axes)) == 3
-    for i, ((place, bars, colour), (curve, same)) in enumerate(
-        zip(points(axes), lines(axes), strict=True)
-    ):
+    drawn = zip(points(axes), lines(axes), strict=True)
+    for i, ((place, bars, colour), (curve, same)) in enumerate(drawn):
         one = strengths.isel(mode=i)
         expected = np.c_[one.time, one.mean("seed")]
         np.testing.assert_allclose(place, expected)
-        computed = np.ptp(bars[..., 1], axis=1)
         expected = 2 * one.std("seed", ddof=1) / 5**0.5
-        np.testing.assert_allclose(computed, expected)
+        np.testing.assert_allclose(lengths(bars), expected)
         expected = np.c_[one.time, theory.isel(mode=i)]
         np.testing.assert_allclose(curve, expected)
         assert colour == same == plot.COLOURS[i].lower()
-    wide = points(plot.curves(strengths, hue="mode", spread="std"))[0][1]
-    computed = np.ptp(wide[..., 1], axis=1)
+    axes = plot.curves(strengths, hue="mode", spread="std")
+    _, bars, _ = points(axes)[0]
     expected = 2 * strengths.isel(mode=0).std("seed", ddof=1)
-    np.testing.assert_allclose(computed, expected)
+    np.testing.assert_allclose(lengths(bars), expected)
 
 
 def test_labels_carry_units_and_the_legend_the_order_of_the_hue(strengths):
     rates = strengths.rename(mode="learning_rate").assign_coords(learning_rate=[0.1, 1e-5, 3.0])
     axes = plot.curves(rates, rates, hue="learning_rate", log="y")
-    assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_yscale()) == (
-        "time (steps)",
-        "mode strength (1/s)",
-        "log",
-    )
+    labels = (axes.get_xlabel(), axes.get_ylabel(), axes.get_yscale())
+    assert labels == ("time (steps)", "mode strength (1/s)", "log")
     legend = axes.get_legend()
     assert legend.get_title().get_text() == "learning rate"
-    assert [text.get_text() for text in legend.get_texts()] == [
-        "0.1",
-        "1e-05",
-        "3",
-        "simulation",
-        "theory",
-    ]
+    assert texts(legend) == ["0.1", "1e-05", "3", "simulation", "theory"]
     counted = plot.modes(strengths).get_legend()
-    assert [text.get_text() for text in counted.get_texts()] == ["1", "2", "3"]
+    assert texts(counted) == ["1", "2", "3"]
 
 
 def test_curves_thin_the_points_and_not_the_lines():
-    run = xr.DataArray(
-        np.arange(1000.0), {"time": np.arange(1000)}, name="loss", attrs={"long_name": "test loss"}
-    )
+    run = xr.DataArray(np.arange(1000.0), {"time": np.arange(1000)}, name="loss")
+    run = run.assign_attrs(long_name="test loss")
     axes = plot.curves(run, points=20)
-    (place, bars, _) = points(axes)[0]
-    (curve, _) = lines(axes)[0]
+    place, bars, _ = points(axes)[0]
+    curve, _ = lines(axes)[0]
     assert (len(place), bars, len(curve)) == (20, None, 1000)
     assert (place[0, 0], place[-1, 0]) == (0, 999)
     assert axes.get_ylabel() == "test loss"
@@ -120,14 +113,17 @@ def test_curves_leave_out_what_was_not_observed_and_take_a_theory_with_times_of_
 def test_curves_with_a_time_for_each_hue(strengths):
     time = (("mode", "time"), np.arange(30.0).reshape(3, 10))
     own = strengths.assign_coords(time=time)
-    assert [place[0, 0] for place, _, _ in points(plot.curves(own, hue="mode"))] == [0, 10, 20]
+    axes = plot.curves(own, hue="mode")
+    assert [place[0, 0] for place, _, _ in points(axes)] == [0, 10, 20]
+    times_of_seeds = own.rename(mode="seed", seed="mode")
     with pytest.raises(ValueError, match="put the others into `hue`"):
-        plot.curves(own.rename(mode="seed", seed="mode"), hue="mode")
+        plot.curves(times_of_seeds, hue="mode")
 
 
 def test_many_hues_have_distinct_colours(strengths):
     many = strengths.isel(mode=[0] * 12)
-    assert len({colour for _, _, colour in points(plot.modes(many))}) == 12
+    drawn = points(plot.modes(many))
+    assert len({colour for _, _, colour in drawn}) == 12
 
 
 @pytest.mark.parametrize("log", ["", "x", "xy"])
@@ -135,12 +131,8 @@ def test_phase_diagram_centres_its_cells_on_the_coordinates(log):
     x = np.geomspace(0.1, 10, 5)
     y = np.array([1.0, 2.0, 4.0])
     coords = {"rate": x, "scale": y}
-    values = xr.DataArray(
-        np.arange(30.0).reshape(2, 5, 3),
-        dims=("seed", "rate", "scale"),
-        coords=coords,
-        name="loss",
-    )
+    losses = np.arange(30.0).reshape(2, 5, 3)
+    values = xr.DataArray(losses, dims=("seed", "rate", "scale"), coords=coords, name="loss")
     values[:, 1, 2] = np.nan
     line = xr.DataArray(1 / y, {"scale": y})
     shuffled = values.isel(rate=[3, 0, 4, 2, 1])
@@ -152,8 +144,10 @@ def test_phase_diagram_centres_its_cells_on_the_coordinates(log):
     np.testing.assert_array_equal(computed, expected)
     edges = mesh.get_coordinates()
 
-    def middle(e, side):
-        return np.sqrt(e[1:] * e[:-1]) if side in log else (e[1:] + e[:-1]) / 2
+    def middle(numbers, side):
+        above = numbers[1:]
+        below = numbers[:-1]
+        return np.sqrt(above * below) if side in log else (above + below) / 2
 
     if "x" in log:
         computed = middle(edges[0, :, 0], "x")
@@ -170,13 +164,11 @@ def test_phase_diagram_centres_its_cells_on_the_coordinates(log):
 
 
 def test_unknown_and_left_over_dimensions_are_named(strengths):
-    with pytest.raises(
-        ValueError, match="x: simulated has no dimension 'tme'; did you mean 'time'"
-    ):
+    words = "x: simulated has no dimension 'tme'; did you mean 'time'"
+    with pytest.raises(ValueError, match=words):
         plot.curves(strengths, x="tme", hue="mode")
-    with pytest.raises(
-        ValueError, match="hue: simulated has no dimension 'modes'; did you mean 'mode'"
-    ):
+    words = "hue: simulated has no dimension 'modes'; did you mean 'mode'"
+    with pytest.raises(ValueError, match=words):
         plot.curves(strengths, hue="modes")
     with pytest.raises(ValueError, match=r"\['mode'\] are left over"):
         plot.curves(strengths)
@@ -206,25 +198,25 @@ def test_without_matplotlib_the_error_says_what_to_install(strengths, monkeypatc
 def test_saddles_lie_on_the_loss_with_their_labels_and_theory_beside_them():
     time = np.linspace(0, 10, 50)
     run = Trajectory(time, {"loss": np.exp(-time)})
-    rows = {"time": [0.0, 5.0], "loss": [1.0, 0.4], "index": [12.0, 0.0], "left": [True, False]}
-    table = xr.Dataset({name: ("saddle", values) for name, values in rows.items()})
+    columns = {
+        "time": ("saddle", [0.0, 5.0]),
+        "loss": ("saddle", [1.0, 0.4]),
+        "index": ("saddle", [12.0, 0.0]),
+        "left": ("saddle", [True, False]),
+    }
+    table = xr.Dataset(columns)
     axes = plot.saddles(run, table, levels=[1.0, 0.4], drops=[2.5])
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("time", "loss")
     assert [text.get_text() for text in axes.texts] == ["index 12", "index 0"]
-    markers = [
-        (a.get_marker(), *a.get_xydata()[0]) for a in axes.lines if a.get_linestyle() == "None"
-    ]
+    points = [line for line in axes.lines if line.get_linestyle() == "None"]
+    markers = [(point.get_marker(), *point.get_xydata()[0]) for point in points]
     assert markers == [("o", 0, 1), ("s", 5, 0.4)]
     computed = axes.lines[0].get_xydata()
     expected = np.c_[time, run.observed["loss"]]
     np.testing.assert_array_equal(computed, expected)
     assert len(axes.lines) == 1 + 2 + 1 + 2
-    assert axes.get_legend_handles_labels()[1] == [
-        "loss",
-        "plateau in theory",
-        "drop in theory",
-        "saddle",
-    ]
+    _, labels = axes.get_legend_handles_labels()
+    assert labels == ["loss", "plateau in theory", "drop in theory", "saddle"]
     again = plot.saddles(run, table, labels={"index": "{:.0f}"}, axes=axes)
     assert again is axes
     assert axes.texts[-1].get_text() == "0"
@@ -239,10 +231,9 @@ def test_the_style_is_that_of_figures_made_in_it_and_leaves_others_alone(strengt
         mine = plt.subplots()[1]
         mine.plot([0, 1], [0, 1])
         mine.plot([0, 1], [1, 0])
-    assert [to_hex(line.get_color()).upper() for line in mine.lines] == list(plot.COLOURS[:2])
+    colours = [to_hex(line.get_color()).upper() for line in mine.lines]
+    assert colours == list(plot.COLOURS[:2])
     for one in (axes, mine):
-        assert [side for side, spine in one.spines.items() if spine.get_visible()] == [
-            "left",
-            "bottom",
-        ]
+        visible = [side for side, spine in one.spines.items() if spine.get_visible()]
+        assert visible == ["left", "bottom"]
     assert dict(plt.rcParams) == before

@@ -24,15 +24,23 @@ ROOT = Path(__file__).parent.parent
 
 
 def noisy(key, *, rate=1.0, depth=1, offset=0.0):
-    return {"x": rate * depth * jax.random.normal(key, (3,)) + offset}
+    noise = jax.random.normal(key, (3,))
+    return {"x": rate * depth * noise + offset}
 
 
 def swept(store, rates=(0.1, 0.2, 0.3), seeds=4, **options):
-    return jd.sweep(noisy, {"rate": list(rates)}, seeds=seeds, chunk=2, store=store, **options)
+    axes = {"rate": list(rates)}
+    return jd.sweep(noisy, axes, seeds=seeds, chunk=2, store=store, **options)
 
 
 def stamps(store):
-    return {p.name: p.stat().st_mtime_ns for p in (store / "blocks").glob("*.json")}
+    """When each block was written."""
+    blocks = (store / "blocks").glob("*.json")
+    return {block.name: block.stat().st_mtime_ns for block in blocks}
+
+
+def record(store):
+    return json.loads((store / "jaxdyn.json").read_text())
 
 
 def test_a_store_holds_what_memory_would(tmp_path):
@@ -56,20 +64,20 @@ def test_a_finished_store_computes_nothing(tmp_path):
     before = stamps(store)
     swept(store)
     assert stamps(store) == before
-    assert len(json.loads((store / "jaxdyn.json").read_text())["attempts"]) == 2
+    assert len(record(store)["attempts"]) == 2
 
 
 def test_more_values_and_seeds_extend_a_store_without_recomputing(tmp_path):
     store = tmp_path / "s"
     swept(store, rates=(0.1, 0.2), seeds=2)
     before = stamps(store)
-    more = swept(store, rates=(0.05, 0.1, 0.2), seeds=[0, 1, 7])
+    rates = [0.05, 0.1, 0.2]
+    seeds = [0, 1, 7]
+    more = swept(store, rates=rates, seeds=seeds)
     assert before.items() <= stamps(store).items()
-    expected = [0.05, 0.1, 0.2]
-    np.testing.assert_array_equal(more.rate, expected)
-    expected = [0, 1, 7]
-    np.testing.assert_array_equal(more.seed, expected)
-    expected = swept(None, rates=(0.05, 0.1, 0.2), seeds=[0, 1, 7])
+    np.testing.assert_array_equal(more.rate, rates)
+    np.testing.assert_array_equal(more.seed, seeds)
+    expected = swept(None, rates=rates, seeds=seeds)
     xr.testing.assert_equal(more, expected)
     computed = swept(store, rates=(0.2,), seeds=[7])
     expected = swept(None, rates=(0.2,), seeds=[7])
@@ -89,9 +97,9 @@ def test_new_static_cells_extend_a_store(tmp_path):
 def test_a_store_killed_while_it_was_made_or_extended_goes_on(tmp_path):
     store = tmp_path / "s"
     swept(store, seeds=2)
-    record = (store / "jaxdyn.json").read_text()
+    before = (store / "jaxdyn.json").read_text()
     swept(store, seeds=3)
-    (store / "jaxdyn.json").write_text(record)
+    (store / "jaxdyn.json").write_text(before)
     expected = swept(None, seeds=2)
     xr.testing.assert_equal(results.open(store), expected)
     computed = swept(store, seeds=3)
@@ -109,7 +117,7 @@ def test_a_block_over_the_edge_is_completed(tmp_path):
     swept(store, rates=(0.1, 0.2, 0.3), seeds=1)
     rates = (0.1, 0.2, 0.3, 0.4)
     computed = swept(store, rates=rates, seeds=1)
-    expected = swept(None, (0.1, 0.2, 0.3, 0.4), 1)
+    expected = swept(None, rates=rates, seeds=1)
     xr.testing.assert_equal(computed, expected)
 
 
@@ -117,7 +125,8 @@ def test_an_existing_store_keeps_its_block(tmp_path):
     store = tmp_path / "s"
     swept(store)
     again = jd.sweep(noisy, {"rate": [0.1, 0.2, 0.3]}, seeds=9, store=store)
-    assert json.loads(again.attrs["fingerprint"])["block"] == [1, 2]
+    fingerprint = json.loads(again.attrs["fingerprint"])
+    assert fingerprint["block"] == [1, 2]
     assert len(stamps(store)) == 18
 
 
@@ -137,7 +146,8 @@ np.save(sys.argv[2], done.w.values)
 
 
 def launch(store, out):
-    return subprocess.Popen([sys.executable, "-c", SLOW, str(store), str(out)], cwd=ROOT)
+    command = [sys.executable, "-c", SLOW, str(store), str(out)]
+    return subprocess.Popen(command, cwd=ROOT)
 
 
 def finish(process):
@@ -148,11 +158,12 @@ def test_a_sweep_killed_with_9_resumes_to_the_same_numbers(tmp_path):
     store = tmp_path / "s"
     victim = launch(store, tmp_path / "no.npy")
     deadline = time.monotonic() + 120
-    while (
-        len(list(store.glob("blocks/*.json"))) < 2
-        and time.monotonic() < deadline
-        and victim.poll() is None
-    ):
+
+    def is_waiting():
+        blocks = list(store.glob("blocks/*.json"))
+        return len(blocks) < 2 and time.monotonic() < deadline and victim.poll() is None
+
+    while is_waiting():
         time.sleep(0.005)
     victim.send_signal(signal.SIGKILL)
     victim.wait()
@@ -164,8 +175,8 @@ def test_a_sweep_killed_with_9_resumes_to_the_same_numbers(tmp_path):
     computed = np.load(tmp_path / "resumed.npy")
     expected = np.load(tmp_path / "uncut.npy")
     np.testing.assert_array_equal(computed, expected)
-    attempts = json.loads((store / "jaxdyn.json").read_text())["attempts"]
-    assert [a["wall_seconds"] is None for a in attempts] == [True, False]
+    unfinished = [a["wall_seconds"] is None for a in record(store)["attempts"]]
+    assert unfinished == [True, False]
 
 
 def test_a_store_that_is_being_written_is_refused(tmp_path):
@@ -182,7 +193,8 @@ def test_a_store_that_is_being_written_is_refused(tmp_path):
 
 
 def other(key, *, rate=1.0, depth=1, offset=0.0):
-    return {"x": rate * depth * jax.random.normal(key, (3,)) + 2 * offset + 1}
+    noise = jax.random.normal(key, (3,))
+    return {"x": rate * depth * noise + 2 * offset + 1}
 
 
 @pytest.mark.parametrize(
@@ -203,11 +215,11 @@ def other(key, *, rate=1.0, depth=1, offset=0.0):
 def test_another_experiment_is_refused_and_the_part_named(tmp_path, change, words):
     store = tmp_path / "s"
     swept(store)
-    record = (store / "jaxdyn.json").read_text()
+    recorded = (store / "jaxdyn.json").read_text()
     before = stamps(store)
     with pytest.raises(ValueError, match=f"store: .*another experiment.*differs in .*{words}"):
         change(store)
-    assert (store / "jaxdyn.json").read_text() == record
+    assert (store / "jaxdyn.json").read_text() == recorded
     assert stamps(store) == before
 
 
@@ -219,9 +231,9 @@ def test_another_precision_or_version_is_refused(tmp_path):
         pytest.raises(ValueError, match=r"differs in precision: .*'x64': False.*'x64': True"),
     ):
         swept(store)
-    record = json.loads((store / "jaxdyn.json").read_text())
-    record["fingerprint"]["versions"]["jaxlib"] = "0.0.1"
-    (store / "jaxdyn.json").write_text(json.dumps(record))
+    older = record(store)
+    older["fingerprint"]["versions"]["jaxlib"] = "0.0.1"
+    (store / "jaxdyn.json").write_text(json.dumps(older))
     with pytest.raises(ValueError, match=r"differs in versions: .*0\.0\.1"):
         swept(store)
 
@@ -231,9 +243,8 @@ def test_data_is_part_of_the_fingerprint(tmp_path):
         return {"x": rate * data}
 
     def run(data):
-        return jd.sweep(
-            functools.partial(experiment, data=data), {"rate": [1.0]}, store=tmp_path / "s"
-        )
+        of_data = functools.partial(experiment, data=data)
+        return jd.sweep(of_data, {"rate": [1.0]}, store=tmp_path / "s")
 
     run(jnp.arange(3.0))
     run(jnp.arange(3.0))
@@ -266,7 +277,8 @@ def test_a_store_can_be_named_by_its_fingerprint(tmp_path):
 
 
 def test_saved_results_come_back_whole(tmp_path):
-    labels = jd.sweep(noisy, static={"depth": {"one": 1, "two": 2}}, seeds=2)
+    depths = {"one": 1, "two": 2}
+    labels = jd.sweep(noisy, static={"depth": depths}, seeds=2)
     both = {"labels": labels, "rates": swept(None)}
     results.save(both, tmp_path / "r")
     back = results.open(tmp_path / "r")
@@ -274,7 +286,8 @@ def test_saved_results_come_back_whole(tmp_path):
     for name in both:
         xr.testing.assert_identical(back[name].load(), both[name])
     results.save(both["rates"], tmp_path / "r")
-    xr.testing.assert_identical(results.open(tmp_path / "r").load(), both["rates"])
+    back = results.open(tmp_path / "r").load()
+    xr.testing.assert_identical(back, both["rates"])
     assert [p.name for p in tmp_path.iterdir()] == ["r"]
 
 
@@ -289,18 +302,14 @@ def test_a_failed_save_keeps_the_earlier_results(tmp_path):
 
 
 def test_times_of_static_cells_survive_a_store(tmp_path):
+    def count(key, state):
+        return state._replace(params=state.params + 1)
+
+    def observe(s):
+        return {"n": s.params}
+
     def experiment(*, steps):
-        times = np.arange(0, steps)
-
-        def observe(s):
-            return {"n": s.params}
-
-        return jd.iterate(
-            lambda k, s: s._replace(params=s.params + 1),
-            0,
-            times=times,
-            observe=observe,
-        )
+        return jd.iterate(count, 0, times=np.arange(0, steps), observe=observe)
 
     def run(store, steps):
         return jd.sweep(experiment, static={"steps": steps}, store=store)
@@ -315,7 +324,6 @@ def test_git_and_the_device_are_recorded():
     made = _store.provenance(str(ROOT / "jaxdyn" / "types.py"))
     assert made["device"] == jax.devices()[0].device_kind
     if (ROOT / ".git").exists():
-        head = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
-        ).stdout
-        assert made["git"]["commit"] == head.strip()
+        command = ["git", "rev-parse", "HEAD"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        assert made["git"]["commit"] == done.stdout.strip()

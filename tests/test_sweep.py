@@ -27,18 +27,17 @@ def walk(key, *, rate=0.5, scale=1.0, steps=12):
     start = scale * jax.random.normal(k_start, (3,))
     times = np.array([0, 5, steps])
 
+    def field(params, noise):
+        return params + 0.1 * noise
+
+    def noise(key, step):
+        return jax.random.normal(key, (3,))
+
     def observe(s):
         return {"loss": jnp.sum(s.params**2), "weights": s.params}
 
-    return jd.train(
-        lambda p, noise: p + 0.1 * noise,
-        optax.sgd(rate),
-        lambda k, t: jax.random.normal(k, (3,)),
-        start,
-        times=times,
-        observe=observe,
-        key=k_run,
-    )
+    optimizer = optax.sgd(rate)
+    return jd.train(field, optimizer, noise, start, times=times, observe=observe, key=k_run)
 
 
 def same(a, b):
@@ -67,7 +66,8 @@ def test_every_entry_is_the_run_at_its_coordinates():
 
 
 def test_what_leaves_a_sweep_is_numpy():
-    assert all(type(v.data) is np.ndarray for v in reference().variables.values() if v.ndim != 1)
+    swept = reference()
+    assert all(type(v.data) is np.ndarray for v in swept.variables.values() if v.ndim != 1)
 
 
 def test_a_run_depends_on_its_own_numbers_only():
@@ -75,7 +75,8 @@ def test_a_run_depends_on_its_own_numbers_only():
         return {"x": jax.random.normal(key, (5,))}
 
     alone = jd.sweep(draws, seeds=2).x
-    more = jd.sweep(draws, {"rate": [0.1, 0.2], "other": [1.0]}, seeds=[7, 1, 0]).x
+    axes = {"rate": [0.1, 0.2], "other": [1.0]}
+    more = jd.sweep(draws, axes, seeds=[7, 1, 0]).x
     for seed in (0, 1):
         for rate in (0.1, 0.2):
             computed = more.sel(seed=seed, rate=rate).squeeze()
@@ -89,13 +90,11 @@ def test_run_keys_are_none_of_the_usual_ones():
         return tuple(jax.random.key_data(key).tolist())
 
     runs = {data(jd.run_key(seed)) for seed in range(32)}
-    split = {
-        data(k)
-        for s in range(8)
-        for k in (jax.random.key(s), *jax.random.split(jax.random.key(s), 32))
-    }
     assert len(runs) == 32
-    assert not runs & split
+    for seed in range(8):
+        root = jax.random.key(seed)
+        usual = {data(key) for key in (root, *jax.random.split(root, 32))}
+        assert not runs & usual
 
 
 def test_the_bits_do_not_depend_on_threads(monkeypatch):
@@ -135,11 +134,12 @@ def test_spawned_workers_compute_the_same_bits_at_the_same_precision(tmp_path):
     def local(key, *, rate, scale):  # pickled by value: workers cannot import this module
         return {"x": jnp.cumsum(scale * jax.random.normal(key, (4,)) ** 3) / rate}
 
+    options = {"seeds": 4, "chunk": 6}
     context = multiprocessing.get_context("spawn")
     with jax.enable_x64(True):
-        here = jd.sweep(local, AXES, seeds=4, chunk=6)
+        here = jd.sweep(local, AXES, **options)
         with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
-            there = jd.sweep(local, AXES, seeds=4, chunk=6, on=pool, store=tmp_path / "store")
+            there = jd.sweep(local, AXES, **options, on=pool, store=tmp_path / "store")
     assert here.x.dtype == there.x.dtype == np.float64
     np.testing.assert_array_equal(here.x, there.x)
 
@@ -165,9 +165,10 @@ def test_precision_is_that_of_the_caller_in_every_thread():
     def measure(key, *, rate):
         return {"third": rate / 3, "draw": jax.random.normal(key)}
 
+    rates = {"rate": np.arange(1.0, 9.0)}
     for x64, dtype in ((True, np.float64), (False, np.float32)):
         with jax.enable_x64(x64):
-            swept = jd.sweep(measure, {"rate": np.arange(1.0, 9.0)}, seeds=3, chunk=2)
+            swept = jd.sweep(measure, rates, seeds=3, chunk=2)
         assert swept.third.dtype == swept.draw.dtype == dtype
         expected = np.arange(1, 9) / 3
         rtol = 2 * np.finfo(dtype).eps
@@ -179,7 +180,8 @@ def test_runs_that_diverge_leave_the_others_bit_for_bit_unchanged():
     rates = np.linspace(0.1, 1.0, 10)
     wild = rates.copy()
     wild[[1, 4, 8]] = [1e28, 1e29, 1e30]
-    tame, mixed = (jd.sweep(walk, {"rate": r}, seeds=6, chunk=20) for r in (rates, wild))
+    tame = jd.sweep(walk, {"rate": rates}, seeds=6, chunk=20)
+    mixed = jd.sweep(walk, {"rate": wild}, seeds=6, chunk=20)
     keep = [0, 2, 3, 5, 6, 7, 9]
     computed = tame.weights.isel(rate=keep)
     expected = mixed.weights.isel(rate=keep)
@@ -188,50 +190,49 @@ def test_runs_that_diverge_leave_the_others_bit_for_bit_unchanged():
     assert not lost.ok.any()
     assert lost.loss.isnull().all()
     assert mixed.ok.isel(rate=keep).all()
-    assert (
-        mixed.attrs["diverged"]
-        == "18 of 60 runs; rate: 1e+28 (6 of 6), 1e+29 (6 of 6), 1e+30 (6 of 6)"
-    )
+    words = "18 of 60 runs; rate: 1e+28 (6 of 6), 1e+29 (6 of 6), 1e+30 (6 of 6)"
+    assert mixed.attrs["diverged"] == words
 
 
 def test_one_program_a_sweep():
     traced = chex.assert_max_traces(walk, n=1)
+
+    def experiment(key, *, rate):
+        return traced(key, rate=rate)
+
+    rates = np.linspace(0.1, 0.9, 30)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        swept = jd.sweep(
-            lambda key, *, rate: traced(key, rate=rate),
-            {"rate": np.linspace(0.1, 0.9, 30)},
-            seeds=10,
-        )
+        swept = jd.sweep(experiment, {"rate": rates}, seeds=10)
     assert swept.loss.shape == (10, 30, 3)
     chex.clear_trace_counter()
 
 
 def test_a_tuple_of_names_moves_together():
-    swept = jd.sweep(walk, {("rate", "scale"): [(0.1, 1.0), (0.3, 2.0), (0.5, 4.0)]}, seeds=2)
+    pairs = [(0.1, 1.0), (0.3, 2.0), (0.5, 4.0)]
+    swept = jd.sweep(walk, {("rate", "scale"): pairs}, seeds=2)
     assert swept.loss.dims == ("seed", "rate_scale", "time")
     expected = [1, 2, 4]
     np.testing.assert_array_equal(swept.scale, expected)
-    alone = walk(jd.run_key(1), rate=0.3, scale=2.0).observed["loss"]
+    alone = walk(jd.run_key(1), rate=0.3, scale=2.0)
     computed = swept.loss.isel(seed=1, rate_scale=1)
-    np.testing.assert_allclose(computed, alone, rtol=1e-5)
+    np.testing.assert_allclose(computed, alone.observed["loss"], rtol=1e-5)
 
 
 def test_static_axes_are_labelled_and_padded():
+    def towards_zero(params, batch):
+        return params
+
+    def no_data(key, step):
+        return None
+
+    def observe(s):
+        return {"weights": s.params}
+
     def experiment(key, *, width, optimizer):
         start = jax.random.normal(key, (width,))
-
-        def observe(s):
-            return {"weights": s.params}
-
-        return jd.train(
-            lambda p, b: p,
-            optimizer(0.1),
-            lambda k, t: None,
-            start,
-            times=np.arange(width),
-            observe=observe,
-        )
+        steps = np.arange(width)
+        return jd.train(towards_zero, optimizer(0.1), no_data, start, times=steps, observe=observe)
 
     static = {"width": [2, 4], "optimizer": {"sgd": optax.sgd, "adam": optax.adam}}
     swept = jd.sweep(experiment, static=static, seeds=2, dims={"weights": ["unit"]})
@@ -248,18 +249,15 @@ def test_static_axes_are_labelled_and_padded():
 
 
 def test_times_that_depend_on_a_traced_axis_are_a_variable():
+    def count(key, state):
+        return state._replace(params=state.params + 1)
+
+    def observe(s):
+        return {"n": s.params}
+
     def experiment(*, rate):
         steps = jnp.array([1.0, 2.0]) / rate
-
-        def observe(s):
-            return {"n": s.params}
-
-        return jd.iterate(
-            lambda k, s: s._replace(params=s.params + 1),
-            0,
-            times=steps,
-            observe=observe,
-        )
+        return jd.iterate(count, 0, times=steps, observe=observe)
 
     swept = jd.sweep(experiment, {"rate": [0.5, 0.1]})
     assert swept.time.dims == ("rate", "time")
@@ -270,12 +268,10 @@ def test_times_that_depend_on_a_traced_axis_are_a_variable():
 
 def test_a_dict_of_any_rank_is_labelled():
     def measure(*, a):
-        return {
-            "scalar": a,
-            "vector": a * jnp.ones(3),
-            "matrix": a * jnp.eye(2),
-            "x": np.array([0.5, 0.7]),
-        }
+        vector = a * jnp.ones(3)
+        matrix = a * jnp.eye(2)
+        x = np.array([0.5, 0.7])
+        return {"scalar": a, "vector": vector, "matrix": matrix, "x": x}
 
     dims = {"matrix": ("row", "column"), "x": "x"}
     swept = jd.sweep(measure, {"a": [1.0, -1.0]}, dims=dims)
@@ -298,14 +294,15 @@ def test_jax_arrays_in_a_partial_are_arguments():
     def experiment(*, data, a):
         return {"x": a * jnp.max(data)}
 
-    swept = jd.sweep(
-        functools.partial(experiment, data=jnp.concatenate([data, data[:1]])), {"a": [1.0, 3.0]}
-    )
+    one_row_more = jnp.concatenate([data, data[:1]])
+    given = functools.partial(experiment, data=one_row_more)
+    swept = jd.sweep(given, {"a": [1.0, 3.0]})
     np.testing.assert_array_equal(swept.x, [2.0, 6.0])
 
 
 def test_provenance_tells_what_made_it():
-    attempt = json.loads(reference().attrs["attempts"])[0]
+    attempts = json.loads(reference().attrs["attempts"])
+    attempt = attempts[0]
     assert attempt["argv"] == sys.argv
     assert attempt["versions"]["jax"] == jax.__version__
     assert attempt["wall_seconds"] > 0
@@ -332,7 +329,8 @@ def test_blocks_shrink_to_the_cache():
         return {"x": a * jax.random.normal(key, (1 << 18,))}  # 1 MB of output a run
 
     swept = jd.sweep(big, {"a": [1.0]}, seeds=32)
-    assert json.loads(swept.attrs["fingerprint"])["block"] == [8, 1]
+    fingerprint = json.loads(swept.attrs["fingerprint"])
+    assert fingerprint["block"] == [8, 1]
 
 
 def plain(key, *, rate=1.0, width=2):
@@ -340,10 +338,27 @@ def plain(key, *, rate=1.0, width=2):
 
 
 def shaped(key, *, rate, width):
-    return {"x": rate * jax.random.normal(key, (int(width),))}
+    shape = (int(width),)
+    return {"x": rate * jax.random.normal(key, shape)}
+
+
+def without_key(*, a):
+    return {"x": a}
+
+
+def no_dict(key):
+    return 1.0
+
+
+def vector(key):
+    return {"x": jnp.ones(2)}
 
 
 BIG = np.ones((65 << 18,), np.float32)
+
+
+def over_big_data(key):
+    return {"x": jnp.sum(BIG)}
 
 
 @pytest.mark.parametrize(
@@ -388,31 +403,19 @@ BIG = np.ones((65 << 18,), np.float32)
         (lambda: jd.sweep(plain, seeds=2.5), ValueError, "seeds: 2.5"),
         (lambda: jd.sweep(plain, seeds=[0, 0]), ValueError, r"seeds: \[0, 0\].*different"),
         (lambda: jd.sweep(plain, {"rate": [1.0]}), TypeError, "needs 'key'; pass seeds=n"),
-        (
-            lambda: jd.sweep(lambda *, a: {"x": a}, {"a": [1.0]}, seeds=2),
-            TypeError,
-            "seeds: .*no key",
-        ),
+        (lambda: jd.sweep(without_key, {"a": [1.0]}, seeds=2), TypeError, "seeds: .*no key"),
         (lambda: jd.sweep(shaped, {"rate": [1.0]}, seeds=1), TypeError, "needs 'width'; give it"),
         (
             lambda: jd.sweep(shaped, {"rate": [1.0, 2.0], "width": [2, 3]}, seeds=1),
             TypeError,
             "axes: 'width'.*move it to static",
         ),
-        (lambda: jd.sweep(lambda key: 1.0, seeds=1), TypeError, "experiment: returned"),
+        (lambda: jd.sweep(no_dict, seeds=1), TypeError, "experiment: returned"),
         (lambda: jd.sweep(plain, seeds=1, dims={"y": "n"}), ValueError, "dims: 'y'"),
         (lambda: jd.sweep(plain, seeds=1, dims={"x": "n"}), ValueError, "dims: 'x' has 0"),
-        (
-            lambda: jd.sweep(lambda key: {"x": jnp.ones(2)}, seeds=1, dims={"x": "seed"}),
-            ValueError,
-            "dims: 'x'.*'seed'",
-        ),
+        (lambda: jd.sweep(vector, seeds=1, dims={"x": "seed"}), ValueError, "dims: 'x'.*'seed'"),
         (lambda: jd.sweep(plain, seeds=1, chunk=0), ValueError, "chunk: 0"),
-        (
-            lambda: jd.sweep(lambda key: {"x": jnp.sum(BIG)}, seeds=1),
-            ValueError,
-            r"closes over 65 MB.*partial",
-        ),
+        (lambda: jd.sweep(over_big_data, seeds=1), ValueError, r"closes over 65 MB.*partial"),
     ],
 )
 def test_bad_input_is_named_and_nothing_is_written(call, error, words, tmp_path, monkeypatch):
@@ -424,40 +427,42 @@ def test_bad_input_is_named_and_nothing_is_written(call, error, words, tmp_path,
 
 def run_python(program, *arguments, check=True):
     """Run a program in a fresh process with this one's flags; return what it printed."""
+    command = [sys.executable, "-c", textwrap.dedent(program)]
+    command += [str(argument) for argument in arguments]
     cwd = os.path.dirname(os.path.dirname(__file__))
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-        cwd=cwd,
-    )
+    options = {"capture_output": True, "text": True, "timeout": 300, "cwd": cwd}
+    done = subprocess.run(command, check=False, **options)
     if check:
         assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 def test_arrays_beside_what_is_no_array_in_one_keyword_are_refused():
-    def experiment(*, problem):
-        return {"y": problem[0](problem[1])}
+    def double(x):
+        return 2 * x
 
+    def experiment(*, problem):
+        function, x = problem
+        return {"y": function(x)}
+
+    of_jax = functools.partial(experiment, problem=(double, jnp.ones(())))
     with pytest.raises(TypeError, match="'problem' holds jax arrays beside <function"):
-        jd.sweep(functools.partial(experiment, problem=(lambda x: 2 * x, jnp.ones(()))))
-    assert jd.sweep(functools.partial(experiment, problem=(lambda x: 2 * x, np.ones(())))).y == 2
+        jd.sweep(of_jax)
+    of_numpy = functools.partial(experiment, problem=(double, np.ones(())))
+    assert jd.sweep(of_numpy).y == 2
 
 
 def test_blocks_do_not_share_a_decomposition_among_threads():
     from threadpoolctl import threadpool_info, threadpool_limits
 
     def count():
-        return max(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
+        pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
+        return np.int32(max(pool["num_threads"] for pool in pools))
 
     def experiment(x):
-        seen = jax.pure_callback(
-            lambda: np.int32(count()), jax.ShapeDtypeStruct((), jnp.int32), vmap_method="sequential"
-        )
-        return {"threads": seen, "x": x}
+        integer = jax.ShapeDtypeStruct((), jnp.int32)
+        threads = jax.pure_callback(count, integer, vmap_method="sequential")
+        return {"threads": threads, "x": x}
 
     with threadpool_limits(2, user_api="blas"):
         assert jd.sweep(experiment, {"x": [0.0]}).threads == 1
@@ -465,12 +470,10 @@ def test_blocks_do_not_share_a_decomposition_among_threads():
 
 
 def test_a_bar_says_that_the_sweep_compiles_and_then_counts_its_runs(capsys):
-    jd.sweep(
-        lambda key, *, a: {"b": a * jax.random.normal(key)},
-        {"a": [1.0, 2.0]},
-        seeds=3,
-        progress=True,
-    )
+    def experiment(key, *, a):
+        return {"b": a * jax.random.normal(key)}
+
+    jd.sweep(experiment, {"a": [1.0, 2.0]}, seeds=3, progress=True)
     shown = capsys.readouterr().err
     assert shown.index("compiling") < shown.index("6/6")
     assert "compiling" not in shown[shown.index("6/6") :]

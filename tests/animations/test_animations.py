@@ -12,18 +12,16 @@ from jaxdyn.animations import Animation, canvas, cohen2024, growing, save, zhang
 
 
 def test_each_animates_a_paper_and_lies_in_the_gallery():
-    assert (
-        {"saxe2013", "zhang2025", "jacot2018", "cohen2024"}
-        <= set(animations.names())
-        <= set(papers.names())
-    )
+    animated = {"saxe2013", "zhang2025", "jacot2018", "cohen2024"}
+    assert animated <= set(animations.names()) <= set(papers.names())
     with pytest.raises(ValueError, match="no animation 'zhang2052'; did you mean 'zhang2025'"):
         animations.load("zhang2052")
 
 
 @pytest.mark.parametrize("name", animations.names())
 def test_the_gallery_has_it_small_and_in_time(name):
-    path = Path(__file__).parents[2] / "docs" / "gallery" / f"{name}.gif"
+    root = Path(__file__).parents[2]
+    path = root / "docs" / "gallery" / f"{name}.gif"
     assert 20_000 < path.stat().st_size < 1_000_000
     with Image.open(path) as picture:
         durations = [frame.info["duration"] for frame in ImageSequence.Iterator(picture)]
@@ -37,15 +35,23 @@ def test_a_gif_shows_the_last_frame_first_and_then_what_moves(tmp_path):
     figure = canvas(2.0, 1.0)
     axes = figure.subplots()
     axes.set(xlim=(0, 4), ylim=(0, 1))
-    draw = growing(axes, np.arange(5), np.linspace(0, 1, 5), color="#D55E00", linewidth=4)
-    save(Animation(figure, draw, 5), tmp_path / "new" / "line.gif")
-    assert [path.name for path in (tmp_path / "new").iterdir()] == ["line.gif"]
-    with Image.open(tmp_path / "new" / "line.gif") as picture:
-        frames = [
-            np.asarray(frame.convert("RGB")).astype(int)
-            for frame in ImageSequence.Iterator(picture)
-        ]
-    red = [int((frame[..., 0] - frame[..., 2] > 100).sum()) for frame in frames]
+    x = np.arange(5)
+    y = np.linspace(0, 1, 5)
+    draw = growing(axes, x, y, color="#D55E00", linewidth=4)
+    folder = tmp_path / "new"
+    save(Animation(figure, draw, 5), folder / "line.gif")
+    assert [path.name for path in folder.iterdir()] == ["line.gif"]
+
+    def pixels(frame):
+        return np.asarray(frame.convert("RGB")).astype(int)
+
+    def count_red(frame):
+        redness = frame[..., 0] - frame[..., 2]
+        return int((redness > 100).sum())
+
+    with Image.open(folder / "line.gif") as picture:
+        frames = [pixels(frame) for frame in ImageSequence.Iterator(picture)]
+    red = [count_red(frame) for frame in frames]
     assert len(frames) == 5
     assert red[0] > red[4] > red[3] > red[2] > red[1]
     assert frames[0][0, 0].tolist() == [255, 255, 255]
@@ -56,7 +62,8 @@ def test_descent_keeps_to_its_central_flow_on_average(x64):
     late = slice(200, 400)
     edge = np.asarray(descent["edge"])[late]
     assert abs(edge.mean() - 1) < 0.05
-    assert abs(np.asarray(central["edge"])[late] - 1).max() < 1e-2
+    central_edge = np.asarray(central["edge"])[late]
+    assert abs(central_edge - 1).max() < 1e-2
     ratio = np.nanmean(descent["mean"][late]) / np.mean(central["mean"][late])
     # The oscillation is not small, so that the second order of the theory is not all.
     assert abs(ratio - 1) < 0.25
@@ -68,9 +75,10 @@ def test_neurons_drop_when_theory_says_and_to_its_plateaus(x64):
     times, loss, _ = zhang2025.course(net, vectors)
     levels = np.asarray(net.levels)
     drops = np.asarray(net.drops)
-    middle = (levels[:-1] + levels[1:]) / 2
-    found = np.array([times[np.argmax(loss < level)] for level in middle])
-    assert abs(found / drops - 1).max() < 0.01
+    halfway = (levels[:-1] + levels[1:]) / 2
+    crossings = [times[np.argmax(loss < level)] for level in halfway]
+    simulated = np.array(crossings)
+    assert abs(simulated / drops - 1).max() < 0.01
     net, vectors = zhang2025.rectified(k_rectified)
     _, loss, _ = zhang2025.course(net, vectors)
     start, plateau, _ = np.asarray(net.levels)

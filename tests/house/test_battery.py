@@ -13,6 +13,7 @@ import numpy as np
 import optax
 import pytest
 from examples import EXAMPLES, AsField, AsFunction, AsLoss, AsModel, AsObserve, AsStream
+from jax.flatten_util import ravel_pytree
 
 import jaxdyn as jd
 
@@ -21,12 +22,16 @@ with jax.enable_x64(False):
 
 
 def every(*kinds):
-    return pytest.mark.parametrize("name", [name for name, kind in KINDS.items() if kind in kinds])
+    """The names of all examples of these kinds, as the argument `name` of a test."""
+    names = [name for name, kind in KINDS.items() if kind in kinds]
+    return pytest.mark.parametrize("name", names)
+
+
+ROOMS = ("models", "losses", "rules", "optimizers", "observables", "analysis", "tasks")
 
 
 def public_functions():
-    rooms = ("models", "losses", "rules", "optimizers", "observables", "analysis", "tasks")
-    for room in rooms:
+    for room in ROOMS:
         package = importlib.import_module(f"jaxdyn.{room}")
         for info in pkgutil.walk_packages(getattr(package, "__path__", []), f"{package.__name__}."):
             module = importlib.import_module(info.name)
@@ -43,7 +48,9 @@ def close(a, b, slack=100):
     chex.assert_trees_all_equal_shapes_and_dtypes(a, b)
     for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
         if jnp.issubdtype(jnp.result_type(x), jnp.inexact):
-            tolerance = slack * jnp.finfo(x.dtype).eps * max(1.0, float(jnp.max(jnp.abs(x))))
+            rounding = jnp.finfo(x.dtype).eps
+            size = max(1.0, float(jnp.max(jnp.abs(x))))
+            tolerance = slack * rounding * size
             np.testing.assert_allclose(x, y, rtol=0, atol=tolerance)
         else:
             np.testing.assert_array_equal(x, y)
@@ -52,15 +59,17 @@ def close(a, b, slack=100):
 def two(tree):
     """Two of everything along a new first axis, the second one different."""
 
-    def other(a):
-        return (
-            jax.random.split(a)[0] if jnp.issubdtype(a.dtype, jax.dtypes.prng_key) else a * 3 // 2
-        )
+    def another(a):
+        if jnp.issubdtype(a.dtype, jnp.inexact):
+            return a * 1.25
+        if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
+            return jax.random.split(a)[0]
+        return a * 3 // 2
 
-    def stretch(a):
-        return a * 1.25 if jnp.issubdtype(a.dtype, jnp.inexact) else other(a)
+    def pair(a):
+        return jnp.stack([a, another(a)])
 
-    return jax.tree.map(lambda a: jnp.stack([a, stretch(a)]), tree)
+    return jax.tree.map(pair, tree)
 
 
 def one(tree, index):
@@ -88,28 +97,35 @@ def test_every_public_function_has_an_example_and_is_exported():
 
 def test_imports_are_cheap():
     code = "import sys, jaxdyn.models, jaxdyn.rules, jaxdyn.observables, jaxdyn.tasks; print(*sys.modules)"
-    loaded = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    ).stdout.split()
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    loaded = done.stdout.split()
     assert not {"flax", "matfree", "diffrax", "scipy.linalg", "xarray"} & set(loaded)
+
+
+def computed_by(example):
+    """What an example computes, of whatever kind it is."""
+    if isinstance(example, AsModel):
+        params = example.model.init(jax.random.key(0))
+        return params, example.model.apply(params, example.x)
+    if isinstance(example, AsFunction):
+        return example.function(*example.args)
+    if isinstance(example, AsLoss):
+        return jax.value_and_grad(example.loss)(example.params, example.batch)
+    if isinstance(example, AsField):
+        return example.field(example.params, example.batch)
+    if isinstance(example, AsObserve):
+        return example.observe(jd.State(jnp.asarray(0), example.params))
+    assert isinstance(example, AsStream)
+    return example.stream(jax.random.key(0), jnp.asarray(5))
 
 
 @every(AsModel, AsFunction, AsLoss, AsField, AsObserve, AsStream)
 def test_the_precision_is_the_callers(name, precision):
     example = EXAMPLES[name]()
-    calls = {
-        AsModel: lambda: (
-            params := example.model.init(jax.random.key(0)),
-            example.model.apply(params, example.x),
-        ),
-        AsFunction: lambda: example.function(*example.args),
-        AsLoss: lambda: jax.value_and_grad(example.loss)(example.params, example.batch),
-        AsField: lambda: example.field(example.params, example.batch),
-        AsObserve: lambda: example.observe(jd.State(jnp.asarray(0), example.params)),
-        AsStream: lambda: example.stream(jax.random.key(0), jnp.asarray(5)),
-    }
-    leaves = jax.tree.leaves(jax.eval_shape(calls[type(example)]))
-    assert {a.dtype for a in leaves if jnp.issubdtype(a.dtype, jnp.inexact)} <= {precision}
+    shapes = jax.eval_shape(lambda: computed_by(example))
+    dtypes = {leaf.dtype for leaf in jax.tree.leaves(shapes)}
+    assert {dtype for dtype in dtypes if jnp.issubdtype(dtype, jnp.inexact)} <= {precision}
 
 
 @every(AsModel)
@@ -123,9 +139,14 @@ def test_models_are_pure_and_differentiable(name):
     close(computed, params)
     assert any(jnp.any(a[0] != a[1]) for a in jax.tree.leaves(seeds))
     mapped_is_single(lambda p: model.apply(p, x), (params,))
-    gradient = jax.jit(jax.grad(lambda p: jnp.sum(model.apply(p, x) ** 2)))(params)
+
+    def squared_norm(params):
+        return jnp.sum(model.apply(params, x) ** 2)
+
+    gradient = jax.jit(jax.grad(squared_norm))(params)
     chex.assert_tree_all_finite(gradient)
-    assert max(float(jnp.max(jnp.abs(a))) for a in jax.tree.leaves(gradient)) > 0
+    largest = [float(jnp.max(jnp.abs(a))) for a in jax.tree.leaves(gradient)]
+    assert max(largest) > 0
 
 
 @every(AsFunction)
@@ -148,8 +169,8 @@ def test_fields_point_up_the_finite_difference_gradient(name):
     if isinstance(example, AsLoss):
         field = jax.grad(example.loss)
 
-        def loss(p):
-            return example.loss(p, example.batch)
+        def loss(params):
+            return example.loss(params, example.batch)
     else:
         field = example.field
         loss = example.loss
@@ -159,12 +180,18 @@ def test_fields_point_up_the_finite_difference_gradient(name):
     close(updates, expected)
     if loss is None:
         return
-    flat, unravel = jax.flatten_util.ravel_pytree(example.params)
+    flat, unravel = ravel_pytree(example.params)
+
+    def shifted_loss(shift):
+        return loss(unravel(flat + shift))
+
     shifts = 1e-5 * jnp.eye(flat.size)
-    value = jax.jit(jax.vmap(lambda shift: loss(unravel(flat + shift))))
+    value = jax.jit(jax.vmap(shifted_loss))
     slope = (value(shifts) - value(-shifts)) / 2e-5
-    along = jnp.where(slope == 0, 0, jax.flatten_util.ravel_pytree(updates)[0])
-    cosine = jnp.vdot(slope, along) / jnp.linalg.norm(slope) / jnp.linalg.norm(along)
+    flat_updates, _ = ravel_pytree(updates)
+    along = jnp.where(slope == 0, 0, flat_updates)
+    lengths = jnp.linalg.norm(slope) * jnp.linalg.norm(along)
+    cosine = jnp.vdot(slope, along) / lengths
     # A gradient is parallel to it to the differences' own error h^2; another rule need only
     # descend.
     assert cosine > (1 - 1e-8 if isinstance(example, AsLoss) else 0)
@@ -175,7 +202,8 @@ def test_observables_return_arrays_that_jit_and_vmap_and_leave_the_run_alone(nam
     observe, params = EXAMPLES[name]()
 
     def see(p):
-        return observe(jd.State(jnp.asarray(0), p))
+        state = jd.State(jnp.asarray(0), p)
+        return observe(state)
 
     seen = see(params)
     assert all(isinstance(key, str) and isinstance(value, jax.Array) for key, value in seen.items())
@@ -187,16 +215,16 @@ def test_observables_return_arrays_that_jit_and_vmap_and_leave_the_run_alone(nam
     together = jax.jit(jax.vmap(see))(two(params))
     close(one(together, 0), seen, slack=1000)
 
+    def towards_zero(params, _):
+        return params
+
+    def no_data(key, step):
+        return None
+
     def decay(observe):
         times = np.array([0, 3])
-        return jd.train(
-            lambda p, _: p,
-            optax.sgd(0.1),
-            lambda key, step: None,
-            params,
-            times=times,
-            observe=observe,
-        )
+        optimizer = optax.sgd(0.1)
+        return jd.train(towards_zero, optimizer, no_data, params, times=times, observe=observe)
 
     run = decay(jd.at([0], observe))
     plain = decay(lambda state: {})
@@ -210,37 +238,31 @@ def test_streams_are_pure_and_feed_a_sweep(name):
     stream = EXAMPLES[name]().stream
     key = jax.random.key(0)
     step = jnp.asarray(5)
-    close(stream(key, step), stream(key, step), slack=0)
+    batch = stream(key, step)
+    again = stream(key, step)
+    close(batch, again, slack=0)
     computed = jax.jit(stream)(key, step)
-    close(computed, stream(key, step))
+    close(computed, batch)
 
     def mean(batch):
         return sum(jnp.mean(a) for a in jax.tree.leaves(batch))
 
-    def simulate(key):
-        def field(p, batch):
-            return p - mean(batch)
+    def field(p, batch):
+        return p - mean(batch)
 
+    def observe(state):
+        return {"p": state.params}
+
+    def simulate(key):
         start = jnp.asarray(0.0)
         times = np.array([0, 4])
+        optimizer = optax.sgd(0.1)
+        return jd.train(field, optimizer, stream, start, times=times, observe=observe, key=key)
 
-        def observe(s):
-            return {"p": s.params}
-
-        return jd.train(
-            field,
-            optax.sgd(0.1),
-            stream,
-            start,
-            times=times,
-            observe=observe,
-            key=key,
-        )
-
-    runs = jax.jit(jax.vmap(simulate))(jax.random.split(key, 3)).observed["p"]
+    keys = jax.random.split(key, 3)
+    runs = jax.jit(jax.vmap(simulate))(keys).observed["p"]
     by_hand = jnp.asarray(0.0)
     for t in range(4):
-        by_hand -= 0.1 * (
-            by_hand - mean(stream(jd.step_key(jax.random.split(key, 3)[1], t), jnp.asarray(t)))
-        )
+        batch = stream(jd.step_key(keys[1], t), jnp.asarray(t))
+        by_hand -= 0.1 * field(by_hand, batch)
     close(runs[1, 1], by_hand)

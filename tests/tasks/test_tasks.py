@@ -9,10 +9,11 @@ from jaxdyn import tasks
 
 
 def indices(key, n, size, steps, start=0):
+    """The batches of a stream of epochs, as the indices of their examples."""
     stream = tasks.epochs(key, jnp.arange(n), size)
-    return np.asarray(
-        jax.jit(jax.vmap(lambda step: stream(None, step)))(jnp.arange(start, start + steps))
-    )
+    draw = jax.jit(jax.vmap(lambda step: stream(None, step)))
+    batches = draw(jnp.arange(start, start + steps))
+    return np.asarray(batches)
 
 
 # One example, a prime, a power of two, sizes that do not divide n, that exceed it, that are coprime
@@ -22,41 +23,50 @@ def indices(key, n, size, steps, start=0):
     [(1, 1), (2, 1), (5, 2), (7, 3), (64, 16), (101, 8), (60, 25), (6, 20), (1000, 1)],
 )
 def test_every_epoch_visits_each_example_once_in_another_order(n, size):
-    drawn = indices(jax.random.key(0), n, size, 4 * n).reshape(-1)
-    orders = drawn[: len(drawn) // n * n].reshape(-1, n)
+    def whole_epochs(key):
+        drawn = indices(key, n, size, 4 * n).reshape(-1)
+        epochs = len(drawn) // n
+        return drawn[: epochs * n].reshape(epochs, n)
+
+    orders = whole_epochs(jax.random.key(0))
     computed = np.sort(orders, 1)
     expected = np.broadcast_to(np.arange(n), orders.shape)
     np.testing.assert_array_equal(computed, expected)
     if n >= 60:
         assert len(np.unique(orders, axis=0)) == len(orders)
-        assert not np.array_equal(
-            orders, indices(jax.random.key(1), n, size, 4 * n).reshape(-1)[: orders.size]
-        )
+        others = whole_epochs(jax.random.key(1))
+        assert not np.array_equal(orders, others)
 
 
 def deviations(count, freedom):
     """Return how many standard deviations the chi-square of equally likely cells is above its mean,
     `freedom`."""
-    return (np.sum((count - count.mean()) ** 2) / count.mean() - freedom) / (2 * freedom) ** 0.5
+    squares = (count - count.mean()) ** 2
+    chi_square = np.sum(squares) / count.mean()
+    return (chi_square - freedom) / (2 * freedom) ** 0.5
 
 
 @pytest.mark.parametrize("n", [7, 12])
 def test_each_place_and_each_pair_of_places_is_uniform(n):
     orders = indices(jax.random.key(2), n, n, 4000)
-    places = np.array([np.bincount(orders[:, place], minlength=n) for place in range(n)])
+    counts = [np.bincount(place, minlength=n) for place in orders.T]
+    places = np.array(counts)
     # A table of permutations has fixed rows and columns: (n - 1)^2 degrees of freedom, in cells of
     # variance 1 - 1/n.
-    shrunk = places.mean() + (places - places.mean()) * (1 - 1 / n) ** 0.5
+    excess = places - places.mean()
+    shrunk = places.mean() + excess * (1 - 1 / n) ** 0.5
     assert abs(deviations(shrunk, (n - 1) ** 2)) < 4
-    pairs = np.bincount(orders[:, 0] * n + orders[:, 1], minlength=n * n).reshape(n, n)[
-        ~np.eye(n, dtype=bool)
-    ]
+    first_two = orders[:, 0] * n + orders[:, 1]
+    table = np.bincount(first_two, minlength=n * n).reshape(n, n)
+    different = ~np.eye(n, dtype=bool)
+    pairs = table[different]
     assert abs(deviations(pairs, n * (n - 1) - 1)) < 4
 
 
 @pytest.mark.parametrize("n", [4, 5])
 def test_all_orders_are_equally_likely(n):
-    count = np.unique(indices(jax.random.key(2), n, n, 12_000), axis=0, return_counts=True)[1]
+    orders = indices(jax.random.key(2), n, n, 12_000)
+    _, count = np.unique(orders, axis=0, return_counts=True)
     assert len(count) == math.factorial(n)
     assert abs(deviations(count, math.factorial(n) - 1)) < 4
 
@@ -73,7 +83,8 @@ def test_each_seed_of_a_vmap_has_its_own_order():
     step = jnp.asarray(2)
 
     def draw(key):
-        return tasks.epochs(key, jnp.arange(11), 4)(None, step)
+        stream = tasks.epochs(key, jnp.arange(11), 4)
+        return stream(None, step)
 
     together = jax.jit(jax.vmap(draw))(keys)
     expected = jnp.stack([draw(key) for key in keys])
@@ -90,22 +101,26 @@ def test_steps_far_away_do_not_overflow():
     near = indices(jax.random.key(0), n, size, 3, start=far)
     assert near.min() >= 0
     assert near.max() < n
-    first = -(-(far * size) // n) * n  # the first example of the next epoch, as an exact integer
-    drawn = indices(jax.random.key(0), n, size, 2 * n // size + 3, start=first // size)
-    epoch = drawn.reshape(-1)[first % size :][:n]
+    epochs_before = -(-(far * size) // n)
+    first = epochs_before * n  # the first example of the next epoch, as an exact integer
+    step, offset = divmod(first, size)
+    drawn = indices(jax.random.key(0), n, size, 2 * n // size + 3, start=step)
+    epoch = drawn.reshape(-1)[offset:][:n]
     np.testing.assert_array_equal(np.sort(epoch), np.arange(n))
 
 
 def test_minibatches_are_uniform_with_replacement_and_the_same_in_float64():
-    stream = tasks.minibatch({"x": jnp.arange(10.0), "y": jnp.arange(10)}, 1000)
-    batch = stream(jax.random.key(0), 0)
+    def draw():
+        data = {"x": jnp.arange(10.0), "y": jnp.arange(10)}
+        stream = tasks.minibatch(data, 1000)
+        return stream(jax.random.key(0), 0)
+
+    batch = draw()
     np.testing.assert_array_equal(batch["x"], batch["y"])
     count = np.bincount(np.asarray(batch["y"]), minlength=10)
     assert np.max(np.abs(count - 100)) < 4 * (1000 * 0.09) ** 0.5
     with jax.enable_x64(True):
-        again = tasks.minibatch({"x": jnp.arange(10.0), "y": jnp.arange(10)}, 1000)(
-            jax.random.key(0), 0
-        )
+        again = draw()
     np.testing.assert_array_equal(again["y"], batch["y"])
 
 
@@ -120,8 +135,7 @@ def test_bad_batches_are_named():
         tasks.binary_tree(0)
 
 
-# Spectra
-# --------------------------------------------------------------------------------------------------------------
+# Spectra.
 
 
 def test_binary_tree_has_the_singular_values_of_its_blocks():
@@ -143,7 +157,8 @@ def test_frames_are_orthonormal_and_carry_the_chosen_spectrum():
     left, right = tasks.frames(jax.random.key(0), (6, 4), 3)
     np.testing.assert_allclose(left.T @ left, np.eye(3), atol=1e-14)
     s = np.array([3.0, 2.0, 0.5])
-    computed = np.linalg.svd(tasks.from_svd(left, s, right), compute_uv=False)
+    target = tasks.from_svd(left, s, right)
+    computed = np.linalg.svd(target, compute_uv=False)
     expected = [3, 2, 0.5, 0]
     np.testing.assert_allclose(computed, expected, atol=1e-14)
 
@@ -151,24 +166,26 @@ def test_frames_are_orthonormal_and_carry_the_chosen_spectrum():
 @pytest.mark.usefixtures("x64")
 def test_population_moments_are_the_limit_of_sampled_ones():
     # n samples of a Gaussian know each moment to sqrt((m_ii m_jj + m_ij^2) / n).
-    basis = tasks.frames(jax.random.key(0), (3,), 3)[0]
-    root = tasks.from_svd(basis, np.sqrt([4.0, 1.0, 0.25]), basis)
+    (basis,) = tasks.frames(jax.random.key(0), (3,), 3)
+    deviations = np.sqrt([4.0, 1.0, 0.25])
+    root = tasks.from_svd(basis, deviations, basis)
     target = jnp.array([[1.0, -2.0, 0.5], [0.0, 1.0, 1.0]])
     n = 40_000
     noise = 0.7
-    keys = jax.random.split(jax.random.key(1))
-    x = jax.random.normal(keys[0], (n, 3)) @ root
-    y = x @ target.T + noise * jax.random.normal(keys[1], (n, 2))
+    x_key, noise_key = jax.random.split(jax.random.key(1))
+    x = jax.random.normal(x_key, (n, 3)) @ root
+    y = x @ target.T + noise * jax.random.normal(noise_key, (n, 2))
     exact = tasks.linear_teacher(target, root @ root, noise=noise)
     sampled = tasks.covariances(x, y)
-    dx = jnp.diagonal(exact.xx)
-    dy = jnp.diagonal(exact.yy)
-    for a, b, p, q in [
-        (exact.xx, sampled.xx, dx, dx),
-        (exact.yx, sampled.yx, dy, dx),
-        (exact.yy, sampled.yy, dy, dy),
+    x_variances = jnp.diagonal(exact.xx)
+    y_variances = jnp.diagonal(exact.yy)
+    for moment, drawn, rows, columns in [
+        (exact.xx, sampled.xx, x_variances, x_variances),
+        (exact.yx, sampled.yx, y_variances, x_variances),
+        (exact.yy, sampled.yy, y_variances, y_variances),
     ]:
-        assert jnp.all(jnp.abs(a - b) < 4 * jnp.sqrt((p[:, None] * q[None] + a**2) / n))
+        variance = rows[:, None] * columns[None] + moment**2
+        assert jnp.all(jnp.abs(moment - drawn) < 4 * jnp.sqrt(variance / n))
     white = tasks.linear_teacher(target)
     np.testing.assert_allclose(white.yy, target @ target.T, atol=1e-14)
 
@@ -176,7 +193,13 @@ def test_population_moments_are_the_limit_of_sampled_ones():
 @pytest.mark.usefixtures("x64")
 def test_outliers_share_a_feature_that_tells_nothing_of_the_label():
     data = tasks.opposing_outliers(jax.random.key(0), 4000, 3, 500, size=6.0, sigma=0.3)
-    usual, one, other = (np.asarray(data.x)[np.asarray(data.group) == g] for g in (0, 1, -1))
+
+    def members(group):
+        return np.asarray(data.x)[np.asarray(data.group) == group]
+
+    usual = members(0)
+    one = members(1)
+    other = members(-1)
     assert (len(usual), len(one), len(other)) == (4000, 500, 500)
     # 4.5 standard errors of means and variances.
     for group in (one, other):
@@ -192,7 +215,8 @@ def test_outliers_share_a_feature_that_tells_nothing_of_the_label():
     expected = np.repeat([1, -1], 500)
     np.testing.assert_array_equal(computed, expected)
     # A linear teacher: least squares gets its direction, and that labels all usual examples.
-    direction = np.linalg.lstsq(usual, data.labels[:4000], rcond=None)[0]
-    assert np.mean(np.sign(usual @ direction) == data.labels[:4000]) > 0.97
+    labels = data.labels[:4000]
+    direction, *_ = np.linalg.lstsq(usual, labels, rcond=None)
+    assert np.mean(np.sign(usual @ direction) == labels) > 0.97
     with pytest.raises(ValueError, match="samples, inputs, planted: 3, 2, 0"):
         tasks.opposing_outliers(jax.random.key(0), 3, 2, 0)
