@@ -219,7 +219,9 @@ def main() -> None:
 def _run_all(
     name: str,
     *,
-    size: Annotated[str, Parameter(help="quick, in seconds, or paper, the numbers of the paper itself.")] = "quick",
+    size: Annotated[
+        str, Parameter(help="quick, in seconds, or paper, the numbers of the paper itself.")
+    ] = "quick",
     out: Annotated[Path, Parameter(help="The folder of all results.")] = Path("results"),
     json: Annotated[bool, Parameter(help="Print the verdicts as JSON.")] = False,
 ) -> int:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import types
 
 import numpy as np
 import xarray as xr
@@ -75,6 +76,21 @@ def write(name, folder, **made):
         figure.savefig(place / f"figure.{kind}", dpi=160)
     plt.close(figure)
     return place
+
+
+def explore_module():
+    """A stand-in for `jaxdyn.explore`, with one paper."""
+    module = types.ModuleType("jaxdyn.explore")
+
+    def names():
+        return ["tian2021"]
+
+    def table(name):
+        return exploration()
+
+    module.names = names
+    module.table = table
+    return module
 
 
 def exploration(points=30, rates=5):

@@ -3,7 +3,6 @@
 import html
 import json
 import sys
-import types
 from pathlib import Path
 
 import numpy as np
@@ -271,9 +270,7 @@ def embedded(page):
 @pytest.fixture
 def explore(monkeypatch):
     """An exploration of one paper."""
-    module = types.ModuleType("jaxdyn.explore")
-    module.names = lambda: ["tian2021"]
-    module.table = lambda name: saved.exploration()
+    module = saved.explore_module()
     monkeypatch.setitem(sys.modules, "jaxdyn.explore", module)
     monkeypatch.setattr(jaxdyn, "explore", module, raising=False)
 

@@ -6,7 +6,6 @@ Screenshots are left in `screenshots`.
 import re
 import shutil
 import sys
-import types
 from pathlib import Path
 
 import pytest
@@ -44,9 +43,7 @@ def site(tmp_path_factory):
     run."""
     results = tmp_path_factory.mktemp("results")
     out = tmp_path_factory.mktemp("made") / "site"
-    explore = types.ModuleType("jaxdyn.explore")
-    explore.names = lambda: ["tian2021"]
-    explore.table = lambda name: saved.exploration()
+    explore = saved.explore_module()
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "jaxdyn.explore", explore)
         patch.setattr(jaxdyn, "explore", explore, raising=False)
