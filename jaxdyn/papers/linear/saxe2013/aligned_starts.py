@@ -362,8 +362,8 @@ TWO_MODES = {"strengths": (2.0, 1.5), "start": 0.02, "depths": (2, 4)}
 LATER_START = {"start": 0.1}
 
 SLOW = Domain(
-    "the learning rate times the sharpness is below 1/2, so that the next order is small",
-    lambda runs: rate_times_sharpness(runs).max() < 0.5,
+    "the learning rate times the sharpness is below 1, so that the first order is the largest",
+    lambda runs: rate_times_sharpness(runs).max() < 1,
 )
 
 EXPERIMENTS = (
