@@ -51,7 +51,8 @@ test-all: lint $(VENV)/installed-docs
 # Before a commit: lint, types, and the tests of what has changed since BASE.
 BASE ?= main
 check: lint types
-	$(BIN)/python tests/changed.py $(BASE) | xargs -r $(BIN)/pytest -n auto --maxprocesses 4 -m "not slow"
+	$(BIN)/python tests/changed.py $(BASE) | xargs -r $(PYTEST) -m "not slow"
+	$(BIN)/python tests/changed.py $(BASE) --papers | sed '/./!d' | xargs -r -I% $(PYTEST) tests/papers -m "not slow" -k "%"
 
 # Notebooks and examples are run; they are small unless JAXDYN_FAST=0.
 docs: $(VENV)/installed-docs
