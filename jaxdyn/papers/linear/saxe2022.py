@@ -266,11 +266,11 @@ def plot_sharing(results, figure):
     for colour, (name, runs) in zip(plot.COLOURS, results.items(), strict=False):
         slowest = runs.isel(contexts=-1, mode=-1)
         plot.beside(modes, slowest, "strength", colour=colour, label=f"{name} layers")
-    plot.legend(modes)
+    plot.legend(modes, below=True)
     modes.set(xlabel="flow time", ylabel="strength of the weakest mode")
     ratios = speed_up(results).isel(mode=-1)
     plot.points_and_line(speed, ratios.contexts, ratios, ratios.contexts**0.5)
-    plot.legend(speed)
+    plot.legend(speed, below=True)
     speed.set(xlabel="number of contexts M", ylabel="half-time, separate / shared")
 
 

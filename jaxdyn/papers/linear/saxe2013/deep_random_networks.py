@@ -143,7 +143,7 @@ def plot_tanh_networks(runs, figure):
     sizes, shares = plot.panels(
         figure,
         "Orthogonal networks keep mean field's size",
-        "Gaussian ones lose directions",
+        "Gaussian ones lose most directions",
         height=3.2,
     )
     orthogonal = runs.sel(orthogonal=1)
