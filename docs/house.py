@@ -79,7 +79,18 @@ def _paragraph(text):
         return text
     if text.startswith("    "):
         return "::\n\n" + text
+    if text.startswith(("Args:\n", "Attributes:\n")):
+        return _fields(text)
     return "".join(map(_marked, re.split(r"(`[^`]+`)", text)))
+
+
+def _fields(text):
+    """Return a section of fields, one a line, as a list."""
+    heading = text.partition("\n")[0]
+    entries = re.findall(r"^    (\w+): (.*(?:\n {6,}.*)*)", text, re.MULTILINE)
+    described = [(name, _paragraph(" ".join(words.split()))) for name, words in entries]
+    items = [f"- ``{name}``: {words}" for name, words in described]
+    return "\n".join([heading, "", *items])
 
 
 def _marked(part):

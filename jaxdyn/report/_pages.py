@@ -10,10 +10,12 @@ import keyword
 import math
 import re
 import shlex
+import sys
 import tokenize
 from collections.abc import Collection, Mapping, Sequence
 from html import escape
 from importlib import resources
+from pathlib import Path
 from string import Template
 from typing import Any
 
@@ -114,9 +116,7 @@ def paper(saved: Saved, near: Sequence[Saved | None], explored: bool) -> str:
     if it has some."""
     ref = saved.reference
     module = papers.load(saved.name)
-    source = inspect.getsource(module)
     source_link = _link(ref)
-    path = f"jaxdyn/papers/{papers.subject(saved.name)}/{saved.name}.py"
     about = re.sub(
         "`(.*?)`", r"<code>\1</code>", escape((module.__doc__ or "").strip().partition("\n\n")[2])
     )
@@ -130,9 +130,8 @@ def paper(saved: Saved, near: Sequence[Saved | None], explored: bool) -> str:
 {sliders if explored else ""}
 {sections}
 {_theory(charts, more)}
-<h2>The file</h2>
-<details><summary><code>{path}</code>, {len(source.splitlines())} lines</summary>
-<pre class="source" tabindex="0"><code>{highlighted(source)}</code></pre></details>
+<h2>Its code</h2>
+{_files(saved.name)}
 {_near(near)}"""
     data = {"charts": charts} if charts else {}
     scripts = [*(["chart.js"] if charts else []), "paper.js"]
@@ -190,10 +189,30 @@ def highlighted(source: str) -> str:
     return "".join(out) + text(last, (len(lines) + 1, 0))
 
 
+def _modules(name):
+    """Return the module of a paper, and those of the other files in its folder."""
+    paper = papers.load(name).__name__
+    return [
+        sys.modules[known] for known in sorted(sys.modules) if f"{known}.".startswith(f"{paper}.")
+    ]
+
+
+def _files(name):
+    """Show each file of a paper, folded."""
+    shown = []
+    for module in _modules(name):
+        source = inspect.getsource(module)
+        path = Path(inspect.getsourcefile(module) or "").as_posix()
+        place = "jaxdyn/papers" + path.rpartition("jaxdyn/papers")[2]
+        shown.append(f"""<details><summary><code>{place}</code>, {len(source.splitlines())} lines</summary>
+<pre class="source" tabindex="0"><code>{highlighted(source)}</code></pre></details>""")
+    return "\n".join(shown)
+
+
 def _theories(saved):
-    """Return the modules of `theory` that a paper's file takes something from, and "kernels" for
+    """Return the modules of `theory` that a paper's files take something from, and "kernels" for
     infinite width."""
-    found = vars(papers.load(saved.name)).values()
+    found = [value for module in _modules(saved.name) for value in vars(module).values()]
     taken = [getattr(value, "__module__", getattr(value, "__name__", "")) for value in found]
     parts = [
         str(name).split(".")

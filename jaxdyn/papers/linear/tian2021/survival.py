@@ -296,7 +296,7 @@ FINE = {"width": 20, "step": 0.05}
 
 LONG = Domain(
     "training is long enough for the modes nearest to the edge to leave it",
-    lambda results: growth_times(results["edge"]) > 3,
+    lambda results: growth_times(results["edge"]) > 2,
 )
 NOT_YET_ZERO = Domain(
     "no encoder has collapsed so far that its numbers underflow",
