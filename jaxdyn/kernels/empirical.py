@@ -48,8 +48,8 @@ def ntk(
     it is exactly symmetric, and only half of it is computed.
 
     - "taps": a parameter that enters once, through a matrix product, a convolution or a row
-      look-up, has the Jacobian sum_s a_s (x) delta_s over the places s of its layer in a sample,
-      with a what enters the layer and delta the derivative of the output by what leaves it.  The
+      look-up, has the Jacobian sum_s delta_s a_s^T over the places s of its layer in a sample, with
+      a what enters the layer and delta the derivative of the output by what leaves the layer.  The
       layer's part of the kernel is sum_{s, t} (a_s . a'_t) (delta_s . delta'_t), or the product of
       the summed Jacobians, whichever takes fewer operations; a bias is one more coordinate of a.
       Every other parameter (LayerNorm, recurrent, tied) is treated as in "jacobian".
