@@ -88,9 +88,9 @@ def binary_tree(levels: int) -> tuple[Float[Array, "items items"], Float[Array, 
 
     There are n = 2^levels items, and one feature for each node of the tree, root and leaves
     included: it is 1 if the node is the item or one of its ancestors, and 0 otherwise (Saxe,
-    McClelland, Ganguli 2019).  For the singular values s of `yx`, (n s)^2 is a sum of the sizes of
-    blocks of the tree: 15, 7, 3, 3, 1, 1, 1, 1 for three levels.  Raises ValueError for less than
-    one level.
+    McClelland, Ganguli 2019).  For a singular value s of `yx`, (n s)^2 is the sum over depths, from
+    that of its mode to the leaves, of the number of items below a node: 15 = 8 + 4 + 2 + 1, 7 = 4 +
+    2 + 1, 3, 3, 1, 1, 1, 1 for three levels.  Raises ValueError for less than one level.
     """
     if levels < 1:
         raise ValueError(f"levels: {levels}; pass at least 1")
