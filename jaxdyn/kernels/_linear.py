@@ -66,12 +66,12 @@ def conv(
     padding: str = "SAME",
     parametrization: str = "ntk",
 ) -> Layer:
-    """Return the convolution over all positions, the axes between examples and channels, with
+    """Return the convolution over all positions (the axes between examples and channels), with
     weights as in `dense`.
 
     The fan-in n_in of `dense` is here the size of the window times the number of input channels,
-    also where the window reaches beyond the edge.  Beyond the edge "SAME" pads zeros, "CIRCULAR"
-    continues the input periodically, and "VALID" leaves out such windows.
+    also where the window reaches beyond the edge.  Beyond the edge "SAME" pads zeros and "CIRCULAR"
+    continues the input periodically; "VALID" leaves out the windows that reach beyond the edge.
 
     Raises ValueError for windows, strides or a padding that do not fit.
     """
@@ -163,9 +163,12 @@ def attention(
         A = zeta(logits),   logits = logit_std^2 (x W)(x W)^T / (n_in n_out),
 
     where zeta is the identity or, for `kind="softmax"`, the softmax over positions.  As n_out
-    grows, A tends to zeta(logit_std^2 cov(x, x)), and the NNGP kernel to value_std^2 out_std^2 A
-    cov A'^T + b_std^2.  Logits divided by sqrt(n_out) instead of n_out would leave A random, and
-    with the softmax there would be no closed form: sample such layers with `empirical.monte_carlo`.
+    grows, A tends to zeta(logit_std^2 cov(x, x)), and the NNGP kernel of inputs x and x' to
+
+        value_std^2 out_std^2 A cov(x, x') A'^T + b_std^2.
+
+    Logits divided by sqrt(n_out) instead of n_out would leave A random, and the softmax would have
+    no closed form: sample such layers with `empirical.monte_carlo`.
 
     Raises ValueError for an unknown `kind` and for inputs without positions.
     """

@@ -53,9 +53,9 @@ def elementwise(
     variances q1 and q2 and covariance `cov`.  The layer multiplies the NTK by E fn'(u) fn'(v),
     which is the derivative of E fn(u) fn(v) in `cov` (Price 1958).  Without a `rule` both
     expectations are computed by quadrature, with `nodes` points an axis for a smooth `fn`; `kinks`
-    are the points where `fn` is not smooth, and `nodes` is then the number of points between two of
-    them.  Quadrature does not see the derivative of a jump, so that a function with jumps has no
-    NTK by quadrature.
+    are the points where `fn` is not smooth, and `nodes` is then the number of points between two
+    neighbouring kinks.  Quadrature misses the derivative at a jump, so that the NTK of a function
+    with jumps needs a `rule`.
 
     Raises ValueError for `nodes` below 1.
 
@@ -100,8 +100,7 @@ def abrelu(a: Scalar, b: Scalar) -> Layer:
 
         d -> A d - B r (sin t - t cos t)/pi,
 
-    and the NTK is multiplied by A - B t / (2 pi).  No digits cancel in either expression at small
-    t.
+    and the NTK is multiplied by A - B t / (2 pi).  Neither expression loses digits near t = 0.
     """
     return _piecewise_linear("abrelu", a, b)
 

@@ -64,7 +64,7 @@ def ntk(
 
     With `batch` the kernel is computed in blocks of so many rows and columns of samples, so that
     the memory besides the result is that of one pair of blocks; the derivatives of a block of
-    columns are then computed anew for every block of rows.  Samples are evaluated one at a time.
+    columns are then computed anew for every block of rows.  Each sample is evaluated by itself.
     Where an output depends on the other samples of its batch (BatchNorm in training), pass
     `per_sample=False`: `x1` and `x2` are then one batch each, evaluated at once.
 
@@ -152,9 +152,10 @@ def ntk_product(
     x1: PyTree[Any],
     x2: PyTree[Any] | None = None,
 ) -> Callable[[Float[Array, "n2 *outputs"]], Float[Array, "n1 *outputs"]]:
-    """Return the function `v -> Theta(x1, x2) v`, which does not form the NTK Theta.
+    """Return the function `v -> Theta(x1, x2) v` of the NTK Theta, which is never formed.
 
-    The array v has the shape of `apply(params, x2)`, and the product that of `apply(params, x1)`:
+    The array v has the shape of `apply(params, x2)`, and the product has that of `apply(params,
+    x1)`:
 
         (Theta v)_ia = sum_jb Theta(x_i, x'_j)_ab v_jb.
 

@@ -43,8 +43,8 @@ def one_hidden_layer(
     kinks: tuple[float, ...] = (),
     nodes: int = 96,
 ) -> Moments:
-    """Return the exact moments of the empirical NTK of dense(width), elementwise(fn), dense(1) on
-    pairs of rows.
+    """Return the exact moments of the empirical NTK of the network dense(width), elementwise(fn),
+    dense(1) on pairs of rows.
 
     At the two inputs of a pair a hidden unit has Gaussian preactivations (u, v) of covariance q =
     w_std^2 x.x'/d + b_std^2.  With f = fn(u) fn(v), g = fn'(u) fn'(v) and output weights a_j, the
@@ -106,9 +106,9 @@ def rectifier_relative_variance(
     symmetric, so that the units open at x are independent coin flips (Hanin, Nica, 2020), and the
     mean of the product of the terms l and m, divided by the squared mean of a term, is a product
     over the hidden layers k = 1 ... L.  Outside of l < k <= m both terms have the same factor in
-    layer k, and the product has 1 + 5/n_k.  For l < k <= m one term has the forward norm and the
-    other the backward norm, and the product has the first entry of a product of the commuting
-    matrices I + [[1, 4], [2, 3]]/n_k.  These matrices have the eigenvalues 1 + 5/n_k and 1 - 1/n_k,
+    layer k, which contributes 1 + 5/n_k.  For l < k <= m one term has the forward norm and the
+    other the backward norm; these layers contribute the first entry of a product of the commuting
+    matrices I + [[1, 4], [2, 3]]/n_k.  The matrices have the eigenvalues 1 + 5/n_k and 1 - 1/n_k,
     whose weights in the first entry are 1/3 and 2/3, so that with P = prod_k (1 + 5/n_k)
 
         Var K / (E K)^2
@@ -152,8 +152,8 @@ def network(
     The arrays have the sizes of the largest network, `most` = (depth, width).  Units beyond `width`
     are off and hidden layers beyond `depth` pass on their input, and neither has a gradient:
     outputs, empirical kernels and training are those of the smaller network, in one program for any
-    width and depth.  The parameters are those of the largest network.  The kernel of infinite width
-    does not exist for this network, and raises ValueError.
+    width and depth.  The parameters are those of the largest network.  Its `kernel` raises
+    ValueError, since a network of given width has no kernel in the limit of infinite width.
     """
     deepest, widest = most
     on = jnp.where(jnp.arange(widest) < width, jnp.sqrt(widest / width), 0.0)

@@ -75,7 +75,7 @@ Times = Real[ArrayLike, "*times"] | Sequence[int | float]
 
 
 class Outputs(NamedTuple):
-    """The outputs of a network at each time.
+    """The outputs of a network at each time; for labels (n,) the axis k of outputs is absent.
 
     Attributes:
         train: the outputs on the training inputs, (*times, n, k).
@@ -87,7 +87,7 @@ class Outputs(NamedTuple):
 
 
 class Gaussian(NamedTuple):
-    """The Gaussian distribution of the outputs.
+    """The Gaussian distribution of the outputs; for labels (n,) the axis k of outputs is absent.
 
     Attributes:
         mean: the mean of the outputs, (*times, m, k).
@@ -192,8 +192,8 @@ def ensemble(
     with K_* = `nngp_test` between test and training inputs and K_** = `nngp_test_test` between test
     inputs.  `times` are those of `flow`, or numbers of steps of `descent` if a `learning_rate` is
     given.  The covariance costs m n^2 operations for each time; `covariance=False` leaves it out.
-    With `nngp` in the place of `ntk` too, only the last layer is trained, and the limit of infinite
-    time is `posterior`.
+    With `nngp` in the place of `ntk` too, only the last layer is trained, and without a ridge the
+    limit of infinite time is `posterior` without noise.
 
     Raises ValueError where only some of the kernels of the test inputs are given.
     """
@@ -246,9 +246,10 @@ def posterior(
 
         mean = K_* (K + noise)^-1 y,   covariance = K_** - K_* (K + noise)^-1 K_*',
 
-    by Cholesky decomposition.  For a kernel that is a function only the mean is available; it is
-    found by conjugate gradients, and is NaN where they do not converge.  Raises ValueError for a
-    kernel that is singular without noise; `flow` at infinite time has the limit of vanishing noise.
+    computed by Cholesky decomposition.  For a kernel that is a function only the mean is available;
+    it is found by conjugate gradients, and is NaN where they do not converge.  Raises ValueError
+    for a kernel that is singular without noise; `flow` at infinite time has the limit of vanishing
+    noise.
 
     >>> posterior(jnp.eye(2), jnp.array([1.0, 2.0]), 0.5 * jnp.ones((1, 2)), jnp.ones((1, 1))).covariance.tolist()
     [[0.5]]
@@ -296,8 +297,8 @@ def flow_loss(
         f'' + damping f' = -Theta grad loss,
 
     which descent with a momentum follows at damping = (1 - momentum) / sqrt(learning_rate), in the
-    time sqrt(learning_rate) * steps.  `jaxdyn.integrate` finds the coefficients q of f = f_0 -
-    Theta(., X) q; `options` are its options, and it raises its own errors.  Derivatives are
+    time sqrt(learning_rate) * steps.  The coefficients q of f = f_0 - Theta(., X) q are integrated
+    by `jaxdyn.integrate`, which takes the `options` and raises its errors.  Derivatives are
     forward-mode only.
     """
     matrices = {

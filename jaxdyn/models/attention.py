@@ -59,7 +59,7 @@ def attention_heads(params: Params) -> Float[Array, "heads inputs inputs"]:
     """Return the map `v_h U_h` of each head of `in_context_attention`, whose size says how active
     the head is.
 
-    The size of |v_h| alone does not say how active a head is, since U_h may be small.
+    |v_h| alone does not say how active a head is, since U_h may be small.
     """
     return params["v"][:, None, None] * _scores(params)
 
