@@ -1,5 +1,5 @@
-"""Optimisers that optax lacks, as optax transformations: they work in `train`, in sweeps and in any
-optax chain."""
+"""Optimisers that optax lacks, as optax transformations for `train`, for sweeps and for any optax
+chain."""
 
 from collections.abc import Callable
 from typing import NamedTuple, cast
@@ -31,8 +31,12 @@ Scheduled = Float[ArrayLike, ""] | Callable[[Int[Array, ""]], Float[ArrayLike, "
 
 
 class Velocity(NamedTuple):
-    """The memory of `three_term`: the number of steps taken and the last change x_k - x_{k-1} of
-    its iterates."""
+    """The memory of `three_term`.
+
+    Attributes:
+        count: the number of steps taken.
+        velocity: the last change x_k - x_{k-1} of the iterates.
+    """
 
     count: Int[Array, ""]  # pyright: ignore[reportIncompatibleMethodOverride]
     velocity: PyTree[Array]
@@ -41,13 +45,17 @@ class Velocity(NamedTuple):
 def three_term(
     learning_rate: Scheduled, momentum: Scheduled = 0.0, lookahead: Scheduled = 0.0
 ) -> optax.GradientTransformation:
-    """Return the three-term momentum method with learning rate a, momentum b and lookahead g.
+    """Return the three-term momentum method with learning rate a, momentum b and lookahead g
+    (Lessard, Recht, Packard, 2016).
 
-    x_{k+1} = x_k + b (x_k - x_{k-1}) - a grad f(y_k), where the parameters that `train` holds, and
-    takes gradients at, are y_k = x_k + g (x_k - x_{k-1}) (Lessard, Recht, Packard, 2016): gradient
-    descent has b = g = 0, the heavy ball g = 0, Nesterov's method g = b; `theory.momentum` tunes
-    these and the triple momentum method, `ahead` gives x_k.  Each coefficient is a number or a
-    function of the number of steps taken (`nesterov_schedule`).
+    The iterates x_k obey
+
+        x_{k+1} = x_k + b (x_k - x_{k-1}) - a grad f(y_k),   y_k = x_k + g (x_k - x_{k-1}),
+
+    and the parameters that `train` holds, and takes gradients at, are the y_k; `ahead` gives the
+    x_k.  Gradient descent has b = g = 0, the heavy ball g = 0, and Nesterov's method g = b;
+    `theory.momentum` tunes these three and the triple momentum method.  Each coefficient is a
+    number or a function of the number of steps taken, such as `nesterov_schedule`.
     """
 
     def at(coefficient, count):
@@ -79,10 +87,10 @@ def three_term(
 
 
 def ahead(state: State, by: Float[ArrayLike, ""]) -> Params:
-    """Return the point `by` velocities ahead of the parameters of a `three_term` run.
+    """Return the point that is `by` velocities ahead of the parameters of a `three_term` run.
 
-    `by = -lookahead` is the iterate x_k, `by = output - lookahead` what the triple momentum method
-    puts out.
+    `by = -lookahead` gives the iterate x_k, and `by = output - lookahead` the output of the triple
+    momentum method.
     """
     return jax.tree.map(
         lambda y, v: y + jnp.asarray(by, y.dtype) * v, state.params, state.memory.velocity
@@ -90,17 +98,22 @@ def ahead(state: State, by: Float[ArrayLike, ""]) -> Params:
 
 
 def nesterov_schedule(count: Int[Array, ""]) -> Float[Array, ""]:
-    """Return the momentum (k - 1)/(k + 2) of Nesterov's method for convex functions, 0 in the first
-    step, k = `count`.
+    """Return the momentum (k - 1)/(k + 2) of Nesterov's method for convex functions after k =
+    `count` steps, and 0 in the first step.
 
-    As both the momentum and the lookahead of `three_term` (Su, Boyd, Candes, 2016).
+    Nesterov's method takes this number as both the momentum and the lookahead of `three_term` (Su,
+    Boyd, Candes, 2016).
     """
     count = jnp.asarray(count, float)
     return jnp.maximum(count - 1, 0) / (count + 2)
 
 
 class ScalarRms(NamedTuple):
-    """The memory of `scalar_rmsprop`: the running average of the gradient's squared norm."""
+    """The memory of `scalar_rmsprop`.
+
+    Attributes:
+        nu: the running average of the squared norm of the gradient.
+    """
 
     nu: Float[Array, ""]
 
@@ -110,11 +123,13 @@ def scalar_rmsprop(
     decay: Float[ArrayLike, ""] = 0.99,
     initial: Float[ArrayLike, ""] = 0.0,
 ) -> optax.GradientTransformation:
-    """Return RMSProp with one learning rate for all parameters, `learning_rate / sqrt(nu)`.
+    """Return RMSProp with one learning rate for all parameters, `learning_rate / sqrt(nu)` (Cohen
+    et al., 2024).
 
-    nu <- decay nu + (1 - decay) |g|^2 before it is used, |g| the norm over all parameters (Cohen et
-    al., 2024), from `initial`.  At zero the first step has the length learning_rate / sqrt(1 -
-    decay); at |g|^2 of the start, learning_rate.  `theory.centralflow` has its average course.
+    The average nu <- decay nu + (1 - decay) |g|^2, with |g| the norm over all parameters, is
+    updated before it is used, and starts from `initial`.  With `initial` 0 the first step has the
+    length learning_rate / sqrt(1 - decay); with `initial` |g|^2 at the start, the length
+    learning_rate.  `theory.centralflow` has the average course of this method.
     """
 
     def init(params: Params) -> ScalarRms:
@@ -124,7 +139,7 @@ def scalar_rmsprop(
         del params
         squared = optax.tree.norm(updates, squared=True)
         nu = jnp.asarray(decay * state.nu + (1 - decay) * squared, state.nu.dtype)
-        # Once all is learned to the last bit there is nothing to divide.
+        # Once all is learned to the last bit, the gradient and nu are 0.
         rate = learning_rate / jnp.sqrt(jnp.maximum(nu, jnp.finfo(nu.dtype).tiny))
         return jax.tree.map(lambda g: -jnp.asarray(rate, g.dtype) * g, updates), ScalarRms(nu)
 
@@ -132,19 +147,23 @@ def scalar_rmsprop(
 
 
 class Kicks(NamedTuple):
-    """The memory of `kicks`: the number of steps taken."""
+    """The memory of `kicks`.
+
+    Attributes:
+        count: the number of steps taken.
+    """
 
     count: Int[Array, ""]  # pyright: ignore[reportIncompatibleMethodOverride]
 
 
 def kicks(key: Key, size: Float[ArrayLike, ""]) -> optax.GradientTransformation:
-    """Add to each update a Gaussian in all directions alike, of root mean squared length `size`
-    over all parameters.
+    """Return the transformation that adds isotropic Gaussian noise, of root mean squared length
+    `size` over all parameters, to each update.
 
-    Without noise an unstable direction is left only after it has decayed for long: descent then
-    leaves the edge of stability late and by a leap.  Kicks of 1e-4 keep it from that.  Last in a
-    chain, they are of `size` whatever the learning rate: `optax.chain(optax.sgd(rate), kicks(key,
-    1e-4))`.
+    Without noise, gradient descent leaves the edge of stability late and by a leap: its component
+    along a direction that becomes unstable has decayed before, and takes long to grow again.  Kicks
+    of 1e-4 prevent this.  Last in a chain, the kicks have the length `size` at any learning rate:
+    `optax.chain(optax.sgd(rate), kicks(key, 1e-4))`.
     """
 
     def init(params: Params) -> Kicks:
@@ -167,9 +186,12 @@ def keep_norms() -> optax.GradientTransformation:
     """Return the transformation, last in a chain, after which each array of the parameters keeps
     its initial norm.
 
-    theta <- |theta_0| (theta + u) / |theta + u|, array by array in the Frobenius norm: what bounds
-    a field with a curl. It works with any optimiser and model, whose parameters it needs:
-    `optimizer.update(updates, memory, params)`.
+    With u the update, each array becomes
+
+        theta <- |theta_0| (theta + u) / |theta + u|
+
+    in the Frobenius norm, which bounds a field with a curl.  The transformation works with any
+    optimiser and model, and needs the parameters: `optimizer.update(updates, memory, params)`.
     """
 
     def init(params: Params):

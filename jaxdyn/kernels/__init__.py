@@ -1,5 +1,5 @@
-"""Kernels of wide networks: the NNGP and NTK of an architecture, what they predict, and those of
-finite networks."""
+"""Kernels of wide networks: the NNGP kernel and the NTK of an architecture, what they predict for
+training, and the empirical kernels of finite networks."""
 
 from jaxdyn.kernels import early_stopping, empirical, finite_width, predict
 from jaxdyn.kernels._compose import identity, parallel, repeat, residual, serial

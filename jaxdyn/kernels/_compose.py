@@ -1,4 +1,4 @@
-"""Networks out of layers: one after the other, side by side, around, again."""
+"""Networks made of layers: in series, in parallel, around a skip connection, repeated."""
 
 import functools
 import operator
@@ -14,14 +14,15 @@ __all__ = ["identity", "parallel", "repeat", "residual", "serial"]
 
 
 def identity() -> Layer:
-    """Return the layer that does nothing."""
+    """Return the layer whose output is its input."""
     return Layer(lambda key, shape: (shape, ()), lambda params, x, key=None: x, lambda k: k)
 
 
 def serial(*layers) -> Layer:
-    """Return the layers one after the other; its parameters are the tuple of theirs.
+    """Return the network that applies `layers` one after the other; its parameters are the tuple of
+    their parameters.
 
-    Raises TypeError for what is no layer.
+    Raises TypeError for an argument that is not a layer.
     """
     _check("serial", layers)
 
@@ -45,12 +46,12 @@ def serial(*layers) -> Layer:
 
 
 def repeat(layer: Layer, times: int) -> Layer:
-    """Return `layer` repeated `times` times, each with its own parameters."""
+    """Return `layer` repeated `times` times in series, each time with parameters of its own."""
     return serial(*[layer] * times)
 
 
 def residual(*layers: Layer) -> Layer:
-    """Return `x + f(x)`, f the layers in series."""
+    """Return the network `x + f(x)`, with f the `layers` in series."""
     return parallel(identity(), serial(*layers))
 
 
@@ -58,9 +59,12 @@ def parallel(*layers, combine: str = "sum") -> Layer:
     """Return the layers side by side on the same input, their outputs added, multiplied or joined
     along the channels.
 
-    All branches but one must have random weights of their own: branches without are functions of
-    the same units, whose joint law their kernels do not tell.  Raises ValueError otherwise, where
-    shapes differ, or for an unknown `combine`.
+    `combine` is "sum", "product" or "concat".  All branches but one must have random weights of
+    their own: branches without weights are functions of the same units, and the kernels of two such
+    branches do not determine the joint distribution of their outputs.
+
+    Raises ValueError for two branches without weights, for branches of different shapes, and for an
+    unknown `combine`; TypeError for an argument that is not a layer.
     """
     _check("parallel", layers)
     if combine not in _COMBINE:
@@ -73,7 +77,8 @@ def parallel(*layers, combine: str = "sum") -> Layer:
         alike = {(s[:-1] if combine == "concat" else s) for s in shapes}
         if len(alike) > 1:
             raise ValueError(
-                f"parallel: branches of shapes {shapes} cannot be combined by {combine!r}"
+                f"parallel: branches of shapes {shapes} cannot be combined by {combine!r}; pass "
+                "branches with outputs of one shape ('concat': up to the channels)"
             )
         if combine != "concat":
             return shapes[0], params
@@ -92,13 +97,13 @@ def parallel(*layers, combine: str = "sum") -> Layer:
         branches = [f.kernel(k) for f in layers]
         if sum(b.fresh == k.fresh for b in branches) > 1:
             raise ValueError(
-                "parallel: more than one branch has no dense or conv of its own, so they are not "
-                "independent"
+                "parallel: more than one branch has no random weights of its own, so that the "
+                "branches are not independent; put a dense or conv layer into all but one"
             )
         positions = [b.spatial for b in branches]
         if len(set(positions)) > 1:
             raise ValueError(
-                f"parallel: branches with positions {positions}; pad or pool them alike"
+                f"parallel: branches have different positions {positions}; pad or pool them alike"
             )
         return _join(branches, _COMBINE[combine])
 
@@ -116,7 +121,8 @@ def _join(branches, combine):
 
 
 def _sum(branches):
-    """Add independent units: what they have in common is the product of their means."""
+    """Return the kernel of a sum of independent units: the mean product of two of them is the
+    product of their means."""
     total = branches[0]
     for b in branches[1:]:
         m1 = total.m1 + b.m1
@@ -134,7 +140,8 @@ def _sum(branches):
 def _product(branches):
     total = branches[0]
     for b in branches[1:]:
-        # With sums A, B = (q1 + q2) / 2, E |u u' - v v'|^2 written in differences only.
+        # With A and B = (q1 + q2) / 2 of the two branches, E (u u' - v v')^2 is written in
+        # differences only: equal inputs stay at a distance of exactly 0.
         gaps = (total.q1 - total.q2) * (b.q1 - b.q2) / 2
         mean = (total.q1 + total.q2) / 2
         mean_b = (b.q1 + b.q2) / 2
@@ -169,5 +176,5 @@ def _split(key, n):
 def _check(name, layers):
     for position, layer in enumerate(layers):
         if not isinstance(layer, Layer):
-            hint = "; did you forget to call it?" if callable(layer) else ""
+            hint = "; did you forget to call it?" if callable(layer) else "; pass layers only"
             raise TypeError(f"{name}: argument {position} is {layer!r}, not a Layer{hint}")

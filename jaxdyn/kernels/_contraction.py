@@ -1,5 +1,5 @@
-"""Contraction of the derivatives of two sets of inputs to blocks of an empirical kernel, and what it
-costs."""
+"""Contraction of the derivatives at two sets of inputs to blocks of an empirical kernel, and the
+cost of the contraction."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,8 @@ __all__ = ["contracted", "cost", "summed"]
 
 
 def summed(layer, entering, leaving):
-    """Return the Jacobian (n, k, F C) by a layer's weight, summed over places."""
+    """Return the Jacobian (n, k, F C) by the weight of a layer, summed over the places of the layer
+    in a sample."""
     (n, k, s, f) = leaving.shape
     if layer.indices:
         entering = jax.nn.one_hot(entering, layer.fan_in, dtype=leaving.dtype)
@@ -16,7 +17,7 @@ def summed(layer, entering, leaving):
 
 
 def cost(plan, other, sizes, trace):
-    """Decide which layers' Jacobians to sum; count the operations of the contraction and the
+    """Return for which layers to sum the Jacobians, the operations of the contraction, and the
     numbers held at once."""
     n, m, k = sizes
     blocks = k if trace else k**2
@@ -35,8 +36,8 @@ def cost(plan, other, sizes, trace):
 
 
 def _layer_cost(u, v, sizes, trace):
-    """Operations of a layer's part by its summed Jacobians, and by the products of all pairs of its
-    places."""
+    """Return the operations of a layer's part by its summed Jacobians, and by the products of all
+    pairs of its places."""
     n, m, k = sizes
     blocks = k if trace else k**2
     size = u.fan_in * u.fan_out
@@ -48,7 +49,8 @@ def _layer_cost(u, v, sizes, trace):
 
 
 def contracted(first, second, trace):
-    """Contract two sets of derivatives: (n1, n2) summed over outputs, or (n1 k, n2 k)."""
+    """Return the contraction of two sets of derivatives: (n1, n2) summed over outputs with `trace`,
+    or (n1 k, n2 k)."""
     (factors1, jacobians1) = first
     (factors2, jacobians2) = second
     total = sum(
@@ -58,13 +60,14 @@ def contracted(first, second, trace):
 
 
 def _rows(jacobian, trace):
-    """Flatten a Jacobian (n, k, ...) to one row for each sample, or for each sample and output."""
+    """Flatten a Jacobian (n, k, ...) to one row for each sample with `trace`, or for each sample
+    and output."""
     n, k = jacobian.shape[:2]
     return jacobian.reshape((n if trace else n * k), -1)
 
 
 def _pairs(u, v, trace):
-    """Return a layer's part, over all pairs of its places."""
+    """Return the part of one layer in the kernel, as a sum over all pairs of the layer's places."""
     (n, k, s, _) = u.leaving.shape
     (m, k2, t, _) = v.leaving.shape
     if u.entering.ndim == 2:

@@ -1,5 +1,5 @@
-"""Functions of a symmetric kernel in its eigenbasis, differentiable in the kernel also where
-eigenvalues coincide."""
+"""Functions of a symmetric kernel in its eigenbasis, which are differentiable in the kernel also
+where eigenvalues coincide."""
 
 from collections.abc import Callable
 from functools import partial
@@ -15,12 +15,12 @@ __all__ = ["Modes", "decompose", "descent_gain", "filtered", "flow_gain", "turne
 
 
 class Modes(NamedTuple):
-    """A kernel in its eigenbasis, made by `modes`.
+    """A kernel in its eigenbasis, as `decompose` returns it.
 
     Attributes:
         kernel: the matrix itself.
-        values: its eigenvalues, ascending.
-        vectors: its eigenvectors, as columns.
+        values: the eigenvalues, ascending.
+        vectors: the eigenvectors, as columns.
     """
 
     kernel: Float[Array, "size size"]
@@ -29,11 +29,14 @@ class Modes(NamedTuple):
 
 
 def decompose(kernel: Float[Array, "size size"]) -> Modes:
-    """Return the modes of a kernel; eigenvalues below 10 eps of the largest are rounding, so
-    zero."""
+    """Return the modes of a kernel, with eigenvalues below 10 eps of the largest, which are
+    rounding errors, set to zero.
+
+    Raises ValueError for a concrete kernel with an eigenvalue that is negative beyond rounding.
+    """
     kernel = (kernel + kernel.T) / 2
-    # Derivatives go through the kernel itself (`filtered`): those of eigenvectors do not exist
-    # everywhere.
+    # Derivatives go through the kernel itself (`filtered`), since eigenvectors have none where
+    # eigenvalues coincide.
     values, vectors = jnp.linalg.eigh(lax.stop_gradient(kernel))
     eps = float(jnp.finfo(values.dtype).eps)
     if not isinstance(values, jax.core.Tracer):
@@ -48,7 +51,7 @@ def decompose(kernel: Float[Array, "size size"]) -> Modes:
 
 
 def turned(modes: Modes) -> Float[Array, "size size"]:
-    """Return zeros whose tangent is the change of the kernel, seen in its eigenbasis."""
+    """Return zeros whose tangent is the change of the kernel, in the eigenbasis of the kernel."""
     return modes.vectors.T @ (modes.kernel - lax.stop_gradient(modes.kernel)) @ modes.vectors
 
 
@@ -61,20 +64,23 @@ def filtered(
     change: Float[Array, "size size"],
     x: Float[Array, "size columns"],
 ) -> Float[Array, "times size columns"]:
-    """Return gain(kernel) x at each time in the eigenbasis, and kernel gain(kernel) x where
+    """Return gain(kernel) x at each time in the eigenbasis, or kernel gain(kernel) x where
     `learned`.
 
-    `change` is what `turned` returns.  The derivative in the kernel is that of Daleckii and Krein
-    (1965): its elements times divided differences of the gain, which are its slope where
-    eigenvalues coincide.
+    `change` is the result of `turned`, and carries the derivative in the kernel (Daleckii and
+    Krein, 1965): the change of the kernel, element by element times divided differences of the
+    gain.  Where eigenvalues coincide, the divided difference is the slope of the gain.
     """
     gains = jax.vmap(lambda time: _gain(gain, learned, values, time, numbers))(times)
     return gains[:, :, None] * x[None] + _turn(gain, learned, times, numbers, values, change, x)
 
 
 def flow_gain(values: Array, time: Array, ridge: Array) -> Array:
-    """Return (1 - e^(-(values + ridge) time)) / (values + ridge): `time` where that is 0/0, but 0
-    at infinity."""
+    """Return (1 - e^(-(values + ridge) time)) / (values + ridge), which is `time` where values +
+    ridge = 0.
+
+    At infinite time the gain is 1 / (values + ridge), and 0 where values + ridge = 0.
+    """
     rate = values + ridge
     lasting = jnp.isinf(time)
     moving = jnp.where(lasting, 1.0, time)
@@ -85,12 +91,12 @@ def flow_gain(values: Array, time: Array, ridge: Array) -> Array:
 def descent_gain(
     values: Array, steps: Int[Array, ""], rate: Array, momentum: Array, ridge: Array
 ) -> Array:
-    """Return (1 - R(z)) / (values + ridge), z = rate (values + ridge), R the polynomial of
-    heavy-ball descent.
+    """Return (1 - R(z)) / (values + ridge), with z = rate (values + ridge) and R the polynomial of
+    `steps` steps of heavy-ball descent.
 
-    A step multiplies (error, momentum) by I + [[-z, -z momentum], [1, momentum - 1]].  Powers of it
-    are I + [[-z a, -z momentum c], [c, d]], and a = (1 - R)/z; squaring a, c and d themselves loses
-    no digits where z is small.
+    One step multiplies (error, momentum) by I + [[-z, -z momentum], [1, momentum - 1]].  The powers
+    of this matrix have the form I + [[-z a, -z momentum c], [c, d]] with a = (1 - R)/z, and
+    repeated squaring of a, c and d themselves loses no digits where z is small.
     """
     z = rate * (values + ridge)
 
@@ -106,17 +112,19 @@ def descent_gain(
             jnp.where(rest % 2 == 1, new, old)
             for new, old in zip(join(done, power), done, strict=True)
         ]
-        # Squares that nobody needs may overflow, and their derivatives then spoil the others.
+        # The square behind the highest bit of `steps` is not used, but could overflow, and would
+        # then make derivatives NaN.
         needed = [jnp.where(rest > 1, p, 0) for p in power]
         return rest // 2, tuple(done), tuple(join(needed, needed))
 
     one = jnp.ones_like(z)
+    # The triples (a, c, d) of no step and of one.
     start = steps, (0 * one, 0 * one, 0 * one), (one, one, (momentum - 1) * one)
     return rate * lax.fori_loop(0, 31, bit, start)[1][0]
 
 
 def _decayed(x):
-    """(1 - e^-x)/x, also at x = 0 and with its derivative there."""
+    """Return (1 - e^-x)/x, also at x = 0 and with its derivative there."""
     small = jnp.abs(x) < 1e-3
     series = 1 - x / 2 * (1 - x / 3 * (1 - x / 4 * (1 - x / 5)))
     return jnp.where(small, series, -jnp.expm1(-x) / jnp.where(small, 1.0, x))
@@ -137,7 +145,7 @@ def _turn_jvp(gain, learned, primals, tangents):
     if isinstance(tangents[3], jax.custom_derivatives.SymbolicZero):
         return nothing, jnp.zeros_like(nothing)
     values = _once(values, change)
-    # One time after another, and again in reverse mode: these matrices are large.
+    # One time after another, and computed anew in reverse mode, because these matrices are large.
     differences = jax.checkpoint(lambda time: _divided(gain, learned, values, time, numbers))
     return nothing, lax.map(lambda time: (differences(time) * tangents[3]) @ x, times)
 
@@ -146,7 +154,7 @@ _turn.defjvp(_turn_jvp, symbolic_zeros=True)
 
 
 def _divided(gain, learned, values, time, numbers):
-    """Divided differences of the gain between all eigenvalues."""
+    """Return the divided differences of the gain between all pairs of eigenvalues."""
 
     def of_values(values):
         return _gain(gain, learned, values, time, numbers)
@@ -156,7 +164,8 @@ def _divided(gain, learned, values, time, numbers):
     slowest = jnp.where(at_zero > 0, 1 / jnp.where(at_zero > 0, at_zero, 1), 0)
     gap = values[:, None] - values[None]
     scale = jnp.maximum(jnp.maximum(values[:, None], values[None]), slowest[None])
-    # Where the difference loses as many digits as the slope misses by its curvature.
+    # Closer eigenvalues take the mean slope: at this gap the rounding error of the difference and
+    # the error of the slope, which is due to curvature, are equally large.
     near = jnp.abs(gap) <= jnp.finfo(gap.dtype).eps ** (1 / 3) * scale
     difference = (gains[:, None] - gains[None]) / jnp.where(near, 1, gap)
     return jnp.where(near, (slopes[:, None] + slopes[None]) / 2, difference)
@@ -170,5 +179,6 @@ def _once(values, change):
 @_once.defjvp
 def _once_jvp(primals, tangents):
     raise NotImplementedError(
-        "second derivatives in the kernel are not available; difference the first ones"
+        "kernel: second derivatives in the kernel are not available; take finite differences of "
+        "the first derivatives"
     )

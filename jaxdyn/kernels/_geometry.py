@@ -1,4 +1,4 @@
-"""Windows over positions: of arrays of examples, and of the two positions of a kernel."""
+"""Windows over positions: for arrays of examples, and for the pairs of positions of a kernel."""
 
 import functools
 import math
@@ -30,13 +30,16 @@ __all__ = [
 def check_windows(
     name: str, window: Sequence[int], strides: Sequence[int] | None, padding: str
 ) -> tuple[Shape, Shape]:
-    """Return window and strides as tuples; raise ValueError for sizes below 1, other lengths or an
-    unknown padding."""
+    """Return window and strides as tuples.
+
+    Raises ValueError for sizes below 1, strides of another length than the window, or an unknown
+    padding.
+    """
     window = tuple(window)
     strides = (1,) * len(window) if strides is None else tuple(strides)
     if not window or min(window) < 1:
         raise ValueError(
-            f"{name}: window {window} has no size; pass one int >= 1 for each axis of positions"
+            f"{name}: window {window} is empty; pass one int >= 1 for each axis of positions"
         )
     if len(strides) != len(window) or min(strides) < 1:
         raise ValueError(
@@ -51,16 +54,16 @@ def check_windows(
 
 
 def check_positions(name: str, sizes: Shape, window: Shape, padding: str) -> None:
-    """Raise ValueError where inputs of these positions cannot be covered by the window."""
+    """Raise ValueError where the window does not fit inputs with these sizes of positions."""
     if len(sizes) != len(window):
         raise ValueError(
-            f"{name}: its input has positions {sizes}, its window {window}; pass one size for each "
-            "axis"
+            f"{name}: its input has positions {sizes}, its window is {window}; pass a window with "
+            "one size for each axis of positions"
         )
     if padding == "VALID" and any(w > n for n, w in zip(sizes, window, strict=True)):
         raise ValueError(
-            f"{name}: the window {window} is larger than the positions {sizes}; pad, or take a "
-            "smaller one"
+            f"{name}: the window {window} is larger than the positions {sizes}; pass "
+            "padding='SAME' or a smaller window"
         )
 
 
@@ -74,7 +77,7 @@ def out_sizes(sizes: Shape, window: Shape, strides: Shape, padding: str) -> Shap
 
 
 def _margins(size: int, width: int, stride: int, padding: str) -> tuple[int, int]:
-    """How much an axis is padded before and after."""
+    """Return by how much an axis is padded before and after."""
     if padding == "VALID":
         return 0, 0
     total = max((-(-size // stride) - 1) * stride + width - size, 0)
@@ -82,8 +85,8 @@ def _margins(size: int, width: int, stride: int, padding: str) -> tuple[int, int
 
 
 def pad_array(x: Array, window: Shape, strides: Shape, padding: str) -> Array:
-    """Pad examples (n, *positions, channels) so that windows without padding give the layer's
-    output."""
+    """Return examples (n, *positions, channels), padded so that windows without padding give the
+    output of the layer."""
     sizes = zip(x.shape[1:-1], window, strides, strict=True)
     margins = [(0, 0), *(_margins(*axis, padding) for axis in sizes), (0, 0)]
     return jnp.pad(x, margins, mode="wrap" if padding == "CIRCULAR" else "constant")
@@ -92,8 +95,12 @@ def pad_array(x: Array, window: Shape, strides: Shape, padding: str) -> Array:
 def sum_windows(
     v: Array, axes: Sequence[Sequence[int]], window: Shape, strides: Shape, padding: str
 ) -> Array:
-    """Sum over windows, the same offset on all the (adjacent) axes of `axes[i]` for the window's
-    axis i."""
+    """Return the sums over windows, where axis i of the window is moved along all of `axes[i]` at
+    once.
+
+    The axes of one group, such as the two positions of a kernel, are adjacent and share the offset
+    in the window.
+    """
     for group, width, stride in zip(axes, window, strides, strict=True):
         size = v.shape[group[0]]
         if len(group) > 1 or size > LARGE:
@@ -108,14 +115,14 @@ def sum_windows(
     return v
 
 
-# Positions on an axis from which on slices are cheaper than a product with a matrix of zeros and
-# ones.
+# Number of positions on an axis above which slices are cheaper than a product with a matrix of
+# zeros and ones.
 LARGE = 16
 
 
 def _taps(size, width, stride, padding):
-    """Return the 0-1 array (windows, positions, offsets) of which position an offset of a window
-    falls on."""
+    """Return the array (windows, positions, offsets) that is 1 where an offset of a window falls on
+    a position, and else 0."""
     low, high = _margins(size, width, stride, padding)
     positions = np.pad(
         np.eye(size), [(low, high), (0, 0)], mode="wrap" if padding == "CIRCULAR" else "constant"
@@ -128,8 +135,8 @@ def _sum_slices(v, axes, width, stride, padding):
     margins = [(0, 0)] * v.ndim
     for axis in axes:
         margins[axis] = _margins(v.shape[axis], width, stride, padding)
-    # Without the barriers XLA fuses the layers before with every slice, and computes them once for
-    # each.
+    # Without the barriers XLA fuses the preceding layers with every slice, and computes them once
+    # for each slice.
     barrier = jax.lax.optimization_barrier
     v = barrier(jnp.pad(v, margins, mode="wrap" if padding == "CIRCULAR" else "constant"))
 
@@ -149,15 +156,14 @@ def _sum_slices(v, axes, width, stride, padding):
 
 
 def sum_outside(k: Kernel, window: Shape, strides: Shape, padding: str) -> Array:
-    """Return the squared lengths of units whose partner at the same offset is a padded zero, summed
+    """Return the mean squares of units whose partner at the same offset is a padded zero, summed
     over windows.
 
-    Written as sums over such offsets alone, so that it is exactly 0 where both positions are the
-    same.
+    The sum is over such offsets alone, so that it is exactly 0 where both positions are the same.
     """
     n = len(k.spatial)
     taps = [_taps(*axis, padding) for axis in zip(k.spatial, window, strides, strict=True)]
-    # Of the axes (s_1, w_1, s_2, w_2, ...).
+    # `inside` has the axes (s_1, w_1, s_2, w_2, ...).
     inside = np.asarray(functools.reduce(np.multiply.outer, [t.any(1) for t in taps]))
     windows_first = (*range(0, 2 * n, 2), *range(1, 2 * n, 2))
     outside = 1 - inside.transpose(windows_first).astype(float)
@@ -180,8 +186,8 @@ def sum_outside(k: Kernel, window: Shape, strides: Shape, padding: str) -> Array
 
 
 def own_variances(k: Kernel, cov: Array) -> tuple[Array, Array]:
-    """Return the variances that the covariances of an input with itself hold on their diagonal, as
-    q1 and as q2."""
+    """Return the variances of an input, as q1 and as q2, from the diagonal of its covariances with
+    itself."""
     variances = []
     for dropped in (1, 0):
         v = cov
@@ -193,7 +199,7 @@ def own_variances(k: Kernel, cov: Array) -> tuple[Array, Array]:
 
 
 def equal_positions(k: Kernel) -> Array:
-    """Return where both positions are the same; it broadcasts to `k.d`."""
+    """Return where both positions are the same, in a shape that broadcasts to `k.d`."""
     same = jnp.ones((1,) * k.d.ndim, bool)
     for axis, n in enumerate(k.spatial if k.full else ()):
         shape = [1] * k.d.ndim
@@ -203,12 +209,12 @@ def equal_positions(k: Kernel) -> Array:
 
 
 def equal_units(k: Kernel) -> Array:
-    """Return where both units are one: the same position of the same example."""
+    """Return where both units are the same: the same position of the same example."""
     return equal_positions(k) & k.same.reshape((1,) * (k.d.ndim - k.same.ndim) + k.same.shape)
 
 
 def as_matrix(k: Kernel, v: Array) -> Array:
-    """Return (pairs, positions, positions') of interleaved positions (s_1, s_1', s_2, ...,
+    """Return (pairs, positions, positions') from interleaved positions (s_1, s_1', s_2, ...,
     pairs)."""
     n = len(k.spatial)
     size = math.prod(k.spatial)
@@ -218,7 +224,8 @@ def as_matrix(k: Kernel, v: Array) -> Array:
 
 
 def as_interleaved(k: Kernel, v: Array) -> Array:
-    """Undo `as_matrix`."""
+    """Return interleaved positions from a matrix (pairs, positions, positions'): the inverse of
+    `as_matrix`."""
     n = len(k.spatial)
     pairs = v.shape[:-2]
     v = v.reshape(*pairs, *k.spatial, *k.spatial)

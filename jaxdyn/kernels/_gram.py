@@ -1,5 +1,5 @@
-"""The kernel matrix of an architecture: what it needs is inferred, blocks of pairs bound the
-memory."""
+"""The kernel matrix of an architecture: the covariances that its layers need are inferred, and
+blocks of pairs bound the memory."""
 
 import functools
 import itertools
@@ -22,10 +22,11 @@ from jaxdyn.kernels._matrices import check_memory, mirrored
 __all__ = ["gram"]
 
 NAMES = ("nngp", "ntk")
-LANES = 8  # numbers that one instruction works on: the edges of blocks are multiples
-BLOCK_BYTES = (
-    2**21
-)  # of one array of a block: small enough for a CPU's cache, large enough to hide a loop's step
+# Numbers that one instruction works on: the edges of blocks are multiples of it.
+LANES = 8
+# Size of one array of a block: small enough for a CPU's cache, large enough that the overhead of a
+# step of the loop does not matter.
+BLOCK_BYTES = 2**21
 
 
 @overload
@@ -63,12 +64,14 @@ def gram(
 ) -> Float[Array, "n m"] | dict[str, Float[Array, "n m"]]:
     """Return the NTK, the NNGP kernel or both ({name: matrix}) of an infinitely wide network.
 
-    `x1` (n, *positions, channels) against `x2`, or against itself: then half of the blocks is
-    computed.  Inputs enter as x.x' / channels.  Blocks of `batch` x `batch` pairs are in memory at
-    a time (chosen from the sizes unless given; no size has to be a multiple of it); a `mesh`
-    spreads the rows over its devices.  jit, vmap and grad (in x and in traced numbers of the
-    layers) go through it; at equal inputs the cusp of rectifiers has derivative 0.  float64 holds
-    1e-14, float32 1e-6 relative to the largest entry, also on the diagonal.
+    The matrix is that of all pairs of examples of `x1` (n, *positions, channels) and `x2` (m, ...),
+    or of `x1` with itself, of which only half of the blocks is computed.  Inputs enter the kernels
+    through x.x' / channels.  Blocks of `batch` x `batch` pairs are in memory at a time (`batch` is
+    chosen from the sizes unless given, and no size has to be a multiple of it); a `mesh` spreads
+    the rows over its devices.  The matrix can be jitted, vmapped and differentiated, in x and in
+    traced numbers of the layers; at equal inputs the cusp of the kernels of rectifiers has
+    derivative 0.  Relative to the largest entry the error is about 1e-14 in float64 and 1e-6 in
+    float32, also on the diagonal.
 
     >>> import numpy as np
     >>> from jaxdyn import kernels
@@ -77,8 +80,9 @@ def gram(
     [[0.5  0.08]
      [0.08 0.5 ]]
 
-    Raises ValueError for inputs that do not fit each other or the layer, outputs with positions
-    left, unknown names, or a matrix beyond the memory; TypeError for mixed dtypes.
+    Raises ValueError for inputs that do not fit each other or the layer, for outputs that still
+    have positions, for unknown names in `get`, and for a matrix that exceeds the memory; TypeError
+    for mixed dtypes and for a layer without a kernel.
     """
     names = (get,) if isinstance(get, str) else tuple(get)
     if not names or not set(names) <= set(NAMES):
@@ -113,6 +117,7 @@ def _gram(layer, x1, x2, names, batch, mesh):
     level, block = _infer(layer, x1)
     fill = functools.partial(_matrices, layer, level, names, batch or block)
     if mesh is None:
+        # With negative numbers no example of x1 is one of x2.
         return fill(x1, 0 if x2 is None else -len(x1), x2)
     others = x1 if x2 is None else x2
     devices = math.prod(mesh.shape.values())
@@ -132,8 +137,10 @@ def _gram(layer, x1, x2, names, batch, mesh):
 
 
 def _matrices(layer, level, names, batch, x1, first, x2):
-    """Fill the matrices block by block; example i of `x1` is example first + i of `x2`, None: x1
-    itself."""
+    """Return the matrices, filled block by block; without `x2` they are those of `x1` with itself.
+
+    Example i of `x1` is the same example as number first + i of `x2`.
+    """
     symmetric = x2 is None
     x2 = x1 if x2 is None else x2
     sizes = (len(x1), len(x2))
@@ -173,18 +180,18 @@ def _matrices(layer, level, names, batch, x1, first, x2):
 
 
 class _Cut(NamedTuple):
-    """How one axis of a matrix is cut: so many blocks, of `edge` examples each."""
+    """How one axis of a matrix is cut: into `blocks` blocks of `edge` examples each."""
 
     blocks: int
     edge: int
 
 
 def _cut(size, batch, least, symmetric):
-    # At least two blocks of a symmetric matrix: XLA dissolves a loop of one, and fuses all layers
-    # into the mirroring.
+    # A symmetric matrix has at least two blocks: XLA would dissolve a loop of one step, and fuse
+    # all layers into the mirroring.
     fewest = min(size, 2) if symmetric else 1
     count = max(-(-size // batch), fewest)
-    # Edges of whole vectors, where examples are enough for two of them.
+    # Edges are multiples of LANES where the examples fill at least two vectors.
     lanes = LANES if min(batch, least) >= 2 * LANES else 1
     return _Cut(count, -(-size // (count * lanes)) * lanes)
 
@@ -194,7 +201,7 @@ def _pad_rows(x, count):
 
 
 def _pair(x1, x2, same, level):
-    """Return the kernel of the inputs themselves, for all pairs of a block."""
+    """Return the kernel of the inputs of the network, for all pairs of a block."""
     one = x1[:, None]
     two = x2[None]
     k = _input_kernel(one, two, level != "positions", same)
@@ -208,8 +215,8 @@ def _pair(x1, x2, same, level):
 
 
 def _input_kernel(x1, x2, full, same):
-    """Return covariances of examples (pairs, pairs, *positions, channels); `same`: which pairs are
-    one example."""
+    """Return the kernel of examples (pairs, pairs, *positions, channels); `same` says which pairs
+    are an example with itself."""
     spatial = x1.shape[2:-1]
     channels = x1.shape[-1]
     n = len(spatial)
@@ -230,8 +237,8 @@ def _input_kernel(x1, x2, full, same):
     if channels <= 16:
         d, s = (jnp.sum((x1 + sign * x2) ** 2, -1).transpose(order) / channels for sign in (-1, 1))
     else:
-        # One matrix product instead of differences of all pairs; its rounding must not part equal
-        # inputs.
+        # One matrix product replaces the differences of all pairs; `snap` keeps its rounding errors
+        # from separating equal inputs.
         product = _products(x1, x2).transpose(order) * (2 / channels)
         d, s = (snap(q1 + q2 + sign * product, q1 + q2) for sign in (-1, 1))
     m1 = jnp.zeros_like(q1)
@@ -242,11 +249,13 @@ def _input_kernel(x1, x2, full, same):
 
 
 def _products(x1, x2):
-    """Sum x1 * x2 over the last axis, the others broadcast, as a matrix product."""
+    """Return the sum of x1 * x2 over the last axis, with broadcasting of the others, as a matrix
+    product."""
     letters = string.ascii_lowercase[: x1.ndim - 1]
 
     def squeezed(x):
-        """The names of the axes that are not of size 1, and the array without the others."""
+        """Return the names of the axes whose size is not 1, and the array without the axes of size
+        1."""
         sizes = x.shape[:-1]
         kept = [(letter, size) for letter, size in zip(letters, sizes, strict=True) if size > 1]
         names = "".join(letter for letter, _ in kept)
@@ -261,8 +270,12 @@ def _products(x1, x2):
 
 
 def _infer(layer, x):
-    """Find the least that the layer needs to know of a pair, and the block whose arrays are
-    `BLOCK_BYTES`."""
+    """Return the least that the layer needs to know of a pair, and the edge of a block whose arrays
+    have `BLOCK_BYTES`.
+
+    A layer needs the covariances between equal positions ("positions"), between all positions
+    ("full"), or those of the pairs (x, x) and (x', x') as well ("selves").
+    """
     one = jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype)
     same = jax.ShapeDtypeStruct((1, 1), bool)
     for level in ("positions", "full", "selves"):
@@ -280,7 +293,8 @@ def _infer(layer, x):
         edge = math.isqrt(BLOCK_BYTES // (positions * x.dtype.itemsize))
         return level, max(LANES, edge // LANES * LANES)
     raise ValueError(
-        "layer: a nonlinearity or normalisation follows a pool of inputs without positions"
+        "layer: a nonlinearity or normalisation follows a pool of inputs without positions; leave "
+        "the pool out"
     )
 
 

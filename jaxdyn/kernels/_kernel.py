@@ -1,5 +1,5 @@
-"""What the layers of a wide network are made of: the covariance of its units, and the triple that
-transforms it."""
+"""The parts of a wide network: `Kernel`, the second moments of the units of a layer, and `Layer`,
+the three functions that make and transform them."""
 
 import functools
 from collections.abc import Callable
@@ -24,16 +24,16 @@ Shape = tuple[int, ...]
 )
 @dataclass(frozen=True)
 class Kernel:
-    """Covariances of the units u and v that two inputs evoke in one layer of an infinitely wide
-    network.
+    """Hold the second moments of the units u and v that two inputs evoke in one layer of an
+    infinitely wide network.
 
-    Differences are carried instead of E u v, because the angle of two nearly equal or nearly
-    opposite inputs cannot be had from E u v without losing half the digits.
+    The kernel carries E (u - v)^2 instead of E u v: computed from E u v, the angle between two
+    nearly equal or nearly opposite inputs would lose half of its digits.
 
-    The leading axes are positions: those of `spatial`, once where only equal positions of both
-    inputs matter, and in pairs (S_1, S_1', S_2, S_2', ...) where `full`; q1 then has size 1 in the
-    primed axes, and q2 in the others.  All axes behind them belong to pairs of inputs and
-    broadcast.
+    The leading axes of all arrays are positions in the layer (in an image or a sequence): the axes
+    of `spatial`, once where the layers need only equal positions of both inputs, and in pairs (S_1,
+    S_1', S_2, S_2', ...) where `full`; q1 then has size 1 in the primed axes, and q2 in the
+    unprimed ones.  The axes behind the positions belong to pairs of inputs and broadcast.
 
     Attributes:
         q1: E u^2.
@@ -44,14 +44,14 @@ class Kernel:
         s: E (u + v)^2; None stands for 2 (q1 + q2) - d.
         ntk: the tangent kernel of the layers so far.
         same: which pairs are an example with itself.
-        selves: the kernels of (x, x) and of (x', x'), where a layer has asked for them.
+        selves: the kernels of the pairs (x, x) and (x', x'), where a layer has asked for them.
         spatial: the shape of the positions.
         full: whether all pairs of positions are there.
         gaussian: whether the units are Gaussian, given the input.
-        known: whether q1 and q2 are known: behind a pool they are not without `selves`.
-        own: whether this kernel is itself one of (x, x), for which q1 and q2 follow from it.
+        known: whether q1 and q2 are known: behind a pool they are unknown without `selves`.
+        own: whether this is a kernel of pairs (x, x), in which case q1 and q2 follow from E u v.
         channels: the number of channels.
-        fresh: the number of layers of random weights passed.
+        fresh: the number of layers with random weights between the network's input and here.
     """
 
     q1: Any
@@ -73,12 +73,12 @@ class Kernel:
 
     @property
     def plus(self) -> Array:
-        """E |u + v|^2."""
+        """Return E (u + v)^2."""
         return 2 * (self.q1 + self.q2) - self.d if self.s is None else self.s
 
     @property
     def cov(self) -> Array:
-        """E u v."""
+        """Return E u v."""
         return (self.q1 + self.q2 - self.d) / 2 if self.s is None else (self.s - self.d) / 4
 
     def axes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -90,15 +90,15 @@ class Kernel:
 
 
 class Layer(NamedTuple):
-    """A layer that is a finite network, and knows its limit of infinitely many channels.
+    """A layer: a finite network, and its kernel in the limit of infinitely many channels.
 
     Shapes are those of one example, positions first and channels last.
 
     Attributes:
-        init: `init(key, in_shape)` returns the output's shape and parameters drawn.
-        apply: `apply(params, x, key=None)` maps examples (n, *in_shape); a random layer needs the
-            key.
-        kernel: `kernel(k)` is the same map for kernels, in the limit.
+        init: `init(key, in_shape)` returns the shape of the output and random parameters.
+        apply: `apply(params, x, key=None)` maps examples (n, *in_shape) to outputs; a layer that is
+            random in training needs the key for that.
+        kernel: `kernel(k)` maps the `Kernel` of the layer's inputs to the `Kernel` of its outputs.
     """
 
     init: Callable[[Key, Shape], tuple[Shape, Params]]
@@ -107,12 +107,13 @@ class Layer(NamedTuple):
 
 
 class Need(Exception):
-    """Raised by a layer's `kernel` that needs all pairs of positions ("full") or the pairs (x, x)
-    too ("selves")."""
+    """Raised by the `kernel` of a layer that needs all pairs of positions ("full"), or also the
+    pairs (x, x) and (x', x') ("selves")."""
 
 
 def lift(rule: Callable[[Kernel], Kernel]) -> Callable[[Kernel], Kernel]:
-    """Return the `kernel` that applies `rule` to a pair after it was applied to its `selves`."""
+    """Return the `kernel` of a layer: it transforms the kernels in `selves` first, and then applies
+    `rule` to the pair itself."""
 
     def kernel(k: Kernel) -> Kernel:
         return rule(k if k.selves is None else replace(k, selves=tuple(map(kernel, k.selves))))
@@ -121,11 +122,11 @@ def lift(rule: Callable[[Kernel], Kernel]) -> Callable[[Kernel], Kernel]:
 
 
 def snap(distance: Array, scale: Array) -> Array:
-    """Set distances that are rounding errors of `scale` to 0; the derivative stays that of the
-    identity.
+    """Return `distance`, with values below the rounding error of `scale` set to 0; the derivative
+    stays that of the identity.
 
-    An angle is the root of a distance: without this, equal inputs would be 1e-8 (float32: 3e-4)
-    apart.
+    An angle is the square root of such a distance: rounding errors alone would put equal inputs at
+    an angle of 1e-8 in float64, and of 3e-4 in float32.
     """
     rounding = distance < 8 * jnp.finfo(distance.dtype).eps * scale
     return distance - jax.lax.stop_gradient(jnp.where(rounding, distance, 0))

@@ -1,5 +1,5 @@
-"""Functions of a kernel that is only known by its products with vectors: Lanczos and conjugate
-gradients."""
+"""Functions of a kernel that is known only by its products with vectors: Lanczos' method and
+conjugate gradients."""
 
 from collections.abc import Callable
 
@@ -19,11 +19,12 @@ Product = Callable[[Float[Array, "..."]], Float[Array, "..."]]
 def lanczos(
     product: Product, start: Float[Array, "..."], count: int
 ) -> tuple[Float[Array, "count ..."], Modes]:
-    """Return orthonormal vectors, the first along `start`, and the modes of the kernel among them
-    (Lanczos, 1950).
+    """Return `count` orthonormal vectors, the first along `start`, and the modes of the kernel
+    restricted to them (Lanczos, 1950).
 
-    Each vector is orthogonalised twice against all before.  Where the vectors span all that the
-    kernel makes of `start` the rest are zero, decoupled from the others.
+    Each vector is orthogonalised twice against all vectors before it.  Where fewer vectors already
+    span all that powers of the kernel make of `start`, the remaining vectors are zero and decoupled
+    from the others.
     """
     check_product(product, start)
     flat = jnp.ravel(start)
@@ -69,11 +70,12 @@ def functions(
     start: Float[Array, "..."],
     count: int,
 ) -> tuple[Float[Array, "times ..."], Float[Array, "times ..."]]:
-    """Return kernel gain(kernel) start and gain(kernel) start at each time; NaN where the vectors
-    are too few.
+    """Return kernel gain(kernel) start and gain(kernel) start at each time; NaN where `count`
+    vectors are too few.
 
-    Derivatives are exact in the numbers and, since the result is linear in it and the kernel
-    symmetric, in `start`; those in the kernel would need vectors that the kernel has not made.
+    Derivatives in the numbers are exact, and so are those in `start`, since the result is linear in
+    `start` and the kernel is symmetric.  Derivatives in the kernel would need vectors that products
+    with the kernel have not made, and raise NotImplementedError.
     """
 
     @jax.custom_jvp
@@ -129,7 +131,7 @@ def _norm(v):
 
 
 def solve(product: Product, right: Float[Array, "..."]) -> Float[Array, "..."]:
-    """Return kernel^-1 right by conjugate gradients (lineax), NaN where rounding keeps them from
+    """Return kernel^-1 right by conjugate gradients (lineax), or NaN where rounding keeps them from
     converging."""
     import lineax
 

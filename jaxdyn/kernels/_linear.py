@@ -1,5 +1,5 @@
-"""Layers of random weights in the limit of infinite width: dense, convolutional, locally connected,
-attention."""
+"""Layers with random weights in the limit of infinite width: dense, convolutional, locally
+connected, attention."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -33,13 +33,15 @@ Scalar = Float[Array, ""] | float
 def dense(
     n_out: int = 1, w_std: Scalar = 1.0, b_std: Scalar | None = 0.0, *, parametrization: str = "ntk"
 ) -> Layer:
-    """Return `h = w_std / sqrt(n_in) x W + b_std b` over the last axis, all parameters N(0, 1)
-    (Jacot et al. 2018).
+    """Return the dense layer `h = w_std / sqrt(n_in) x W + b_std b` over the last axis, with all
+    parameters N(0, 1) (Jacot et al. 2018).
 
     In the "standard" parametrisation h = x W + b with W ~ N(0, w_std^2 / n_in) and b ~ N(0,
-    b_std^2): the same NNGP, but an NTK that grows with the widths `n_out` of the layers.  There
-    `b_std=None` means no bias, 0 a trained one. Raises ValueError for `n_out` below 1 or another
-    parametrisation.
+    b_std^2): the NNGP kernel is the same, but the NTK grows with the widths `n_out` of the layers.
+    In the "standard" parametrisation `b_std=None` means no bias, and `b_std=0` a trained bias that
+    starts at 0.
+
+    Raises ValueError for `n_out` below 1 or an unknown parametrisation.
     """
     weights = _weights("dense", n_out, w_std, b_std, parametrization)
 
@@ -64,11 +66,14 @@ def conv(
     padding: str = "SAME",
     parametrization: str = "ntk",
 ) -> Layer:
-    """Return the convolution over all axes but the last, with weights as in `dense`.
+    """Return the convolution over all positions (the axes between examples and channels), with
+    weights as in `dense`.
 
-    The fan-in is the size of the window times the channels, also where zeros are padded.
-    "CIRCULAR" pads periodically. Raises ValueError for windows, strides or a padding that do not
-    fit.
+    The fan-in n_in of `dense` is here the size of the window times the number of input channels,
+    also where the window reaches beyond the edge.  Beyond the edge "SAME" pads zeros and "CIRCULAR"
+    continues the input periodically; "VALID" leaves out the windows that reach beyond the edge.
+
+    Raises ValueError for windows, strides or a padding that do not fit.
     """
     weights = _weights("conv", n_out, w_std, b_std, parametrization)
     window, strides = check_windows("conv", window, strides, padding)
@@ -105,8 +110,8 @@ def local(
     """Return the locally connected layer: a convolution whose weights and biases differ from
     position to position.
 
-    Its kernels are those of `conv` at equal positions and 0 at others (Novak et al. 2019); it
-    raises what `conv` does.
+    Its kernels are those of `conv` between equal positions, and 0 between different positions
+    (Novak et al. 2019).  Raises ValueError as `conv` does.
     """
     weights = _weights("local", n_out, w_std, b_std, parametrization)
     window, strides = check_windows("local", window, strides, padding)
@@ -153,12 +158,19 @@ def attention(
     """Return global self-attention over all positions, with tied queries and keys (Hron et al.
     2020).
 
-    Each of the `n_heads` heads weighs values of `n_out` features by A = zeta(logits), logits =
-    logit_std^2 (x W)(x W)^T / (n_in n_out), zeta the identity or the softmax over positions.  As
-    n_out grows, A tends to zeta(logit_std^2 cov(x, x)) and the kernel to value_std^2 out_std^2 A cov
-    A'^T + b_std^2.  With logits divided by sqrt(n_out) instead, A stays random and the softmax has no
-    closed form: sample such layers with `empirical.monte_carlo`.  Raises ValueError for another kind
-    and for inputs without positions.
+    Each of the `n_heads` heads combines values of `n_out` features with the weights
+
+        A = zeta(logits),   logits = logit_std^2 (x W)(x W)^T / (n_in n_out),
+
+    where zeta is the identity or, for `kind="softmax"`, the softmax over positions.  As n_out
+    grows, A tends to zeta(logit_std^2 cov(x, x)), and the NNGP kernel of inputs x and x' to
+
+        value_std^2 out_std^2 A cov(x, x') A'^T + b_std^2.
+
+    Logits divided by sqrt(n_out) instead of n_out would leave A random, and the softmax would have
+    no closed form: sample such layers with `empirical.monte_carlo`.
+
+    Raises ValueError for an unknown `kind` and for inputs without positions.
     """
     if kind not in ("identity", "softmax"):
         raise ValueError(f"kind: {kind!r} is not known; pass 'identity' or 'softmax'")
@@ -184,7 +196,7 @@ def attention(
     def kernel(k):
         if not k.spatial:
             raise ValueError(
-                "attention: its input has no positions; put it before flatten or a global pool"
+                "attention: its input has no positions; put attention before flatten or a global pool"
             )
         if not k.full:
             raise Need("full")
@@ -220,7 +232,8 @@ def _from_scratch(k, q1, q2, cov, ntk, channels):
 
 
 def _convolved(name, k, window, strides, padding):
-    """Average over windows, the same offset on both inputs."""
+    """Return the kernel averaged over windows, with the same offset in the windows of both
+    inputs."""
     check_positions(name, k.spatial, window, padding)
     first, second = ([(axis,) for axis in axes] for axes in k.axes())
     both = list(zip(*k.axes(), strict=True)) if k.full else first
@@ -234,6 +247,7 @@ def _convolved(name, k, window, strides, padding):
     m1 = over(k.m1, first)
     q2 = over(k.q2, second)
     m2 = over(k.m2, second)
+    # Where an offset falls on padding for one input alone, E (u - v)^2 is the other unit's variance.
     lost = sum_outside(k, window, strides, padding) if k.full and padding == "SAME" else 0.0
     d = over(k.d, both, lost)
     s = None if k.s is None else over(k.s, both, lost)
@@ -248,8 +262,8 @@ def _layout(window):
 
 
 class _Weights(NamedTuple):
-    """How a layer's weights are drawn, how they act, and what they do to a kernel whose windows are
-    averaged."""
+    """How the weights of a layer are drawn, how they act on inputs, and how they transform a kernel
+    that was averaged over windows."""
 
     draw: Callable
     shift: Callable

@@ -1,4 +1,4 @@
-"""What kernel matrices of all kinds share: one half mirrored, and whether they fit in memory."""
+"""Tools for all kernel matrices: mirroring one half, and checking that they fit in memory."""
 
 import os
 
@@ -10,14 +10,14 @@ __all__ = ["check_memory", "memory", "mirrored"]
 
 
 def mirrored(lower: Float[Array, "n n"]) -> Float[Array, "n n"]:
-    """Return the symmetric matrix with this lower triangle."""
-    # Not a choice between `lower` and its transpose by index: XLA compiles that for seconds up to
-    # minutes on CPU.
+    """Return the symmetric matrix that has the lower triangle of `lower`."""
+    # A choice between `lower` and its transpose by index would take XLA seconds up to minutes to
+    # compile on a CPU.
     return jnp.tril(lower) + jnp.tril(lower, -1).T
 
 
 def memory() -> int:
-    """Return the bytes of the default device."""
+    """Return the number of bytes of memory of the default device."""
     stats = jax.local_devices()[0].memory_stats()
     if stats and "bytes_limit" in stats:
         return stats["bytes_limit"]
@@ -25,6 +25,6 @@ def memory() -> int:
 
 
 def check_memory(what: str, size: int, remedy: str) -> None:
-    """Raise ValueError where `size` bytes are more than there are."""
+    """Raise ValueError where `size` bytes exceed the memory of the default device."""
     if size > memory():
         raise ValueError(f"x1, x2: {what} take {size:,} bytes of {memory():,}; pass {remedy}")

@@ -1,5 +1,5 @@
-"""Elementwise nonlinearities in the limit of infinite width: closed forms, and quadrature for all
-others."""
+"""Elementwise nonlinearities in the limit of infinite width: closed forms for some functions, and
+quadrature for all others."""
 
 import functools
 import math
@@ -47,12 +47,17 @@ def elementwise(
     nodes: int = 96,
     rule: Covariance | None = None,
 ) -> Layer:
-    """Return the layer x -> fn(x), its kernel E fn(u) fn(v) by quadrature or by a closed form.
+    """Return the layer x -> fn(x), with its kernel E fn(u) fn(v) by quadrature or by a closed form.
 
-    `rule(q1, q2, cov)` is the closed form of E fn(u) fn(v) for Gaussians of these variances and
-    this covariance; the NTK needs E fn'(u) fn'(v), which is its derivative in `cov` (Price 1958).
-    Without a `rule`, quadrature with `nodes` points an axis for a smooth `fn`; `kinks` are the
-    points where `fn` has a kink.  A jump has no NTK by quadrature.
+    `rule(q1, q2, cov)` is the closed form of E fn(u) fn(v) for centred Gaussians u and v with
+    variances q1 and q2 and covariance `cov`.  The layer multiplies the NTK by E fn'(u) fn'(v),
+    which is the derivative of E fn(u) fn(v) in `cov` (Price 1958).  Without a `rule` both
+    expectations are computed by quadrature, with `nodes` points an axis for a smooth `fn`; `kinks`
+    are the points where `fn` is not smooth, and `nodes` is then the number of points between two
+    neighbouring kinks.  Quadrature misses the derivative at a jump, so that the NTK of a function
+    with jumps needs a `rule`.
+
+    Raises ValueError for `nodes` below 1.
 
     >>> softplus = elementwise(jax.nn.softplus)
     >>> hard_tanh = elementwise(lambda x: jnp.clip(x, -1, 1), kinks=(-1.0, 1.0))
@@ -87,28 +92,31 @@ def elementwise(
 
 
 def abrelu(a: Scalar, b: Scalar) -> Layer:
-    """Return a min(x, 0) + b max(x, 0); its kernel is Cho and Saul's arc-cosine kernel (2009) in
-    distance form.
+    """Return the layer a min(x, 0) + b max(x, 0), with Cho and Saul's arc-cosine kernel (2009) as a
+    map of distances.
 
-    With the angle t of the two inputs, A = (a^2 + b^2)/2, B = (a - b)^2 and r = sqrt(q1 q2): d -> A
-    d - B r (sin t - t cos t)/pi, and the NTK is multiplied by A - B t / (2 pi).  Neither cancels at
-    t = 0.
+    With t the angle between the two inputs, A = (a^2 + b^2)/2, B = (a - b)^2 and r = sqrt(q1 q2),
+    the distance d = E (u - v)^2 becomes
+
+        d -> A d - B r (sin t - t cos t)/pi,
+
+    and the NTK is multiplied by A - B t / (2 pi).  Neither expression loses digits near t = 0.
     """
     return _piecewise_linear("abrelu", a, b)
 
 
 def relu() -> Layer:
-    """Return max(x, 0)."""
+    """Return the layer max(x, 0), the rectifier."""
     return _piecewise_linear("relu", 0.0, 1.0)
 
 
 def leaky_relu(slope: Scalar = 0.01) -> Layer:
-    """Return x for x > 0 and slope x otherwise."""
+    """Return the layer that is x for x > 0 and slope x otherwise."""
     return _piecewise_linear("leaky_relu", slope, 1.0)
 
 
 def abs_() -> Layer:
-    """Return |x|."""
+    """Return the layer |x|."""
     return _piecewise_linear("abs_", -1.0, 1.0)
 
 
@@ -132,8 +140,8 @@ def _piecewise_linear(name, a, b):
 
 
 def sign() -> Layer:
-    """Return the sign of x, whose kernel is 1 - 2 t / pi at the angle t; its derivative, and so its
-    NTK, is 0."""
+    """Return the layer sign(x), whose kernel is 1 - 2 t / pi at the angle t between the inputs; its
+    derivative, and so its NTK, counts as 0."""
 
     def rule(k):
         _, _, z, y = _angle_of(k)
@@ -148,8 +156,12 @@ def sign() -> Layer:
 
 
 def rectified_monomial(degree: int) -> Layer:
-    """Return max(x, 0)^degree, with the arc-cosine kernel of that degree (Cho and Saul 2009);
-    degree 0 is a step."""
+    """Return the layer max(x, 0)^degree, with the arc-cosine kernel of that degree (Cho and Saul
+    2009).
+
+    Degree 0 is the step function, whose derivative, and so its NTK, counts as 0.  Raises ValueError
+    for a negative degree.
+    """
     if degree < 0:
         raise ValueError(f"degree: {degree}; pass an int >= 0")
     if degree == 1:
@@ -177,7 +189,7 @@ def rectified_monomial(degree: int) -> Layer:
 
 
 def erf(a: Scalar = 1.0, b: Scalar = 1.0, c: Scalar = 0.0) -> Layer:
-    """Return a erf(b x) + c (kernel: Williams 1997)."""
+    """Return the layer a erf(b x) + c, with the kernel of Williams (1997)."""
 
     def cov(q1, q2, k12):
         p1 = 2 * b**2 * q1
@@ -194,7 +206,8 @@ def erf(a: Scalar = 1.0, b: Scalar = 1.0, c: Scalar = 0.0) -> Layer:
 
 
 def gelu() -> Layer:
-    """Return x Phi(x), Phi the normal distribution function (not its tanh approximation)."""
+    """Return the layer x Phi(x), with Phi the distribution function of a standard normal variable,
+    not its approximation by tanh."""
 
     def cov(q1, q2, k12):
         norm = (1 + q1) * (1 + q2)
@@ -212,7 +225,7 @@ def gelu() -> Layer:
 
 
 def sin(a: Scalar = 1.0, b: Scalar = 1.0, c: Scalar = 0.0) -> Layer:
-    """Return a sin(b x + c)."""
+    """Return the layer a sin(b x + c)."""
 
     def cov(q1, q2, k12):
         def decayed(sign):
@@ -230,18 +243,19 @@ def sin(a: Scalar = 1.0, b: Scalar = 1.0, c: Scalar = 0.0) -> Layer:
 
 
 def cos(a: Scalar = 1.0, b: Scalar = 1.0, c: Scalar = 0.0) -> Layer:
-    """Return a cos(b x + c)."""
+    """Return the layer a cos(b x + c)."""
     return sin(a, b, c + math.pi / 2)
 
 
 def rbf(gamma: Scalar = 1.0) -> Layer:
-    """Return sqrt(2) sin(sqrt(2 gamma) x + pi/4), whose kernel is exp(-gamma |u - v|^2) (Rahimi and
-    Recht 2007)."""
+    """Return the layer sqrt(2) sin(sqrt(2 gamma) x + pi/4), whose kernel is exp(-gamma E (u - v)^2)
+    (Rahimi and Recht 2007)."""
     return sin(math.sqrt(2), jnp.sqrt(2 * gamma), math.pi / 4)
 
 
 def gaussian(a: Scalar = 1.0, b: Scalar = -1.0) -> Layer:
-    """Return a exp(b x^2), b < 0 (or small enough that 1 > 4 b q at all variances q)."""
+    """Return the layer a exp(b x^2), for b < 0 or any b with 4 b q < 1 at all variances q of its
+    input."""
 
     def cov(q1, q2, k12):
         determinant = (1 - 2 * b * q1) * (1 - 2 * b * q2) - (2 * b * k12) ** 2
@@ -254,7 +268,7 @@ def gaussian(a: Scalar = 1.0, b: Scalar = -1.0) -> Layer:
 
 
 def exp(a: Scalar = 1.0, b: Scalar = 1.0) -> Layer:
-    """Return a exp(b x)."""
+    """Return the layer a exp(b x)."""
 
     def cov(q1, q2, k12):
         return a**2 * jnp.exp(b**2 / 2 * (q1 + q2 + 2 * k12))
@@ -266,7 +280,8 @@ def exp(a: Scalar = 1.0, b: Scalar = 1.0) -> Layer:
 
 
 def polynomial(coefficients: Sequence[float]) -> Layer:
-    """Return sum_i coefficients[i] x^i; its kernel sums E u^i v^j (Isserlis 1918)."""
+    """Return the layer sum_i coefficients[i] x^i, whose kernel is a sum of the moments E u^i v^j
+    (Isserlis 1918)."""
     terms = [(i, a) for i, a in enumerate(coefficients) if not _is_zero(a)]
 
     def cov(q1, q2, k12):
@@ -291,15 +306,18 @@ def polynomial(coefficients: Sequence[float]) -> Layer:
 
 
 def monomial(degree: int) -> Layer:
-    """Return x^degree."""
+    """Return the layer x^degree.  Raises ValueError for a negative degree."""
     if degree < 0:
         raise ValueError(f"degree: {degree}; pass an int >= 0")
     return polynomial([0.0] * degree + [1.0])
 
 
 def hermite(degree: int) -> Layer:
-    """Return He_degree(x) / sqrt(degree!), the probabilists' Hermite polynomial of unit norm at
-    unit variance."""
+    """Return the layer He_degree(x) / sqrt(degree!), the probabilists' Hermite polynomial of unit
+    norm for inputs of variance 1.
+
+    Raises ValueError for a negative degree.
+    """
     if degree < 0:
         raise ValueError(f"degree: {degree}; pass an int >= 0")
     coefficients = np.polynomial.hermite_e.herme2poly([0.0] * degree + [1.0])
@@ -322,8 +340,11 @@ def _layer(name: str, fn: Callable[[Array], Array], rule: Callable[[Kernel], Ker
 
 
 def _from_covariance(cov: Covariance, mean: Callable[[Array], Array], *, odd: bool = False):
-    """Return the rule of a function with this E fn(u) fn(v); `odd`: opposite inputs stay exactly
-    opposite."""
+    """Return the rule of a function fn with E fn(u) fn(v) = cov(q1, q2, E u v) and E fn(u) =
+    mean(q1).
+
+    With `odd`, opposite inputs stay exactly opposite.
+    """
 
     def rule(k):
         def of_covariance(c):
@@ -346,14 +367,15 @@ def _distance(k, q1, q2, cov):
 
 
 def _snap(distance, before):
-    """Make a distance at least 0, and exactly 0 where it was 0 before; its derivatives stay as they
-    are."""
+    """Return `distance`, at least 0, and exactly 0 where the distance `before` the layer was 0; the
+    derivatives stay unchanged."""
     rounding = jnp.where(before == 0, distance, jnp.minimum(distance, 0))
     return distance - jax.lax.stop_gradient(rounding)
 
 
 def _angle_of(k: Kernel) -> tuple[Array, Array, Array, Array]:
-    """Return the standard deviations and sin^2, cos^2 of half the angle of the two inputs."""
+    """Return the standard deviations of u and v, and sin^2 and cos^2 of half the angle between the
+    two inputs."""
     g1 = root(k.q1)
     g2 = root(k.q2)
 
@@ -364,7 +386,7 @@ def _angle_of(k: Kernel) -> tuple[Array, Array, Array, Array]:
     gap = (g1 - g2) ** 2
 
     def part(distance):
-        # What is left of collinear inputs of different length is rounding of that difference.
+        # For collinear inputs of different lengths the difference is a rounding error only.
         apart = snap(distance - gap, jnp.abs(k.q1 - k.q2))
         return unit(apart * scale)
 
@@ -373,7 +395,8 @@ def _angle_of(k: Kernel) -> tuple[Array, Array, Array, Array]:
 
 
 def _half_angle_series(degree):
-    """Coefficients of asin(sqrt z) / sqrt z in 4 z - 1, 0 <= z <= 1/2."""
+    """Return the coefficients of asin(sqrt z) / sqrt z as a polynomial in 4 z - 1, for 0 <= z <=
+    1/2."""
     z = (1 - np.cos(np.pi * (np.arange(200) + 0.5) / 200)) / 4
     values = np.arcsin(np.sqrt(z)) / np.sqrt(z)
     chebyshev = np.polynomial.chebyshev
@@ -381,15 +404,17 @@ def _half_angle_series(degree):
     return chebyshev.cheb2poly(fitted)
 
 
+# By the bytes of a float: the degree from which on the error is rounding.
 _HALF_ANGLE = {4: _half_angle_series(8), 8: _half_angle_series(21)}
 
 
 @jax.custom_jvp
 def angle(z: Float[Array, "..."], y: Float[Array, "..."]) -> Float[Array, "..."]:
-    """Return the angle t with sin^2(t/2) = z and cos^2(t/2) = y = 1 - z, accurate at both ends,
-    without a libm call.
+    """Return the angle t with sin^2(t/2) = z and cos^2(t/2) = y = 1 - z, accurate near t = 0 and
+    near t = pi.
 
-    Its derivative in z, 1/sqrt(z y), is taken to be 0 at the ends: the kernel's cusp.
+    A polynomial and a square root give the angle without a call of the C library.  The derivative
+    in z, 1/sqrt(z y), is taken to be 0 at t = 0 and t = pi, where kernels have a cusp.
     """
     low = jnp.minimum(z, y)
     u = 4 * low - 1
@@ -412,8 +437,8 @@ def _(primals, tangents):
 def lag(
     z: Float[Array, "..."], y: Float[Array, "..."], theta: Float[Array, "..."]
 ) -> Float[Array, "..."]:
-    """Return (sin t - t cos t) / pi at the angle t of `angle(z, y)`; its derivative in z is 2 t /
-    pi."""
+    """Return (sin t - t cos t) / pi at the angle t = `theta` = `angle(z, y)`; its derivative in z
+    is 2 t / pi."""
     return (2 * jnp.sqrt(z * y) - theta * (y - z)) / math.pi
 
 
@@ -423,7 +448,8 @@ def _(primals, tangents):
 
 
 def _rectified(i, j, g1, g2, z, y, theta):
-    """E u_+^i v_+^j by integration by parts, down to the quadrant's probability (pi - t) / 2 pi."""
+    """Return E u_+^i v_+^j by integration by parts, down to (pi - t) / 2 pi, the probability that u
+    and v are both positive."""
     cov = g1 * g2 * (1 - 2 * z)
 
     def below(i, j):
@@ -444,12 +470,12 @@ def _rectified(i, j, g1, g2, z, y, theta):
 
 
 def _half_moment(power):
-    """E t_+^power of a standard normal t."""
+    """Return E t_+^power of a standard normal t."""
     return 2 ** (power / 2 - 1) * math.gamma((power + 1) / 2) / math.sqrt(math.pi)
 
 
 def _moments(i, j):
-    """Yield (weight, p) with E u^i v^j = sum weight q1^((i-p)/2) q2^((j-p)/2) cov^p."""
+    """Yield the pairs (weight, p) with E u^i v^j = sum weight q1^((i-p)/2) q2^((j-p)/2) cov^p."""
     for p in range(i % 2, min(i, j) + 1, 2) if i % 2 == j % 2 else ():
         halves = ((i - p) // 2, (j - p) // 2)
         ways = math.factorial(i) * math.factorial(j) / math.factorial(p)

@@ -10,10 +10,8 @@ from jaxtyping import Array, Float, PyTree
 
 __all__ = ["expectation", "expectation_at_angle", "pair_expectation", "root", "unit"]
 
-REACH = {
-    4: 6.5,
-    8: 9.5,
-}  # standard deviations beyond which a Gaussian's weight is rounding, by bytes of a float
+# Standard deviations beyond which the weight of a Gaussian is below rounding, by bytes of a float.
+REACH = {4: 6.5, 8: 9.5}
 
 
 def pair_expectation(
@@ -25,14 +23,15 @@ def pair_expectation(
     kinks: Sequence[float] = (),
     nodes: int = 96,
 ) -> PyTree[Array]:
-    """Return E fn(u, v) for centred Gaussians with variances `q1`, `q2` and covariance `cov`, by
-    quadrature.
+    """Return E fn(u, v) by quadrature, for centred Gaussians with variances `q1` and `q2` and
+    covariance `cov`.
 
-    The arrays broadcast; `fn` acts elementwise and may return a pytree.  Without kinks the
-    trapezoidal rule with `nodes` points an axis: its error falls as exp(-2 pi a / h) for functions
-    analytic in a strip of half-width a, in standard deviations, h = 19 / nodes (Gauss-Hermite rules
-    need many more points for tanh).  Where `fn` is only piecewise smooth in u and in v, at `kinks`,
-    Gauss-Legendre panels of `nodes` points end there, graded towards them.
+    The arrays broadcast; `fn` acts elementwise and may return a pytree.  Without kinks the rule is
+    the trapezoidal rule with `nodes` points an axis.  For functions that are analytic in a strip of
+    half-width a, in standard deviations, its error falls as exp(-2 pi a / h) with the step h = 19 /
+    nodes in float64; Gauss-Hermite rules need many more points for tanh.  Where `fn` is only
+    piecewise smooth in u and in v, panels of `nodes` Gauss-Legendre points end at the `kinks`, with
+    points that become denser towards the kinks.
     """
     g1 = jnp.sqrt(q1)
     g2 = jnp.sqrt(q2)
@@ -42,12 +41,12 @@ def pair_expectation(
 
 
 def expectation_at_angle(fn, g1, g2, z, *, kinks=(), nodes=96):
-    """Return E fn(u, v) for standard deviations `g1`, `g2` and correlation 1 - 2 z; see
-    `pair_expectation`.
+    """Return E fn(u, v) for standard deviations `g1` and `g2` and correlation 1 - 2 z, by the rules
+    of `pair_expectation`.
 
-    For smooth functions odd powers of the angle cancel, so that derivatives in z are finite at z =
-    0 if z is kept off it by one rounding; with kinks they have a cusp there, whose derivative is
-    taken to be 0.
+    For smooth functions the odd powers of the angle cancel, so that derivatives in z are finite at
+    z = 0, provided that z is kept away from 0 by one rounding error.  With kinks the expectation
+    has a cusp at z = 0, where its derivative is taken to be 0.
     """
     g1, g2, z = jnp.broadcast_arrays(g1, g2, z)
     if not kinks:
@@ -74,7 +73,8 @@ def expectation_at_angle(fn, g1, g2, z, *, kinks=(), nodes=96):
 
 @jax.custom_jvp
 def unit(z):
-    """Clip rounding errors of `z` in [0, 1]; its derivative is that of the identity."""
+    """Return `z` with rounding errors outside [0, 1] clipped; the derivative is that of the
+    identity."""
     return jnp.clip(z, 0, 1)
 
 
@@ -83,7 +83,7 @@ unit.defjvps(lambda tangent, ans, z: tangent)
 
 @jax.custom_jvp
 def root(x):
-    """Return sqrt(x), whose derivative at 0 is taken to be 0."""
+    """Return sqrt(x), with the derivative at 0 taken to be 0."""
     return jnp.sqrt(x)
 
 
@@ -96,14 +96,17 @@ root.defjvps(_root_jvp)
 
 
 def expectation(fn, g, *, kinks=(), nodes=96):
-    """Return E fn(u) for u of standard deviation `g`, by the rule of `pair_expectation`."""
+    """Return E fn(u) for a centred Gaussian u of standard deviation `g`, by the rules of
+    `pair_expectation`."""
     points, weights = _rule(g, jnp.zeros_like(g), kinks, nodes)
     return jax.tree.map(lambda f: jnp.sum(f * weights, 0), fn(g[None] * points))
 
 
 def _rule(scale, shift, kinks, nodes):
-    """Points s (points, ...) and weights of E f(s), s standard normal, for f(scale * s + shift)
-    with these kinks."""
+    """Return points s (points, ...) and weights of E f(s) for a standard normal s.
+
+    The rule is that for functions of scale * s + shift with the given kinks.
+    """
     reach = REACH[scale.dtype.itemsize]
 
     def in_front(v):
@@ -115,8 +118,8 @@ def _rule(scale, shift, kinks, nodes):
         shape = (nodes, *scale.shape)
         points = jnp.broadcast_to(in_front(s), shape)
         return points, jnp.broadcast_to(in_front(w / w.sum()), shape)
-    # A panel [left, right] is traversed as s(p) with s' = 0 at both ends, so that features narrower
-    # than a panel, which nearly equal inputs have at the kinks, still meet points.
+    # A panel [left, right] is traversed as s(p) with s' = 0 at both ends: features narrower than a
+    # panel, which nearly equal inputs have at the kinks, then still contain points.
     p, w = np.polynomial.legendre.leggauss(nodes)
     p = (p + 1) / 2
     w = w / 2

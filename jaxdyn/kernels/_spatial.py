@@ -25,15 +25,15 @@ __all__ = ["avg_pool", "dropout", "flatten", "global_avg_pool", "layer_norm", "s
 def avg_pool(
     window: Sequence[int], *, strides: Sequence[int] | None = None, padding: str = "VALID"
 ) -> Layer:
-    """Return the mean over windows, padded zeros included; `strides` are the window's sizes unless
-    given."""
+    """Return the layer of means over windows, padded zeros included; `strides` are the sizes of the
+    window unless given."""
     return _pool("avg_pool", window, strides, padding, 1 / math.prod(window))
 
 
 def sum_pool(
     window: Sequence[int], *, strides: Sequence[int] | None = None, padding: str = "VALID"
 ) -> Layer:
-    """Return the sum over windows; `strides` are the window's sizes unless given."""
+    """Return the layer of sums over windows; `strides` are the sizes of the window unless given."""
     return _pool("sum_pool", window, strides, padding, 1.0)
 
 
@@ -61,12 +61,12 @@ def _pool(name, window, strides, padding, scale):
 
 
 def global_avg_pool() -> Layer:
-    """Return the mean over all positions."""
+    """Return the layer of the mean over all positions."""
 
     def rule(k):
         if not k.spatial:
             raise ValueError(
-                "global_avg_pool: its input has no positions; put it before flatten, or leave it out"
+                "global_avg_pool: its input has no positions; put the pool before flatten, or leave it out"
             )
         every = tuple(range(2 * len(k.spatial)))
 
@@ -82,8 +82,12 @@ def global_avg_pool() -> Layer:
 
 
 def _pooled(k, sizes, one, two):
-    """Pool by `one(v, axes)` and, both positions, `two(v)`: variances are those of each input with
-    itself."""
+    """Return the kernel of pooled units: `one(v, axes)` pools the positions of one input, and
+    `two(v)` those of both.
+
+    The variance of a pooled unit takes the covariances between positions of the same input, so it
+    comes from the kernel of that input with itself.
+    """
     if not k.full:
         raise Need("full")
     first, second = k.axes()
@@ -97,12 +101,13 @@ def _pooled(k, sizes, one, two):
         d = snap(q1 + q2 - 2 * cov, q1 + q2)
         s = snap(q1 + q2 + 2 * cov, q1 + q2)
         return replace(k, q1=q1, q2=q2, d=d, s=s)
+    # Without variances d and s still carry the covariance (s - d) / 4.
     unknown = {"q1": jnp.zeros_like(m1), "q2": jnp.zeros_like(m2)}
     return replace(k, **unknown, d=-2 * cov, s=2 * cov, known=False)
 
 
 def flatten() -> Layer:
-    """Return all positions and channels as one axis of channels."""
+    """Return the layer that joins all positions and channels into one axis of channels."""
 
     def rule(k):
         if not k.spatial:
@@ -132,11 +137,11 @@ def flatten() -> Layer:
 
 
 def layer_norm(axes: str = "channels", *, eps: float = 1e-12) -> Layer:
-    """Return (x - mean) / sqrt(variance + eps) over the channels, or over all positions and
-    channels; without gain.
+    """Return the layer (x - mean) / sqrt(variance + eps), without gain (Ba, Kiros, Hinton 2016).
 
-    In the limit of many channels mean and variance are those of a unit (Ba, Kiros, Hinton 2016),
-    also behind a nonlinearity.  Raises ValueError for other `axes`.
+    Mean and variance are those over the channels, or for `axes="all"` those over all positions and
+    channels.  In the limit of many channels they become the mean and variance of one unit over
+    random weights, also behind a nonlinearity.  Raises ValueError for other `axes`.
     """
     if axes not in ("channels", "all"):
         raise ValueError(f"axes: {axes!r} is not known; pass 'channels' or 'all'")
@@ -177,11 +182,12 @@ def layer_norm(axes: str = "channels", *, eps: float = 1e-12) -> Layer:
 
 
 def dropout(rate: float) -> Layer:
-    """Return dropout of each unit with probability `rate`, the others divided by 1 - rate; without
-    a key, the identity.
+    """Return the layer that drops each unit with probability `rate` and divides the others by 1 -
+    rate; without a key it is the identity.
 
-    Its kernel is that in training, where two examples, also equal ones, meet independent masks;
-    only the pairs of an example with itself (the diagonal of `gram(layer, x)`) share theirs.
+    The kernel is that of training: two examples, even equal ones, have independent masks, and only
+    an example paired with itself (the diagonal of `gram(layer, x)`) has one mask in common.
+
     Raises ValueError unless 0 <= rate < 1.
     """
     if not 0 <= rate < 1:

@@ -1,9 +1,10 @@
-"""Derivatives of one sample's outputs in factors: where a parameter enters through one dense layer,
-convolution or embedding, its Jacobian is a sum of outer products of what enters the layer and the
-derivative by what leaves it.
+"""Derivatives of the outputs at one sample in factors: where a parameter enters through one dense
+layer, convolution or embedding, its Jacobian is a sum of outer products of what enters the layer
+and the derivative of the output by what leaves it.
 
-The traced equations of the function are searched for such layers; at their outputs h zeros ("taps")
-are added, and one backward pass gives the derivatives by all taps and by all other parameters.
+The traced equations of the function are searched for such layers.  Zeros ("taps") are added at the
+outputs h of these layers, and one backward pass gives the derivatives by all taps and by all other
+parameters.
 """
 
 import functools
@@ -33,8 +34,23 @@ REINDEXED = {
 
 
 class Tap(NamedTuple):
-    """A layer `h = weight (*) a + bias` applied at `sites` S places of a sample: a is (S, C), h is
-    (S, F)."""
+    """A layer `h = weight (*) a + bias`, applied at `sites` S places of a sample: a is (S, C), and
+    h is (S, F).
+
+    Attributes:
+        weight: the number of the weight among the leaves of the parameters.
+        bias: the number of the bias among the leaves, or None.
+        entering: the variable that enters the layer.
+        fold: the function that turns the value of `entering` into a.
+        indices: whether a are the row numbers of an embedding.
+        scales: the scalar factors of the weight.
+        bias_scales: the scalar factors of the bias.
+        leaving: the variable that the tap is added to.
+        unfold: the function that turns a derivative by `leaving` into (S, F).
+        sites: the number S of places.
+        fan_in: the number C of inputs.
+        fan_out: the number F of outputs.
+    """
 
     weight: int
     bias: int | None
@@ -51,22 +67,27 @@ class Tap(NamedTuple):
 
 
 class Factors(NamedTuple):
-    """One layer's Jacobian, sum_s entering_s (x) leaving_s: entering (S, C), or indices (S,);
-    leaving (k, S, F)."""
+    """The Jacobian of one layer, the sum over places s of the outer products of entering_s and
+    leaving_s.
+
+    Attributes:
+        entering: what enters the layer, (S, C), or row numbers (S,).
+        leaving: the derivative of the outputs by what leaves the layer, (k, S, F).
+    """
 
     entering: Any
     leaving: Any
 
 
 class Plan(NamedTuple):
-    """What was found in a network: which of its leaves are weights of layers.
+    """The layers that were found in a network, and how to compute its derivatives.
 
     Attributes:
-        derive: `derive(leaves, x)` returns the Factors of layers, and the Jacobians (n, k, P) of
-            the other leaves.
+        derive: `derive(leaves, x)` returns the Factors of the layers, and the Jacobians (n, k, P)
+            by the other leaves.
         layers: the layers found.
         rest: the sizes of the other leaves.
-        flops: floating-point operations of one evaluation.
+        flops: the floating-point operations of one evaluation.
     """
 
     derive: Any
@@ -76,8 +97,8 @@ class Plan(NamedTuple):
 
 
 def plan(f, params, x, *, taps: bool) -> Plan:
-    """Plan the derivatives by the floating leaves of `params` of `f(params, x) -> (k,)` at single
-    samples like `x`."""
+    """Return the plan of the derivatives of `f(params, x) -> (k,)` by the floating leaves of
+    `params`, at single samples like `x`."""
     leaves, treedef = jax.tree.flatten(params)
     inputs, in_tree = jax.tree.flatten(x)
 
@@ -156,8 +177,8 @@ def _factors(layer, seen, by_tap, dtype):
 
 
 def _inlined(closed):
-    """Return the equations with the bodies of jitted functions in their place, the constants, and
-    the outputs."""
+    """Return the equations, with the bodies of jitted functions in the place of their calls, the
+    constants, and the outputs."""
     eqns = []
     consts = {}
 
@@ -185,7 +206,7 @@ def _inlined(closed):
 
 
 def _tapped(eqns, zeros):
-    """Add zeros to the variables that have them."""
+    """Return the equations with zeros added to those variables that have a tap."""
     result = []
     for eqn in eqns:
         before = {v: core.Var(v.aval) for v in eqn.outvars if v in zeros}
@@ -213,8 +234,12 @@ def _layers(eqns, invars, outvars, trained):
 
 
 def _along(uses, made, var, reindex=True):
-    """Follow a variable used once through changes of shape and scalar factors: (equation, position,
-    name, factors)."""
+    """Follow a variable that is used once through changes of shape and scalar factors, to the
+    equation that uses it otherwise.
+
+    Returns (equation, position, variable, factors); the equation is None where the variable is used
+    several times or is an output.
+    """
     scales = []
     while len(uses[var]) == 1 and uses[var][0][0] is not None:
         eqn, position = uses[var][0]
@@ -237,14 +262,15 @@ def _along(uses, made, var, reindex=True):
 
 
 def _scales(eqn, position):
-    """Whether an equation multiplies its operand at this position by another, or divides it."""
+    """Return whether an equation multiplies its operand at this position by another operand, or
+    divides it."""
     divides = eqn.primitive is prim.div_p and position == 0
     return eqn.primitive is prim.mul_p or divides
 
 
 class _Bias(NamedTuple):
-    """A leaf that is only added: its size, the axes of the sum that it varies along, its scalar
-    factors."""
+    """A leaf that is only added: its number, its size, the axes of the sum that it varies along,
+    and its scalar factors."""
 
     leaf: int
     size: int
@@ -253,7 +279,8 @@ class _Bias(NamedTuple):
 
 
 def _bias(leaf, var, along):
-    """Return the sum (equation, position) that a leaf enters, and the leaf as a bias, or None."""
+    """Return the sum (equation, position) that a leaf enters, and the leaf as a bias, or None if
+    the leaf enters no sum."""
     size = var.aval.size
     eqn, position, var, scales = along(var)
     axes = [i for i, n in enumerate(var.aval.shape) if n > 1]
@@ -288,7 +315,8 @@ def _layer(leaf, var, along, biases):
     if added is not None and added.size == fan_out and end is not None and same_size:
         wide = [i for i in axes if leaving.aval.shape[i] > 1]
         if sites == 1 or sorted(added.axes) == sorted(wide):
-            # Once: two leaves of one product may share their sum.
+            # A bias belongs to one layer only: both factors of a product of two leaves end in the
+            # same sum.
             del biases[id(end), 1 - position]
             bias = added.leaf
             bias_scales = added.scales
@@ -312,7 +340,8 @@ def _layer(leaf, var, along, biases):
 
 
 def _fold(array, last):
-    """Bring the axes `last` to the end, and flatten them, and those before them."""
+    """Return the array as a matrix whose columns are the axes `last`, and whose rows are all other
+    axes."""
     others = [i for i in range(array.ndim) if i not in last]
     columns = math.prod(array.shape[i] for i in last)
     return array.transpose(*others, *last).reshape(-1, columns)
@@ -357,7 +386,7 @@ def _convolution(eqn, position, var):
         shifts = [shifted(offsets) for offsets in itertools.product(*map(range, kernel))]
         return jnp.concatenate(shifts, axis=-1).reshape(-1, len(shifts) * a.shape[-1])
 
-    # The sites of the output are read in the order (batch, space) as well.
+    # `windows` has rows in the order (batch, space); the output's places must have the same order.
     axes = (out[1],)
     if sorted((out[0], *out[2:])) != [out[0], *out[2:]]:
         return None
@@ -389,7 +418,7 @@ RECOGNISED = {
 
 
 def _flops(jaxpr):
-    """Count the operations of matrix products and convolutions, also inside calls and scans."""
+    """Return the operations of matrix products and convolutions, also inside calls and scans."""
     total = 0
     for eqn in jaxpr.eqns:
         out = (

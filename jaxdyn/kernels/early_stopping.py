@@ -1,4 +1,4 @@
-"""The test error that wide networks are expected to have while they train, in parts: when to
+"""The test error that is expected of wide networks while they train, in parts that say when to
 stop."""
 
 from typing import Any, NamedTuple
@@ -13,12 +13,13 @@ __all__ = ["Response", "Risk", "response", "risk"]
 
 
 class Response(NamedTuple):
-    """Outputs f = f_0 + A (y - f_0) at m test inputs, as labels y and initial outputs f_0 make them.
+    """Outputs f = f_0 + A (y - f_0) at m test inputs, as a function of n labels y and of random
+    initial outputs f_0.
 
     Attributes:
-        mean: their mean over f_0.
-        covariance: their covariance over f_0.
-        gain: A, on n labels.
+        mean: the mean of the outputs over f_0.
+        covariance: the covariance of the outputs over f_0.
+        gain: the matrix A, which multiplies the labels.
     """
 
     mean: Float[Array, "*times m"]
@@ -27,14 +28,13 @@ class Response(NamedTuple):
 
 
 class Risk(NamedTuple):
-    """Parts of the expected squared error, means over the test inputs, each (*times).
-
-    The error is their sum.
+    """The parts of the expected squared error, as means over the test inputs; the error is the sum
+    of the parts.
 
     Attributes:
-        bias: what the mean of the outputs misses of the target.
-        initial: the variance that is left of the initial outputs.
-        noise: what was learned of the labels' noise.
+        bias: the squared difference between the mean of the outputs and the target.
+        initial: the variance that is left of the random initial outputs.
+        noise: the variance that was learned from the noise of the labels.
     """
 
     bias: Float[Array, "*times"]
@@ -45,11 +45,11 @@ class Risk(NamedTuple):
 def response(
     ntk: Any, nngp: Any, y: Real[ArrayLike, "n"], times: Real[ArrayLike, "*times"], **options: Any
 ) -> Response:
-    """Return what training for `times` makes of one label each, and of random initial outputs, at
-    test inputs.
+    """Return the mean, covariance and gain of the outputs at test inputs after training for
+    `times`.
 
-    Arguments, options and errors are those of `predict.ensemble` with test inputs; with a
-    `learning_rate` times are steps of descent.
+    Arguments, options and errors are those of `predict.ensemble` with test inputs.  With a
+    `learning_rate` among the `options` the times are numbers of steps of gradient descent.
     """
     y = jnp.asarray(y)
     labels = jnp.concatenate([y[:, None], jnp.eye(y.shape[0], dtype=y.dtype)], 1)
@@ -60,17 +60,18 @@ def response(
 def risk(
     learned: Response, target: Real[ArrayLike, "m"], noise_variance: Real[ArrayLike, ""] = 0.0
 ) -> Risk:
-    """Return the squared error on test inputs, expected over initial weights and noise, of a
-    `response`.
+    """Return the parts of the squared error at test inputs, expected over initial weights and label
+    noise.
 
-    The response is that to labels without noise, and training labels have independent noise.  Over
-    m test inputs
+    `learned` is the response to labels without noise; training labels have independent noise of
+    variance `noise_variance`.  Over m test inputs
 
-        bias = |mean - target|^2 / m,   initial = tr covariance / m,   noise = noise_variance
-        |A|_F^2 / m:
+        bias = |mean - target|^2 / m,
+        initial = tr covariance / m,
+        noise = noise_variance |A|_F^2 / m.
 
-    the bias falls in time and the noise grows; the initial outputs vanish only where the data
-    determine the function.
+    The bias usually falls in time and the noise grows; the initial part vanishes only where the
+    data determine the function.
     """
     missed = learned.mean - jnp.broadcast_to(
         jnp.asarray(target, learned.mean.dtype), learned.mean.shape

@@ -1,10 +1,10 @@
-"""Kernels of finite networks: the empirical NTK and NNGP of any pure `apply`, their spectrum, and
-linearisation.
+"""Kernels of finite networks: the empirical NTK and NNGP kernel of any pure `apply`, the spectrum
+of the NTK, and linearised networks.
 
-`apply(params, x)` maps a batch `x` (n, ...), an array or a pytree of them, to outputs (n, k);
-outputs (n,) count as k = 1, further axes are flattened.  The kernels are those of all floating
-leaves of `params`: what is not trained, such as the running statistics of BatchNorm, is closed
-over, `lambda w, x: model.apply({**params, "params": w}, x)`.
+`apply(params, x)` maps a batch `x` (n, ...), an array or a pytree of arrays, to outputs (n, k);
+outputs (n,) count as k = 1, and further axes are flattened.  The kernels are those of all floating
+leaves of `params`.  Leaves that are not trained, such as the running statistics of BatchNorm, have
+to be closed over: `lambda w, x: model.apply({**params, "params": w}, x)`.
 """
 
 import functools
@@ -43,32 +43,36 @@ def ntk(
     """Return the empirical neural tangent kernel `Theta = (df(x1)/dw) (df(x2)/dw)^T` (Jacot,
     Gabriel, Hongler 2018).
 
-    With `trace` it is the mean over outputs of the diagonal blocks, (n1, n2), else all of it, (n1,
-    n2, k, k).  Without `x2` it is that of `x1` with itself, exactly symmetric, and its symmetric
-    half is computed once.
+    With `trace` the kernel is the mean over outputs of the diagonal blocks, (n1, n2); without
+    `trace` it is the whole, (n1, n2, k, k).  Without `x2` the kernel is that of `x1` with itself:
+    it is exactly symmetric, and only half of it is computed.
 
-    - "taps": a parameter that enters once, through a matrix product, a convolution or a row look-up
-      of the sample's activations a, has the Jacobian sum_s a_s (x) delta_s with delta the
-      derivative by what leaves the layer.  So its part is sum_{s, t} (a_s . a'_t) (delta_s .
-      delta'_t), or that of the summed Jacobians, whichever takes less; the bias is one more
-      coordinate of a.  Every other parameter (LayerNorm, recurrent, tied) is as in "jacobian".
-    - "jacobian": Jacobians of single samples, contracted leaf by leaf; (n1 + n2) k P numbers are
+    - "taps": a parameter that enters once, through a matrix product, a convolution or a row
+      look-up, has the Jacobian sum_s delta_s a_s^T over the places s of its layer in a sample, with
+      a what enters the layer and delta the derivative of the output by what leaves the layer.  The
+      layer's part of the kernel is sum_{s, t} (a_s . a'_t) (delta_s . delta'_t), or the product of
+      the summed Jacobians, whichever takes fewer operations; a bias is one more coordinate of a.
+      Every other parameter (LayerNorm, recurrent, tied) is treated as in "jacobian".
+    - "jacobian": the Jacobians of single samples are contracted leaf by leaf; they are (n1 + n2) k
+      P numbers for P parameters.
+    - "products": each row of the kernel, of one sample and one output, takes one vector-Jacobian
+      product of this sample and one Jacobian-vector product of all samples of `x2`; no Jacobian is
       held.
-    - "products": a vector-Jacobian product for each row of the kernel and a Jacobian-vector product
-      for each of its columns' outputs; no Jacobian is held.
-    - "auto": "taps", but "products" where that takes fewer multiplications (6 n1 n2 k times those
-      of one evaluation) or the derivatives of "taps" do not fit in half of the memory.
+    - "auto": "taps", except that "products" is taken where it needs fewer operations (6 n1 n2 k
+      times those of one evaluation), or where the derivatives of "taps" do not fit in half of the
+      memory.
 
-    `batch` streams blocks of so many rows and columns, so that memory beyond the result is that of
-    one pair of blocks; a column block's derivatives are then computed anew for every row block.
-    Evaluation is at single samples: where an output depends on the other samples of its batch
-    (BatchNorm in training), say `per_sample=False`, and `x1` and `x2` are one batch each, all at
-    once.
+    With `batch` the kernel is computed in blocks of so many rows and columns of samples, so that
+    the memory besides the result is that of one pair of blocks; the derivatives of a block of
+    columns are then computed anew for every block of rows.  Each sample is evaluated by itself.
+    Where an output depends on the other samples of its batch (BatchNorm in training), pass
+    `per_sample=False`: `x1` and `x2` are then one batch each, evaluated at once.
 
-    All methods agree to rounding, in float32 and float64; jit, vmap over parameters and derivatives
-    go through.  Raises ValueError for inputs without a common batch axis, other trailing shapes of
-    `x2`, an `apply` that returns another number of rows, an unknown method, a batch below 1, and
-    what does not fit in memory; TypeError for outputs or parameters that are no floats.
+    All methods agree to rounding, in float32 and float64, and can be jitted, vmapped over
+    parameters and differentiated.  Raises ValueError for inputs without a common batch axis, for an
+    `x2` with other trailing shapes than `x1`, for an `apply` that returns another number of rows,
+    for an unknown method, for a batch below 1, and for what does not fit in memory; TypeError for
+    outputs or parameters that are not floats.
 
     >>> ntk(lambda w, x: x @ w, jnp.ones((2, 1)), jnp.array([[1.0, 0.0], [3.0, 4.0]]))
     Array([[ 1.,  3.],
@@ -78,7 +82,7 @@ def ntk(
         raise ValueError(f"method: {method!r} is unknown; pass one of {METHODS}")
     if batch is not None and (batch < 1 or not per_sample):
         raise ValueError(
-            f"batch: {batch} is no block of samples; pass at least 1 (and per_sample=True), or None"
+            f"batch: {batch} is no size of a block; pass at least 1 (and per_sample=True), or None"
         )
     symmetric = x2 is None
     x2 = x1 if x2 is None else x2
@@ -128,8 +132,11 @@ def nngp(
     x1: PyTree[Any],
     x2: PyTree[Any] | None = None,
 ) -> Float[Array, "n1 n2"]:
-    """Return `f(x1) f(x2)^T / k`, whose expectation over parameters is the NNGP kernel (Lee et al.
-    2018), (n1, n2)."""
+    """Return `f(x1) f(x2)^T / k` (n1, n2), whose mean over random parameters is the NNGP kernel
+    (Lee et al. 2018).
+
+    Raises ValueError for `x1` and `x2` with outputs of different shapes.
+    """
     first = _outputs(apply, params, x1)
     second = first if x2 is None else _outputs(apply, params, x2)
     if first.shape[1:] != second.shape[1:]:
@@ -145,11 +152,15 @@ def ntk_product(
     x1: PyTree[Any],
     x2: PyTree[Any] | None = None,
 ) -> Callable[[Float[Array, "n2 *outputs"]], Float[Array, "n1 *outputs"]]:
-    """Return `v -> Theta(x1, x2) v` without forming Theta: v has the shape of `apply(params, x2)`,
-    Theta v x1's.
+    """Return the function `v -> Theta(x1, x2) v` of the NTK Theta, which is never formed.
 
-    Each of `x1` and `x2` is evaluated as one batch.  A product takes one vector-Jacobian and one
-    Jacobian-vector product, (Theta v)_ia = sum_jb Theta(x_i, x'_j)_ab v_jb.
+    The array v has the shape of `apply(params, x2)`, and the product has that of `apply(params,
+    x1)`:
+
+        (Theta v)_ia = sum_jb Theta(x_i, x'_j)_ab v_jb.
+
+    Each of `x1` and `x2` is evaluated as one batch, and one product takes one vector-Jacobian and
+    one Jacobian-vector product.
     """
     leaves, f = _trained(apply, params)
     _checked(apply, params, x1)
@@ -175,15 +186,18 @@ def top_eigenpairs(
     depth: int | None = None,
     key: Key | None = None,
 ) -> tuple[Float[Array, " num"], Float[Array, "num *outputs"]]:
-    """Return the `num` largest eigenvalues of the NTK of all outputs on `x`, and eigenvectors, by
-    Lanczos' method.
+    """Return the `num` largest eigenvalues of the NTK of all outputs on `x`, and their
+    eigenvectors, by Lanczos' method.
 
-    They are those of the (n k, n k) matrix Theta itself, falling, without a division by n or k:
-    gradient flow of `losses.squared_error` learns an eigenvector at the rate eigenvalue / n.  Each
-    vector has the shape of the outputs and norm 1.  `depth` (default 2 num + 30, at most n k, where
-    it is exact to rounding) NTK-vector products are taken from a random start (of `key`), which
-    finds a repeated eigenvalue once; Theta is never formed.  Where the Krylov space is exhausted
-    before `num` values (Theta has fewer distinct ones) the rest are 0, with vectors of 0.
+    The eigenvalues (num,) are those of the (n k, n k) matrix Theta itself, in descending order and
+    not divided by n or k: gradient flow of `losses.squared_error` learns an eigenvector at the rate
+    eigenvalue / n.  Each eigenvector has the shape of the outputs and norm 1.  Lanczos' method
+    multiplies Theta with `depth` vectors (by default 2 num + 30, at most n k, where it is exact to
+    rounding), from a random start drawn with `key`; Theta is never formed, and a repeated
+    eigenvalue is found once.  Where Theta has fewer than `num` distinct eigenvalues, the missing
+    ones are 0, with vectors of 0.
+
+    Raises ValueError for `num` beyond the number of outputs and for `depth` below `num`.
     """
     out = jax.eval_shape(apply, params, x)
     if not 1 <= num <= out.size:
@@ -199,19 +213,23 @@ def top_eigenpairs(
 def linearize(
     apply: Callable[[Params, Any], Array], params0: Params
 ) -> Callable[[Params, Any], Array]:
-    """Return `apply_lin(params, x) = f(x) + df/dw (params - params0)`, all at `params0` (Lee et al.
-    2019)."""
+    """Return the linearised network `apply_lin(params, x) = f(x) + df/dw (params - params0)`, with
+    f and df/dw at `params0` (Lee et al. 2019)."""
     return taylor(apply, params0, 1)
 
 
 def taylor(
     apply: Callable[[Params, Any], Array], params0: Params, degree: int
 ) -> Callable[[Params, Any], Array]:
-    """Return the Taylor polynomial of `apply` in the parameters about `params0`, `(params, x) ->
-    outputs`.
+    """Return the Taylor polynomial of `apply` in the parameters about `params0`, a function
+    `(params, x) -> outputs`.
 
-    It is sum_{j <= degree} (1/j!) d^j/dt^j f(params0 + t (params - params0)) at t = 0, by nested
-    forward derivatives: the cost grows as 2^degree.  Integer leaves stay as in `params0`.
+    The polynomial is
+
+        sum_{j <= degree} (1/j!) d^j/dt^j f(params0 + t (params - params0))   at t = 0,
+
+    by nested forward derivatives, whose cost grows as 2^degree.  Integer leaves stay as in
+    `params0`.  Raises ValueError for a negative degree.
     """
     if degree < 0:
         raise ValueError(f"degree: {degree}; pass 0 or more")
@@ -243,11 +261,12 @@ def monte_carlo(
     get: tuple[str, ...] = ("nngp", "ntk"),
     **options: Any,
 ) -> Callable[[Key], dict[str, Array]]:
-    """Return the experiment `key -> {"nngp": (n1, n2), "ntk": (n1, n2)}` of the network that
-    `init(key)` draws.
+    """Return the experiment `key -> {"nngp": (n1, n2), "ntk": (n1, n2)}` of the network with
+    parameters `init(key)`.
 
-    Its mean over seeds estimates the kernels of the architecture, `jaxdyn.sweep(monte_carlo(...),
-    seeds=1000)`.  `get` names what is computed, `options` are those of `ntk`.
+    The mean over seeds of `jaxdyn.sweep(monte_carlo(...), seeds=1000)` estimates the kernels of the
+    architecture.  `get` names the kernels that are computed, and `options` are those of `ntk`.
+    Raises ValueError for unknown names in `get`.
     """
     kernels = {"nngp": nngp, "ntk": lambda *args: ntk(*args, **options)}
     if unknown := set(get) - set(kernels):
@@ -261,8 +280,8 @@ def monte_carlo(
 
 
 def _derivatives(method, f, params, xs, sizes, trace, dtype):
-    """Return what computes the derivatives on each of two inputs, None where products are to be
-    taken instead."""
+    """Return the functions that compute the derivatives on the two inputs, or None where products
+    are taken instead."""
     if method == "products":
         return None
     plans = [_taps.plan(f, params, x, taps=method != "jacobian") for x in xs]
@@ -302,8 +321,10 @@ def _by_products(f, params, x1, x2, trace):
 
 
 def _symmetric(block, derivatives, rows):
-    """Compute the lower triangle, in four bands of rows where that saves more than it costs, and
-    mirror it."""
+    """Return the symmetric kernel from its lower triangle.
+
+    The triangle is computed in four bands of rows where that saves more than it costs.
+    """
     n = len(jax.tree.leaves(derivatives)[0])
     edges = [n * i // 4 for i in range(5)] if n >= 4 and n * rows >= 400 else [0, n]
 
@@ -319,8 +340,8 @@ def _symmetric(block, derivatives, rows):
 
 
 def _streamed(block, derive, x1, x2, sizes, batch, rows):
-    """Compute block by block: all pairs of blocks, or those of the lower triangle where `x2` is
-    None."""
+    """Return the kernel block by block: from all pairs of blocks, or from those of the lower
+    triangle where `x2` is None."""
     blocks = [
         _blocks(x, min(batch, n)) for x, n in zip((x1, x2), sizes, strict=True) if x is not None
     ]
@@ -348,8 +369,10 @@ def _streamed(block, derive, x1, x2, sizes, batch, rows):
 
 
 def _blocks(x, size):
-    """Cut into blocks of `size` along a new first axis; the last one is filled up with the last
-    sample."""
+    """Cut arrays into blocks of `size` samples along a new first axis.
+
+    The last block is filled up with copies of the last sample.
+    """
 
     def cut(a):
         a = jnp.asarray(a)
@@ -366,7 +389,7 @@ def _floats(params):
 
 
 def _trained(apply, params):
-    """Return the floating leaves, and `apply` as a function of them."""
+    """Return the floating leaves, and `apply` as a function of these leaves."""
     leaves, treedef = jax.tree.flatten(params)
     trained = [jnp.issubdtype(jnp.result_type(leaf), jnp.floating) for leaf in leaves]
 

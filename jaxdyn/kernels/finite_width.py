@@ -1,8 +1,8 @@
 """Networks of finite width: exact means and variances of their neural tangent kernel, and one
-program for any width.
+program for networks of any width.
 
-Networks are those of `kernels.dense` in the NTK parametrisation, with all parameters N(0, 1) and
-one output; L hidden layers have the widths n_1 ... n_L.
+The networks consist of `kernels.dense` in the NTK parametrisation, with all parameters N(0, 1) and
+one output; the L hidden layers have the widths n_1 ... n_L.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,8 +25,8 @@ __all__ = ["Moments", "draw", "network", "one_hidden_layer", "rectifier_relative
 
 
 class Moments(NamedTuple):
-    """The mean and the variance, over random initial parameters, of each entry of a kernel (n1,
-    n2)."""
+    """The mean and the variance of each entry of a kernel (n1, n2), over random initial
+    parameters."""
 
     mean: Float[Array, "n1 n2"]
     variance: Float[Array, "n1 n2"]
@@ -43,22 +43,26 @@ def one_hidden_layer(
     kinks: tuple[float, ...] = (),
     nodes: int = 96,
 ) -> Moments:
-    """Return the exact moments of the empirical NTK of dense(width), elementwise(fn), dense(1) on
-    pairs of rows.
+    """Return the exact moments of the empirical NTK of the network dense(width), elementwise(fn),
+    dense(1) on pairs of rows.
 
-    With preactivations (u, v) of covariance q = w_std^2 x.x'/d + b_std^2, f = fn(u) fn(v) and g =
-    fn'(u) fn'(v), the kernel is b_std^2 + w_std^2 mean_j (f_j + a_j^2 g_j q), a mean over
-    independent units with output weights a_j.  So its mean is the kernel of infinite width, and
+    At the two inputs of a pair a hidden unit has Gaussian preactivations (u, v) of covariance q =
+    w_std^2 x.x'/d + b_std^2.  With f = fn(u) fn(v), g = fn'(u) fn'(v) and output weights a_j, the
+    kernel is
+
+        K = b_std^2 + w_std^2 mean_j (f_j + a_j^2 g_j q),
+
+    a mean over independent units j.  The mean of K is therefore the kernel of infinite width, and
+    its variance obeys
 
         width * variance = w_std^4 [Var f + 2 q Cov(f, g) + q^2 (3 E g^2 - (E g)^2)].
 
-    For the rectifier on the diagonal that is 3 w_std^4 q^2.  Expectations are over the pair, by
-    quadrature with `nodes` for each of its numbers, split at the `kinks` of `fn` (0 for the
-    rectifier), where fn or its derivative jumps.  The bracket is a difference of moments: exact to
-    their rounding, 1e-14 of E f^2 in float64 and 1e-5 in float32.
+    For the rectifier the right-hand side is 3 w_std^4 q^2 on the diagonal.  Expectations over (u,
+    v) are computed by quadrature with `nodes` points an axis, split at the `kinks` of `fn` (0 for
+    the rectifier), where fn or its derivative jumps.  The bracket is a difference of moments, and
+    exact to the rounding of these moments: 1e-14 of E f^2 in float64 and 1e-5 in float32.
 
-    Raises ValueError for rows of different lengths and, where it is concrete, for a width that is
-    not positive.
+    Raises ValueError for rows of different lengths and, where it is concrete, for a width below 1.
     """
     x2 = x1 if x2 is None else x2
     if x1.shape[1] != x2.shape[1]:
@@ -72,8 +76,8 @@ def one_hidden_layer(
     g1 = g1[:, None]
     g2 = g2[None]
     q = covariance(x1 @ x2.T)
-    # From differences, since the angle between equal rows is the root of a rounding error
-    # otherwise.
+    # From differences of rows: the angle between equal rows would else be the root of a rounding
+    # error.
     differences = x1[:, None] - x2[None]
     squares = w_std**2 * jnp.mean(differences**2, -1) - (g1 - g2) ** 2
     scale = jnp.where(g1 * g2 > 0, g1 * g2, 1)
@@ -97,26 +101,27 @@ def rectifier_relative_variance(
     """Return Var K / (E K)^2 of the NTK K = K(x, x) of a rectifier network without biases, for
     hidden layers `widths`.
 
-    K sums L + 1 terms, one a layer: the squared norms of its input and of its backpropagated
-    output.  All have one mean.  The signs of a unit's weights are symmetric, so that the units open
-    at x are independent coin flips (Hanin, Nica, 2020), and the product of the terms l and m
-    averages to a product over the hidden layers k = 1 ... L, over the squared mean: 1 + 5/n_k
-    outside of l < k <= m, where both terms have the same factor; between them, where one has the
-    forward and the other the backward norm, the first entry of a product of the commuting matrices
-    I + [[1, 4], [2, 3]]/n_k.  Their eigenvalues are 1 + 5/n_k and 1 - 1/n_k, of weight 1/3 and 2/3,
-    so
+    K is a sum of L + 1 terms, one for each layer: the squared norm of the layer's input times that
+    of its backpropagated output.  All terms have the same mean.  The signs of a unit's weights are
+    symmetric, so that the units open at x are independent coin flips (Hanin, Nica, 2020), and the
+    mean of the product of the terms l and m, divided by the squared mean of a term, is a product
+    over the hidden layers k = 1 ... L.  Outside of l < k <= m both terms have the same factor in
+    layer k, which contributes 1 + 5/n_k.  For l < k <= m one term has the forward norm and the
+    other the backward norm; these layers contribute the first entry of a product of the commuting
+    matrices I + [[1, 4], [2, 3]]/n_k.  The matrices have the eigenvalues 1 + 5/n_k and 1 - 1/n_k,
+    whose weights in the first entry are 1/3 and 2/3, so that with P = prod_k (1 + 5/n_k)
 
-        Var K / (E K)^2 = mean over l, m = 0 ... L of [P / 3 + (2 P / 3) prod_{l < k <= m} (n_k -
-        1)/(n_k + 5)] - 1,
+        Var K / (E K)^2
+            = mean over l, m = 0 ... L of [P/3 + (2 P/3) prod_{l < k <= m} (n_k - 1)/(n_k + 5)] - 1.
 
-    P = prod_k (1 + 5/n_k).  It does not depend on w_std, x or the number of inputs.  For one width
-    n it is [5 L - 4 L (L + 2) / (3 (L + 1))] / n + O((L/n)^2), and exponential in L/n for deep
-    networks.  Exact to rounding.
+    The result does not depend on w_std, x or the number of inputs, and is exact to rounding.  For L
+    layers of one width n it is [5 L - 4 L (L + 2) / (3 (L + 1))] / n + O((L/n)^2), and for deep
+    networks it grows exponentially in L/n.
 
     >>> [round(float(rectifier_relative_variance([100] * depth)), 3) for depth in (1, 10)]
     [0.03, 0.43]
 
-    Raises ValueError, where they are concrete, for widths that are not positive.
+    Raises ValueError, where the widths are concrete, for a width below 1.
     """
     _check_widths("widths", widths)
     n = jnp.asarray(widths)
@@ -141,13 +146,14 @@ def network(
     w_std: Scalar = 1.0,
     b_std: Scalar = 0.0,
 ) -> Layer:
-    """Return the network of `depth` hidden layers of `width` units and one output, both of which
-    may be traced.
+    """Return the network of `depth` hidden layers of `width` units and one output, where both
+    numbers may be traced.
 
-    Of `most` = (depth, width) units those beyond `width` are off, and hidden layers beyond `depth`
-    pass on what they get; both have no gradient.  So outputs, kernels and training are those of the
-    smaller network, in one program for any.  Its parameters are those of the largest, at infinite
-    width it has no kernel.
+    The arrays have the sizes of the largest network, `most` = (depth, width).  Units beyond `width`
+    are off and hidden layers beyond `depth` pass on their input, and neither has a gradient:
+    outputs, empirical kernels and training are those of the smaller network, in one program for any
+    width and depth.  The parameters are those of the largest network.  Its `kernel` raises
+    ValueError, since a network of given width has no kernel in the limit of infinite width.
     """
     deepest, widest = most
     on = jnp.where(jnp.arange(widest) < width, jnp.sqrt(widest / width), 0.0)
@@ -168,15 +174,16 @@ def network(
 def draw(
     key: Key, layer: Layer, in_shape: tuple[int, ...], more: int = 0
 ) -> tuple[Params, Float[Array, "more"]]:
-    """Return parameters N(0, 1) for a layer in the NTK parametrisation, and `more` such numbers.
+    """Return parameters N(0, 1) for a layer in the NTK parametrisation, and `more` further numbers
+    N(0, 1).
 
-    Drawn all at once: `layer.init` has the same distribution, but a draw for each array, which
-    takes long to compile.
+    All numbers are drawn at once: `layer.init` has the same distribution but draws each array by
+    itself, which takes long to compile.
     """
     leaves, tree = jax.tree.flatten(jax.eval_shape(lambda k: layer.init(k, in_shape)[1], key))
     ends = np.cumsum([leaf.size for leaf in leaves])
     numbers = normal(key, (int(ends[-1]) + more,))
-    # Else the draw would be repeated wherever one of its pieces is used.
+    # Without the barrier the draw would be repeated wherever one of its pieces is used.
     *parts, rest = jnp.split(jax.lax.optimization_barrier(numbers), ends)
     return tree.unflatten(
         part.reshape(leaf.shape) for part, leaf in zip(parts, leaves, strict=True)
@@ -185,7 +192,8 @@ def draw(
 
 def _no_kernel(k):
     raise ValueError(
-        "kernel: a network of given width has none in the limit; build it from kernels.dense"
+        "kernel: a network of given width has no kernel in the limit of infinite width; build the "
+        "network from kernels.dense"
     )
 
 

@@ -4,35 +4,38 @@ gradient descent.
 THE TIME.  The loss is that of `losses.squared_error`, a mean over the n examples and a sum over
 outputs,
 
-    L = 1/(2n) sum_i |f(x_i) - y_i|^2,   so   df/dt = -Theta(., X) (f(X) - y) / n,
+    L = 1/(2n) sum_i |f(x_i) - y_i|^2,   so   df/dt = -Theta(., X) (f(X) - y) / n.
 
-t is the flow time of `jaxdyn.flow`, and t = learning_rate * steps for descent.  neural-tangents
-takes the mean over all n k elements of n examples with k outputs: its time is t_NT = k t /
-learning_rate_NT, and its descent at a learning rate is ours at learning_rate_NT / k.  Only its
-largest learning rate is that of a mean over examples.  A sum over examples makes everything n times
-faster: t_sum = t / n.
+Here t is the flow time of `jaxdyn.flow`, and t = learning_rate * steps for gradient descent.  The
+loss of neural-tangents is a mean over all n k elements of the outputs of n examples with k outputs:
+its time is t_NT = k t / learning_rate_NT, and its descent at the learning rate learning_rate_NT is
+`descent` at learning_rate_NT / k.  Only the largest learning rate of neural-tangents is that of a
+mean over examples.  With a sum over examples everything is n times faster: t_sum = t / n.
 
-THE KERNEL.  `ntk` (n, n), shared by all outputs, comes from `kernels.gram` or `empirical.ntk`; that
-of a finite network between outputs, (n, n, k, k), is taken too.  `modes(ntk)` in its place is
-decomposed once for many calls.  A function v -> Theta v of arrays shaped like `y` (from
-`empirical.ntk_product`, or a product with a matrix whose rows are sharded) needs no decomposition,
-and `products` says what it may cost.  Kernels between test and training inputs are (m, n), or (m,
-n, k, k), or functions; labels are (n,) or (n, k), and results have the shape of the times in front.
+THE KERNEL.  `ntk` (n, n) is shared by all outputs, and comes from `kernels.gram` or
+`empirical.ntk`; the kernel (n, n, k, k) of a finite network, between outputs too, is also accepted.
+`modes(ntk)` may be passed in the place of `ntk`: many calls then share one decomposition.  The
+kernel may also be a function v -> Theta v of arrays shaped like `y` (from `empirical.ntk_product`,
+or a product with a matrix whose rows are sharded): it is not decomposed, and `products` is the
+number of times that it may be called.  Kernels between test and training inputs are (m, n), (m, n,
+k, k) or functions.  Labels are (n,) or (n, k), and results have the shape of the times in front.
 
-THE RIDGE.  `ridge` adds ridge/(2n) |theta - theta_0|^2 to the loss, theta the parameters and
-theta_0 where they start:
+THE RIDGE.  `ridge` adds ridge/(2n) |theta - theta_0|^2 to the loss, with theta the parameters and
+theta_0 their initial values:
 
-    f = f_0 + Theta(., X) (Theta + ridge)^-1 (1 - e^{-(Theta + ridge) t/n}) (y - f_0),
+    f = f_0 + Theta(., X) (Theta + ridge)^-1 (1 - e^{-(Theta + ridge) t/n}) (y - f_0).
 
-in the end the posterior mean of a Gaussian process with noise variance `ridge` on the labels.  It
-has the unit of the kernel.  Kernels are positive; the eigenvalue zero is exact: nothing is learned
-there in any time.
+At infinite time f is the posterior mean of a Gaussian process with noise of variance `ridge` on the
+labels.  The ridge has the unit of the kernel.  Kernels have to be positive semidefinite;
+eigenvalues that are zero up to rounding are set to exactly zero, and nothing is learned in their
+directions in any time.
 
-Everything can be jitted, vmapped and differentiated: once in the kernel, also where its eigenvalues
-coincide; second derivatives in it raise.  With a kernel that is a function, flow and descent have
-derivatives in numbers and labels only (any in the kernel raise), and not under vmap.  Arrays of
-different precision, kernels that are not square, symmetric or positive, shapes that do not fit and
-negative times raise ValueError where they are concrete.
+All predictions can be jitted, vmapped and differentiated, also in a kernel whose eigenvalues
+coincide; second derivatives in the kernel raise NotImplementedError.  With a kernel that is a
+function, `flow` and `descent` have derivatives in numbers and labels only (derivatives in the
+kernel raise NotImplementedError), and these derivatives do not work under vmap.  Where the
+arguments are concrete, ValueError is raised for arrays of different precision, for kernels that are
+not square, symmetric or positive, for shapes that do not fit, and for negative times.
 """
 
 from collections.abc import Callable, Sequence
@@ -72,16 +75,24 @@ Times = Real[ArrayLike, "*times"] | Sequence[int | float]
 
 
 class Outputs(NamedTuple):
-    """Outputs on the training inputs, (*times, n, k), and on the test inputs, (*times, m, k) or
-    None."""
+    """The outputs of a network at each time; for labels (n,) the axis k of outputs is absent.
+
+    Attributes:
+        train: the outputs on the training inputs, (*times, n, k).
+        test: the outputs on the test inputs, (*times, m, k), or None without test inputs.
+    """
 
     train: Float[Array, "..."]
     test: Float[Array, "..."] | None = None
 
 
 class Gaussian(NamedTuple):
-    """The mean of the outputs, (*times, m, k), and the covariance between inputs, (*times, m, m),
-    of each output."""
+    """The Gaussian distribution of the outputs; for labels (n,) the axis k of outputs is absent.
+
+    Attributes:
+        mean: the mean of the outputs, (*times, m, k).
+        covariance: the covariance between inputs, (*times, m, m), the same for each output.
+    """
 
     mean: Float[Array, "..."]
     covariance: Float[Array, "..."] | None = None
@@ -113,8 +124,10 @@ def flow(
     """Return the outputs under gradient flow of the squared error from the outputs `start` at time
     0.
 
-    Infinite times give the limit.  A kernel that is a function costs `products` calls of it
-    (Lanczos); times that need more of them are NaN.
+    `times` are flow times, and infinite times give the limit.  `start_test` are the outputs at time
+    0 on the test inputs, which have the kernel `ntk_test` with the training inputs.  A kernel that
+    is a function is called up to `products` times (by Lanczos' method); outputs at times that need
+    more calls are NaN.
 
     >>> flow(jnp.eye(2), jnp.array([1.0, 2.0]), [0.0, 2 * np.log(2), np.inf]).train.round(3).tolist()
     [[0.0, 0.0], [0.5, 1.0], [1.0, 2.0]]
@@ -141,9 +154,9 @@ def descent(
     """Return the outputs after each number of steps of gradient descent, as
     `optax.sgd(learning_rate, momentum)` steps.
 
-    The velocity m <- momentum m + gradient starts at zero (Polyak, 1964).  Beyond
-    `max_learning_rate` outputs grow, and are not finite once they leave the floating-point range.
-    Otherwise as `flow`.
+    The velocity m <- momentum m + gradient starts at zero (Polyak, 1964).  Above
+    `max_learning_rate` the outputs grow without bound, and are not finite once they leave the
+    floating-point range.  All other arguments are those of `flow`.
 
     >>> descent(jnp.eye(2), jnp.array([1.0, 2.0]), [0, 1, 2], 1.0).train.tolist()
     [[0.0, 0.0], [0.5, 1.0], [0.75, 1.5]]
@@ -169,16 +182,20 @@ def ensemble(
     covariance: bool = True,
 ) -> Gaussian:
     """Return mean and covariance of the outputs over random initial weights, on the test inputs if
-    there are any.
+    there are any, else on the training inputs.
 
-    Initial outputs are Gaussian with the covariance `nngp`; with what training makes of them, f =
-    f_0 + A (y - f_0),
+    Initial outputs f_0 are Gaussian with the covariance K = `nngp`, and training turns them into f
+    = f_0 + A (y - f_0), so that
 
-        mean = A y,  covariance = K_** + A K A' - A K_*' - K_* A'      (Lee, Xiao et al., 2019).
+        mean = A y,  covariance = K_** + A K A' - A K_*' - K_* A'      (Lee, Xiao et al., 2019),
 
-    Times are those of `flow`, or steps of `descent` at a `learning_rate`.  The covariance costs m
-    n^2 operations a time.  With `nngp` in the place of `ntk` only the last layer is trained, and
-    the limit is `posterior`.
+    with K_* = `nngp_test` between test and training inputs and K_** = `nngp_test_test` between test
+    inputs.  `times` are those of `flow`, or numbers of steps of `descent` if a `learning_rate` is
+    given.  The covariance costs m n^2 operations for each time; `covariance=False` leaves it out.
+    With `nngp` in the place of `ntk` too, only the last layer is trained, and without a ridge the
+    limit of infinite time is `posterior` without noise.
+
+    Raises ValueError where only some of the kernels of the test inputs are given.
     """
     if learning_rate is None:
         inputs.check("times", times, lambda t: t >= 0, "times >= 0; infinity is the limit")
@@ -194,7 +211,7 @@ def ensemble(
     missing = [name for name, value in needed.items() if value is None]
     if missing and len(missing) < len(needed):
         raise ValueError(
-            f"{missing[0]}: missing beside the other kernels of the test inputs; pass it"
+            f"{missing[0]}: missing beside the other kernels of the test inputs; pass this kernel too"
         )
     decomposed = _decomposed(ntk)
     given = [name for name, value in needed.items() if value is not None]
@@ -223,12 +240,16 @@ def posterior(
     *,
     noise: Number = 0.0,
 ) -> Gaussian:
-    """Return the posterior of a Gaussian process given labels with noise of variance `noise`.
+    """Return the posterior of a Gaussian process, given labels with noise of variance `noise`.
 
-    mean = K_* (K + noise)^-1 y, covariance = K_** - K_* (K + noise)^-1 K_*', by Cholesky's factor;
-    for a kernel that is a function by conjugate gradients (NaN where they do not converge), and the
-    mean only.  Raises ValueError for a kernel that is singular without noise; `flow` to an infinite
-    time has the limit.
+    Mean and covariance on the test inputs are
+
+        mean = K_* (K + noise)^-1 y,   covariance = K_** - K_* (K + noise)^-1 K_*',
+
+    computed by Cholesky decomposition.  For a kernel that is a function only the mean is available;
+    it is found by conjugate gradients, and is NaN where they do not converge.  Raises ValueError
+    for a kernel that is singular without noise; `flow` at infinite time has the limit of vanishing
+    noise.
 
     >>> posterior(jnp.eye(2), jnp.array([1.0, 2.0]), 0.5 * jnp.ones((1, 2)), jnp.ones((1, 1))).covariance.tolist()
     [[0.5]]
@@ -270,11 +291,15 @@ def flow_loss(
     """Return the outputs under gradient flow df/dt = -Theta(., X) grad loss(f(X), y) of any loss of
     all outputs.
 
-    The loss contains its own mean: `1/(2n) sum (f - y)^2` is `flow`.  With `damping` it is the
-    heavy ball f'' + damping f' = -Theta grad loss from rest, which descent with a momentum follows
-    at damping = (1 - momentum) / sqrt(learning rate), in the time sqrt(learning rate) * steps.
-    Integrates the coefficients q of f = f_0 - Theta(., X) q by `jaxdyn.integrate`, whose `options`
-    and errors these are; derivatives are forward-mode.
+    The loss contains its own mean over examples: `1/(2n) sum (f - y)^2` gives `flow`.  With
+    `damping` the outputs move as a heavy ball from rest,
+
+        f'' + damping f' = -Theta grad loss,
+
+    which descent with a momentum follows at damping = (1 - momentum) / sqrt(learning_rate), in the
+    time sqrt(learning_rate) * steps.  The coefficients q of f = f_0 - Theta(., X) q are integrated
+    by `jaxdyn.integrate`, which takes the `options` and raises its errors.  Derivatives are
+    forward-mode only.
     """
     matrices = {
         k: v for k, v in (("ntk", ntk), ("ntk_test", ntk_test)) if v is not None and not callable(v)
@@ -319,19 +344,22 @@ def flow_loss(
 def max_learning_rate(
     ntk: Kernel, *, momentum: Number = 0.0, like: Labels | None = None, products: int = 100
 ) -> Float[Array, ""]:
-    """Return 2 (1 + momentum) n / lambda_max, above which `descent` grows without bound.
+    """Return 2 (1 + momentum) n / lambda_max, the learning rate above which `descent` grows without
+    bound.
 
-    The same for one output and for many with a shared kernel.  A kernel that is a function needs an
-    array `like` the labels for their shape and precision; its largest eigenvalue is that of
-    Lanczos' method, from below.
+    The largest rate is the same for one output as for many outputs with a shared kernel.  A kernel
+    that is a function needs an array `like` the labels, for their shape and precision; lambda_max
+    is then estimated from below, by `products` steps of Lanczos' method.
 
     >>> float(max_learning_rate(jnp.diag(jnp.array([1.0, 4.0]))))
     1.0
+
+    Raises ValueError for a kernel that is a function without `like`.
     """
     if callable(ntk):
         if like is None:
             raise ValueError(
-                "like: a kernel that is a function does not know its shape; pass the labels"
+                "like: a kernel that is a function has no shape; pass the labels as `like`"
             )
         start = jax.random.normal(jax.random.key(0), np.shape(like), jnp.float32)
         _, decomposed = krylov.lanczos(
@@ -341,7 +369,8 @@ def max_learning_rate(
     else:
         decomposed = _decomposed(ntk)
         examples = np.shape(decomposed.values if isinstance(ntk, Modes) else ntk)[0]
-    # The vector moves with the kernel, to first order without effect.
+    # To first order the change of the eigenvector has no effect on this quotient, which therefore
+    # has the right derivative in the kernel.
     top = decomposed.vectors[:, -1]
     return 2 * (1 + momentum) * examples / (top @ decomposed.kernel @ top)
 
@@ -354,11 +383,11 @@ def time_to_loss(
     start: Labels = 0.0,
     ridge: Number = 0.0,
 ) -> Float[Array, "..."]:
-    """Return the time at which `flow` has brought 1/(2n) sum |f - y|^2 on the training inputs down
+    """Return the flow time at which `flow` has reduced 1/(2n) sum |f - y|^2 on the training inputs
     to `loss`.
 
-    Zero where it starts below, infinite where it never gets there: because of a ridge or an
-    eigenvalue zero.
+    The time is zero where the loss starts at or below `loss`, and infinite where it never falls so
+    far, because of a ridge or of an eigenvalue zero.
     """
     decomposed = _decomposed(ntk)
     (labels,) = inputs.arrays(decomposed.kernel, y=y)
@@ -401,7 +430,7 @@ def _decomposed(ntk):
 
 
 def _per(number, y):
-    """A time or rate of the mean over examples, as one of their sum."""
+    """Return a time or rate of the mean over examples as one of the sum over examples."""
     if not np.ndim(y):
         raise ValueError(f"y: {y} is one number; pass labels (n,) or (n, outputs)")
     return jnp.asarray(number) / np.shape(y)[0]

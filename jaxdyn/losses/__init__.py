@@ -1,4 +1,4 @@
-"""Losses, `(params, batch) -> number`: their gradient is a field."""
+"""Losses, functions `(params, batch) -> number` whose gradient is a field."""
 
 from jaxdyn.losses.latent import latent_covariance_loss, latent_error
 from jaxdyn.losses.populations import teacher_loss

@@ -1,4 +1,4 @@
-"""Losses of latent prediction: how far predicted features are from those of a target."""
+"""Losses of latent prediction: the distance of predicted features from the features of a target."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +11,7 @@ from jaxdyn.types import Batch, Params
 __all__ = ["LatentLoss", "latent_covariance_loss", "latent_error"]
 
 LatentLoss = Callable[[Params, Params, Batch], Float[Array, ""]]
-"""`(online, target, views) -> number`: gradients are taken with respect to either."""
+"""A function `(online, target, views) -> number`, which has gradients in both parameters."""
 
 
 def latent_error(
@@ -21,7 +21,8 @@ def latent_error(
     """Return `loss(online, target, (x, y)) = 1/2 mean_i |predict(encode(x_i)) -
     encode_target(y_i)|^2` of paired views.
 
-    `encode(params, x)` and `predict(params, features)` are the `apply` of models.
+    `encode(params, x)` and `predict(params, features)` are the `apply` of models; `online` has the
+    blocks "encoder" and, optionally, "predictor".
     """
 
     def loss(online: Params, target: Params, batch: tuple[Any, Any]) -> Float[Array, ""]:
@@ -39,9 +40,12 @@ def latent_covariance_loss(
     """Return `loss(online, target, (xx, yx, yy)) = 1/2 E|P W x - W_a y|^2` from the second moments
     of paired views.
 
-    W and W_a are `end_to_end` of the encoder's and the target's parameters, P is the matrix
-    "predictor": computed as 1/2 tr(P W xx W^T P^T - 2 P W yx^T W_a^T + W_a yy W_a^T), at a cost
-    that does not depend on the number of examples.
+    W and W_a are `end_to_end` of the parameters of the encoder and of the target, and P is the
+    matrix "predictor", the identity where there is none.  The loss is computed as
+
+        1/2 tr(P W xx W^T P^T - 2 P W yx^T W_a^T + W_a yy W_a^T),
+
+    at a cost that does not depend on the number of examples.
     """
 
     def loss(

@@ -1,4 +1,5 @@
-"""Losses on Gaussian inputs by their closed forms: no sampling noise hides a plateau."""
+"""Population losses on Gaussian inputs by their closed forms, without sampling noise that would
+hide a plateau."""
 
 from collections.abc import Callable
 
@@ -17,19 +18,23 @@ def teacher_loss(activation: str, patches: Real[ArrayLike, ""] = 1) -> Loss:
     """Return `loss(params, teacher) = 1/2 E (y - y_teacher)^2` of two-layer networks for standard
     normal inputs.
 
-    Both are {"u": (units, inputs), "v": (units,)} of `models.two_layer`, y = sum_i v_i sum_p
-    phi(u_i . x_p) with independent patches x_p, and the loss is a sum over pairs of units of v_i
-    v_j E phi phi.  The `activation` is "linear", "square" (any target x^T A x is a teacher, of A's
-    eigenvectors and eigenvalues) or "relu" (|a| |b| (sin t
-    + (pi - t) cos t) / (2 pi) at the angle t; Cho & Saul, 2009).  Gradients and Hessians are finite
-    and right also at zero and parallel units.  Values below eps times the teacher's power are
-    rounding; gradients keep their accuracy.
+    Student and teacher are {"u": (units, inputs), "v": (units,)} of `models.two_layer`, y = sum_i
+    v_i sum_p phi(u_i . x_p) with independent `patches` x_p.  The loss is a sum over pairs of units
+    of v_i v_j E phi phi, with the `activation` phi "linear", "square" or "relu".  For "square" any
+    target x^T A x is a teacher, made of the eigenvectors and eigenvalues of A.  For "relu" two
+    units a and b at the angle t have
+
+        E phi phi = |a| |b| (sin t + (pi - t) cos t) / (2 pi)      (Cho & Saul, 2009).
+
+    Gradients and Hessians are finite and right also at zero units and at parallel units.  Losses
+    below eps times the teacher's power are rounding errors, but gradients keep their accuracy
+    there.
 
     >>> student, teacher = {"u": jnp.eye(2), "v": jnp.ones(2)}, {"u": jnp.eye(2), "v": jnp.array([1.0, 3.0])}
     >>> f"{teacher_loss('square')(student, teacher):.2f}", f"{teacher_loss('relu')(student, teacher):.2f}"
     ('6.00', '1.00')
 
-    Raises ValueError for another activation.
+    Raises ValueError for an unknown activation.
     """
     if activation not in _MOMENTS:
         raise ValueError(
@@ -58,14 +63,14 @@ def _rectified(u):
 
 
 def _norms(u):
-    """The norms of rows, with zero slopes at zero rows."""
+    """Return the norms of rows, with zero slopes at rows of zero."""
     squares = jnp.sum(u**2, 1)
     zero = squares == 0
     return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, squares)))
 
 
-# The slopes of the arc cosine are infinite at parallel units, those of what is made of it here are
-# not.
+# The slope of the arc cosine is infinite at parallel units, but the slope of this function of the
+# arc cosine is finite.
 @jax.custom_jvp
 def _arc_cosine(c):
     angle = _angle(c)

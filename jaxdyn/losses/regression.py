@@ -1,4 +1,4 @@
-"""Losses `(params, batch) -> scalar`; their `jax.grad` is a field."""
+"""Losses, functions `(params, batch) -> scalar` whose `jax.grad` is a field."""
 
 from collections.abc import Callable
 
@@ -18,9 +18,13 @@ def covariance_loss(end_to_end: Callable[[Params], Float[Array, "outputs inputs"
     """Return `loss(params, (xx, yx, yy)) = 1/2 E|y - W x|^2` of the matrix `W =
     end_to_end(params)`.
 
-    Computed as `1/2 tr(yy - 2 W yx^T + W xx W^T)` from second moments alone, so its cost does not
-    depend on the number of examples.  The mean is over examples, the sum over outputs.  Values
-    below eps * tr(yy) are rounding; gradients keep their accuracy there.
+    The loss is computed from second moments alone, as
+
+        1/2 tr(yy - 2 W yx^T + W xx W^T),
+
+    so that its cost does not depend on the number of examples.  The mean is over examples, the sum
+    over outputs.  Losses below eps * tr(yy) are rounding errors, but gradients keep their accuracy
+    there.
     """
 
     def loss(
@@ -39,10 +43,10 @@ def covariance_loss(end_to_end: Callable[[Params], Float[Array, "outputs inputs"
 
 
 def squared_error(apply: Callable[..., Float[Array, "n ..."]]) -> Loss:
-    """Return `loss(params, (x, y)) = 1/2 mean_i |y_i - apply(params, x)_i|^2`: a mean over rows, a
-    sum over outputs.
+    """Return `loss(params, (x, y)) = 1/2 mean_i |y_i - apply(params, x)_i|^2`, a mean over rows and
+    a sum over outputs.
 
-    It raises ValueError for labels of another rank than the outputs.
+    The loss raises ValueError for labels with another number of axes than the outputs.
     """
     _check_apply(apply)
 
@@ -51,10 +55,11 @@ def squared_error(apply: Callable[..., Float[Array, "n ..."]]) -> Loss:
     ) -> Float[Array, ""]:
         x, y = _pair(batch)
         outputs = apply(params, x)
-        # They would broadcast, (n,) and (n, 1) to n^2 differences.
+        # Labels (n,) and outputs (n, 1) would broadcast to n^2 differences.
         if jnp.ndim(outputs) != jnp.ndim(y):
             raise ValueError(
-                f"batch: labels of shape {jnp.shape(y)} for outputs of {jnp.shape(outputs)}; reshape one"
+                f"batch: labels of shape {jnp.shape(y)} for outputs of shape {jnp.shape(outputs)}; "
+                "reshape one of them"
             )
         return 0.5 * jnp.sum((y - outputs) ** 2) / y.shape[0]
 
@@ -62,7 +67,7 @@ def squared_error(apply: Callable[..., Float[Array, "n ..."]]) -> Loss:
 
 
 def cross_entropy(apply: Callable[..., Float[Array, "n classes"]]) -> Loss:
-    """Return `loss(params, (x, labels)) = -mean_i log softmax(apply(params, x)_i)[labels_i]` in
+    """Return `loss(params, (x, labels)) = -mean_i log softmax(apply(params, x)_i)[labels_i]`, in
     nats."""
 
     _check_apply(apply)

@@ -1,4 +1,4 @@
-"""Models: pairs of pure functions `(init, apply)`."""
+"""Models: pairs of pure functions `(init, apply)`, and weights to start them from."""
 
 from jaxdyn.models.adapters import from_layers, from_linen, from_nnx
 from jaxdyn.models.attention import attention_heads, attention_product, in_context_attention

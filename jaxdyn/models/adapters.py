@@ -1,10 +1,10 @@
 """Networks of other libraries and of `jaxdyn.kernels` as models.
 
-The parameters of flax modules are always {"params": weights, "state": all else that moves} in plain dicts;
-"state" (the running statistics of BatchNorm, say) is empty where a module has none.  `apply(params,
-x)` evaluates and returns the outputs; `apply(params, x, train=True, key=key)` runs the module as in
-training, with the key of its dropout, and returns `(outputs, state)` with the new state block,
-which `rules.with_state` turns into updates.
+The parameters of flax modules are {"params": weights, "state": all else that moves}, both plain
+dicts; "state" (such as the running statistics of BatchNorm) is empty where a module has none.
+`apply(params, x)` evaluates the module and returns its outputs.  `apply(params, x, train=True,
+key=key)` runs the module as in training, with `key` for its dropout, and returns `(outputs, state)`
+with the new block "state", which `rules.with_state` turns into updates.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,7 +30,7 @@ def from_linen(
     """Return a `flax.linen` module as a model, initialised on an input of the shape of
     `example_input`.
 
-    `training` and `evaluating` are the arguments by which this module's `__call__` tells the two
+    `training` and `evaluating` are the arguments by which the module's `__call__` tells its two
     modes apart, such as {"train": True} and {"train": False}.
 
     >>> from flax import linen
@@ -57,8 +57,8 @@ def from_linen(
 def from_nnx(make_module: Callable[[Any], Any]) -> Model:
     """Return the `flax.nnx` module that `make_module(rngs)` makes as a model.
 
-    `apply` calls the module on `x` after its `train()` or `eval()`.  Training a module with dropout
-    needs a key, else ValueError.
+    `apply` calls the module on `x` after its `train()` or `eval()`.  Raises ValueError where a
+    module with random numbers, such as dropout, is run as in training without a key.
 
     >>> from flax import nnx
     >>> model = from_nnx(lambda rngs: nnx.Linear(2, 3, rngs=rngs))
@@ -104,13 +104,13 @@ def from_nnx(make_module: Callable[[Any], Any]) -> Model:
 
 
 def from_layers(layer: Any, in_shape: Sequence[int]) -> Model:
-    """Return a network of `kernels.Layer` for examples of the shape `in_shape` as a model.
+    """Return a `kernels.Layer` as a model, for examples of the shape `in_shape`.
 
-    A network that is written once as layers is trained as a model, and its layer gives the kernel
-    of infinite width (`kernels.gram`), the empirical kernel (`kernels.empirical`) and the theory of
-    finite width (`kernels.finite_width`).
+    A network that is written once as layers can then be trained as a model, and the same layers
+    give the kernel of infinite width (`kernels.gram`), the empirical kernel (`kernels.empirical`)
+    and the theory of finite width (`kernels.finite_width`).
 
-    Raises TypeError for what has no `init` and `apply`, and for a shape that is a number.
+    Raises TypeError for a `layer` without `init` and `apply`, and for a shape that is a number.
 
     >>> from jaxdyn import kernels
     >>> layer = kernels.serial(kernels.dense(16), kernels.relu(), kernels.dense(3))
@@ -134,8 +134,8 @@ def from_layers(layer: Any, in_shape: Sequence[int]) -> Model:
 
 
 def _reseeded(rng, key):
-    """Fill the abstract state of nnx's random streams: a key of its own for each, counted from
-    0."""
+    """Fill the abstract state of nnx's random streams: each stream gets a key of its own and counts
+    from 0."""
     leaves, treedef = jax.tree.flatten(rng)
 
     def is_key(leaf):

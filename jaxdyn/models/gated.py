@@ -20,14 +20,16 @@ Routes = Sequence[Sequence[int]]
 def gated_linear(
     sizes: Sequence[int], routes: Routes, *, scale: Float[ArrayLike, ""] = 1.0
 ) -> Model:
-    """Return the network `y = sum_p g_p W_D[r_pD] ... W_1[r_p1] x` of the pathways p (Saxe,
+    """Return the network `y = sum_p g_p W_D[r_pD] ... W_1[r_p1] x` of gated pathways p (Saxe,
     Sodhani, Lewallen 2022).
 
-    `sizes = (N_0, ..., N_D)`; `routes` has a row (r_p1, ..., r_pD) for each pathway, the number of
-    its matrix in each layer: equal numbers share a matrix.  Parameters are the list of stacks W_l
-    (matrices, N_l, N_{l-1}), initially from N(0, scale^2 / N_{l-1}); `apply` maps `(x, gates)`,
-    rows (n, N_0) and (n, pathways), to (n, N_D).  Gates may come with the data or be any function
-    of it.  Raises ValueError for routes that do not fit the layers.
+    `sizes = (N_0, ..., N_D)`.  `routes` has a row (r_p1, ..., r_pD) for each pathway, the number of
+    its matrix in each layer; pathways with equal numbers share a matrix.  Parameters are the list
+    of stacks W_l (matrices, N_l, N_{l-1}), initially from N(0, scale^2 / N_{l-1}).  `apply` maps
+    `(x, gates)`, rows (n, N_0) and (n, pathways), to (n, N_D); gates may come with the data or be
+    any function of the data.
+
+    Raises ValueError for routes that do not fit the layers.
 
     >>> shared_encoder = gated_linear((3, 4, 2), [(0, 0), (0, 1)])
     >>> [w.shape for w in shared_encoder.init(jax.random.key(0))]
@@ -59,8 +61,8 @@ def gated_product(
     """Return the end-to-end matrices of all pathways side by side: the linear map from
     `gated_inputs` to the outputs.
 
-    With it `losses.covariance_loss` and the covariances of gated inputs train at a cost independent
-    of the examples.
+    With this matrix `losses.covariance_loss` trains on the second moments of gated inputs, at a
+    cost that does not depend on the number of examples.
     """
     layers = np.array(routes).T
     stacks = [w[layer] for w, layer in zip(weights, layers, strict=True)]
@@ -72,7 +74,8 @@ def gated_product(
 def gated_inputs(
     x: Float[Array, "n inputs"], gates: Float[Array, "n pathways"]
 ) -> Float[Array, "n pathways_times_inputs"]:
-    """Return what the pathways see, side by side: row `(g_1 x, ..., g_P x)` for each row `x`.
+    """Return the inputs of all pathways side by side: the row `(g_1 x, ..., g_P x)` for each row
+    `x`.
 
     >>> gated_inputs(jnp.array([[1.0, 2.0]]), jnp.array([[0.0, 1.0]])).tolist()
     [[0.0, 0.0, 1.0, 2.0]]

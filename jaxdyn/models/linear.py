@@ -1,4 +1,4 @@
-"""Deep linear networks: the product matrix, random and aligned initial weights."""
+"""Deep linear networks: end-to-end matrices, random and aligned initial weights."""
 
 import functools
 import itertools
@@ -29,9 +29,10 @@ def deep_linear(
     """Return the deep linear network `y = W_D ... W_1 x` of layers `sizes = (N_0, ..., N_D)`.
 
     Parameters are the list of `W_l` (N_l, N_{l-1}), l = 1 ... D; `apply` maps rows `x` (..., N_0)
-    to (..., N_D). "gaussian" draws W_l from N(0, scale^2 / N_{l-1}), "orthogonal" draws `scale`
-    times a Haar orthogonal matrix (Saxe, McClelland, Ganguli 2013, section 3).  Raises ValueError
-    for fewer than two sizes or another `init`.
+    to (..., N_D).  The `init` "gaussian" draws W_l from N(0, scale^2 / N_{l-1}), and "orthogonal"
+    draws `scale` times a Haar orthogonal matrix (Saxe, McClelland, Ganguli 2013, section 3).
+
+    Raises ValueError for fewer than two sizes, a size below 1 or an unknown `init`.
     """
     if len(sizes) < 2 or min(sizes) < 1:
         raise ValueError(
@@ -59,7 +60,7 @@ def deep_linear(
 
 
 def diagonal_linear(inputs: int, *, depth: int = 2, scale: Float[ArrayLike, ""] = 1.0) -> Model:
-    """Return the diagonal linear network `y = sum_j x_j prod_l w_lj`: coordinates that are learned
+    """Return the diagonal linear network `y = sum_j x_j prod_l w_lj`, whose coordinates are learned
     one by one.
 
     Parameters are one array (depth, inputs), initially from N(0, scale^2); `apply` maps rows (...,
@@ -91,8 +92,8 @@ def product(weights: Sequence[Float[Array, "_ _"]]) -> Float[Array, "outputs inp
 def product_to_depth(
     weights: Sequence[Float[Array, "n n"]], depth: Int[ArrayLike, ""]
 ) -> Float[Array, "n n"]:
-    """Return `W_depth ... W_1` of square layers; `depth` may be traced, so that one program serves
-    all depths.
+    """Return `W_depth ... W_1` of square layers, where `depth` may be traced, so that one program
+    serves all depths.
 
     >>> product_to_depth([2 * jnp.eye(1)] * 5, 3).tolist()
     [[8.0]]
@@ -107,10 +108,11 @@ def product_to_depth(
 def orthogonal(
     key: Key, n_out: int, n_in: int, gain: Float[ArrayLike, ""] = 1.0
 ) -> Float[Array, "{n_out} {n_in}"]:
-    """Draw `gain` times a Haar matrix: orthonormal columns where n_out >= n_in, orthonormal rows
-    otherwise.
+    """Draw `gain` times a Haar matrix (n_out, n_in), with orthonormal columns if n_out >= n_in, and
+    orthonormal rows otherwise.
 
-    The signs of R's diagonal make the Q of a Gaussian matrix Haar distributed (Mezzadri 2007).
+    The Q of a Gaussian matrix is Haar distributed once its columns have the signs of R's diagonal
+    (Mezzadri 2007).
     """
     tall = (max(n_out, n_in), min(n_out, n_in))
     q, r = jnp.linalg.qr(normal(key, tall))
@@ -125,13 +127,14 @@ def aligned(
     """Return decoupled, balanced weights `W_l = R_l diag(u^(1/D)) R_{l-1}^T` whose product is `R_D
     diag(u) R_0^T`.
 
-    `frames` are R_0 ... R_D with orthonormal columns (N_l, rank), `strengths` the u >= 0 of the
-    modes.  With R_0, R_D the singular vectors of the target each mode obeys its own equation (Saxe,
-    McClelland, Ganguli 2013).
+    `frames` are R_0 ... R_D with orthonormal columns (N_l, rank), and `strengths` are the mode
+    strengths u >= 0.  If R_0 and R_D are the singular vectors of the target, each mode obeys an
+    equation of its own (Saxe, McClelland, Ganguli 2013).  Raises ValueError for fewer than two
+    frames.
     """
     if len(frames) < 2:
         raise ValueError(
-            f"frames: got {len(frames)}; pass one for each layer of units, the input's first"
+            f"frames: got {len(frames)}; pass one frame for each layer of units, the inputs' first"
         )
     layers = len(frames) - 1
     root = jnp.asarray(strengths) ** (1 / layers)
@@ -146,13 +149,15 @@ def lambda_balanced(
     scale: Float[ArrayLike, ""] = 1.0,
 ) -> list[Float[Array, "_ _"]]:
     """Draw two layers, `sizes = (inputs, hidden, outputs)`, with W_2^T W_2 - W_1 W_1^T = imbalance
-    times I.
+    times I (Domine et al. 2024).
 
-    Haar singular vectors, of the hidden units shared; the singular values x of the smaller layer
-    are half-normal, scale |N(0, 1)|, those of the larger one sqrt(x^2 + |imbalance|) (Domine et al.
-    2024).  Hidden units beyond the inputs or outputs have x = 0.  A positive imbalance needs hidden
-    <= outputs, a negative one hidden <= inputs: else ValueError, or weights of NaN where it is
-    traced.
+    All singular vectors are Haar distributed, and both layers share those of the hidden units.  The
+    singular values x of the smaller layer are half-normal, scale |N(0, 1)|, and those of the larger
+    layer are sqrt(x^2 + |imbalance|).  Hidden units beyond the number of inputs or outputs have x =
+    0.  A positive imbalance needs hidden <= outputs, and a negative one hidden <= inputs.
+
+    Raises ValueError for an impossible imbalance that is concrete; where it is traced, the weights
+    are NaN.
     """
     if len(sizes) != 3 or min(sizes) < 1:
         raise ValueError(
@@ -167,7 +172,7 @@ def lambda_balanced(
     if not isinstance(impossible, jax.core.Tracer) and impossible:
         raise ValueError(
             f"imbalance: {imbalance} does not exist for sizes {tuple(sizes)}: a positive one needs "
-            "hidden <= outputs, a negative one hidden <= inputs; change its sign or the hidden size"
+            "hidden <= outputs, a negative one hidden <= inputs; pass another sign or hidden size"
         )
     values_key, inner_key, right_key, left_key = jax.random.split(key, 4)
     used = jnp.arange(hidden) < min(inputs, outputs)
@@ -182,6 +187,7 @@ def lambda_balanced(
 
 
 def _of_modes(left, values, right):
-    """Return the matrix of these singular vectors and values, as many as both sides have."""
+    """Return the matrix of these singular vectors and values, with as many modes as the smaller
+    side has."""
     rank = min(len(left), len(right))
     return (left[:, :rank] * values[None, :rank]) @ right[:, :rank].T

@@ -21,12 +21,14 @@ def mlp(
     bias_scale: Float[ArrayLike, ""] | None = 0.0,
 ) -> Model:
     """Return the network `h_l = activation(W_l h_{l-1} + b_l)` of layers `sizes = (N_0, ..., N_D)`,
-    its output linear.
+    with a linear output.
 
     Parameters are {"weights": [W_l (N_l, N_{l-1})], "biases": [b_l (N_l,)]}, l = 1 ... D, without
-    "biases" where `bias_scale` is None; `apply` maps rows `x` (..., N_0) to (..., N_D).  Initially
-    W_l ~ N(0, scale^2 / N_{l-1}) and b_l ~ N(0, bias_scale^2) (Poole et al. 2016).  Raises
-    ValueError for fewer than two sizes.
+    "biases" if `bias_scale` is None; `apply` maps rows `x` (..., N_0) to (..., N_D).  Initially W_l
+    ~ N(0, scale^2 / N_{l-1}) and b_l ~ N(0, bias_scale^2) (Poole et al. 2016).
+
+    Raises ValueError for fewer than two sizes or a size below 1; TypeError for an activation that
+    is not a function, and for `sizes` that are one int.
     """
     if not callable(activation):
         raise TypeError(

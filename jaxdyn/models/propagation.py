@@ -1,5 +1,5 @@
-"""Signals through deep random networks, layer by layer: `draw(key) -> W` (n, n) makes each
-layer."""
+"""Signals through deep random networks, layer by layer, where `draw(key) -> W` (n, n) draws the
+weights of each layer."""
 
 from collections.abc import Callable
 
@@ -26,8 +26,8 @@ def propagate(
     """Return the last layer h_D and the Jacobian dh_D/dh_0 of `h_l = activation(W_l h_(l-1))`, h_0
     = `start`.
 
-    The Jacobian is formed as a product: its singular values below eps times the largest are
-    rounding errors.
+    The Jacobian is formed as a product of the Jacobians of the layers, so that its singular values
+    below eps times the largest are rounding errors.
     """
 
     def layer(key, state):
@@ -43,11 +43,11 @@ def propagate(
 
 
 def product_exponents(key: Key, draw: Draw, *, width: int, depth: int) -> Float[Array, " {width}"]:
-    """Return the Lyapunov exponents of the product `W_D ... W_1`, per layer, by QR decompositions
-    along the way.
+    """Return the Lyapunov exponents (width,), per layer, of the product `W_D ... W_1`.
 
-    The means over layers of log R_ii (Benettin et al. 1980), largest first up to fluctuations:
-    unlike the singular values of the product itself they do not underflow.
+    The exponents are the means over layers of log R_ii, from a QR decomposition after each layer
+    (Benettin et al. 1980), and fall with i up to fluctuations.  Unlike the singular values of the
+    product itself they do not underflow.
     """
 
     def layer(key, state):

@@ -1,4 +1,4 @@
-"""Rules: fields that are no gradient, and what acts on fields."""
+"""Rules: fields that are not gradients, and functions that transform fields."""
 
 from jaxdyn.rules.curl import sign_diverse
 from jaxdyn.rules.early_learning import early_learning

@@ -1,5 +1,5 @@
-"""Early-learning regularisation: a memory of what was predicted of each example holds off its wrong
-label."""
+"""Early-learning regularisation: a memory of the predictions for each example keeps the network
+from learning wrong labels."""
 
 from collections.abc import Callable
 
@@ -23,13 +23,17 @@ def early_learning(
     clip: float = 1e-4,
 ) -> Field:
     """Return the field of cross-entropy with early-learning regularisation, for parameters
-    {"params", "state"}.
+    {"params", "state"} (Liu et al., 2020).
 
-    L = mean_i [-log p_i,label + strength log(1 - <t_i, p_i>)] with p_i the softmax of apply(params,
-    x_i), clipped to [clip, 1 - clip].  The targets t_i <- decay t_i + (1 - decay) p_i / sum p_i
-    average what was predicted over visits, are updated before use and constant to gradients (Liu et
-    al., 2020).  Batches are (x, labels, index): the rows of "state" (examples, classes), zeros at
-    first, that the examples own.  Strength 0 is plain cross-entropy.  Train the block "state" by
+    The loss is
+
+        L = mean_i [-log p_i,label + strength log(1 - <t_i, p_i>)],
+
+    with p_i the softmax of apply(params, x_i), clipped to [clip, 1 - clip] in the second term.  The
+    targets t_i <- decay t_i + (1 - decay) p_i / sum p_i average the predictions for example i over
+    its visits; they are updated before use, and are constant to gradients.  Batches are (x, labels,
+    index), where `index` are the examples' rows of the block "state" (examples, classes), which
+    starts at zeros.  Strength 0 is plain cross-entropy.  Train the block "state" by
     `optax.sgd(1.0)`, see `with_state`.
     """
 

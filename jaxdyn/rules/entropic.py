@@ -1,4 +1,5 @@
-"""Learning forward only, without labels: layers of sigmoids that lower their own entropy."""
+"""Learning in a forward pass only and without labels: layers of sigmoids that lower their own
+entropy."""
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +13,8 @@ __all__ = ["knowledge_accumulation", "sigmoid_layers"]
 def sigmoid_layers(
     params: Params, x: Float[Array, "n inputs"]
 ) -> dict[str, list[Float[Array, "n _"]]]:
-    """Return the inputs z_l = W_l h_{l-1} + b_l (n, units) and outputs h_l = sigmoid(z_l) of all
-    layers, h_0 = x.
+    """Return the inputs z_l = W_l h_{l-1} + b_l (n, units) and the outputs h_l = sigmoid(z_l) of
+    all layers, with h_0 = x.
 
     `params` are those of `models.mlp`.
     """
@@ -27,15 +28,15 @@ def sigmoid_layers(
 
 
 def knowledge_accumulation(params: Params, x: Float[Array, "n inputs"]) -> Params:
-    """Return the updates of structured knowledge accumulation for {"params": weights of an mlp,
-    "state": last outputs}.
+    """Return the updates of structured knowledge accumulation, for {"params": weights of an mlp,
+    "state": last outputs} (Mahi, 2025).
 
-    Each layer descends its own entropy H = -(1/ln 2) sum z dh along the last change dh of its
-    outputs: with G = -(z h (1 - h) + dh) / ln 2, W_l gets G^T h_{l-1} / n, where h_{l-1} are the
-    inputs x or the outputs of the layer below as they were a step ago, and b_l the mean of G (Mahi,
-    2025).  There are no labels, and nothing is sent back.  The block "state" holds
-    `sigmoid_layers(weights, x)["outputs"]` of the step before, at first those of the initial
-    weights; train it by `optax.sgd(1.0)`, see `with_state`.
+    Each layer descends its own entropy H = -(1/ln 2) sum z dh along dh, the last change of its
+    outputs.  With G = -(z h (1 - h) + dh) / ln 2, the update of W_l is G^T h_{l-1} / n and that of
+    b_l is the mean of G, where h_{l-1} is the input x, or the output of the layer below as it was a
+    step ago.  There are no labels, and no signal is sent back.  The block "state" holds
+    `sigmoid_layers(weights, x)["outputs"]` of the step before, and starts with the outputs of the
+    initial weights; train it by `optax.sgd(1.0)`, see `with_state`.
     """
     last = params["state"]
     seen = sigmoid_layers(params["params"], x)

@@ -1,8 +1,9 @@
 """Zeroth-order rules: gradients estimated from how a loss responds to random perturbations.
 
-Batches are pairs (data, key): the stream draws the noise, so that a field stays deterministic
-(`noisy`).  All are unbiased up to the perturbation's size; how much they vary, and how fast they
-therefore learn, is in `theory.perturbation`.
+Batches are pairs (data, key), made by `noisy`: the stream draws the key of the noise, so that a
+field stays deterministic.  The mean of each rule is the gradient, up to errors that vanish with the
+size of the perturbation; `theory.perturbation` has the variance of each rule, and how fast it
+therefore learns.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,7 +25,8 @@ DIRECTIONS = {"normal": jax.random.normal, "rademacher": jax.random.rademacher}
 
 
 def noisy(stream: Stream) -> Stream:
-    """Return the stream of pairs (batch of `stream`, key) that the rules of this module take."""
+    """Return the stream of pairs (batch of `stream`, key), which are the batches of the rules of
+    this module."""
 
     def paired(key: Key, step: Any):
         batch_key, noise_key = jax.random.split(key)
@@ -36,13 +38,13 @@ def noisy(stream: Stream) -> Stream:
 def weight_perturbation(
     loss: Loss, sigma: Float[ArrayLike, ""], *, antithetic: bool = False, directions: str = "normal"
 ) -> Field:
-    """Return the field (loss(theta + sigma xi) - loss(theta)) / sigma times xi, xi a random
+    """Return the field (loss(theta + sigma xi) - loss(theta)) / sigma times xi, with xi a random
     direction of all weights.
 
-    `antithetic` takes (loss(theta + sigma xi) - loss(theta - sigma xi)) / (2 sigma): exact for
-    quadratic losses.  With `directions="rademacher"` (signs) it is simultaneous perturbation (SPSA:
-    Spall, 1992).  In float32 a sigma below 1e-3 loses the difference to rounding.  Raises
-    ValueError for other directions.
+    With `antithetic` the factor of xi is (loss(theta + sigma xi) - loss(theta - sigma xi)) / (2
+    sigma), which for quadratic losses is exactly the slope along xi.  `directions="rademacher"`
+    (signs) is simultaneous perturbation (SPSA: Spall, 1992).  In float32 a sigma below 1e-3 loses
+    the difference of losses to rounding.  Raises ValueError for other directions.
     """
     draw = _directions(directions)
 
@@ -60,10 +62,11 @@ def weight_perturbation(
 
 
 def forward_gradient(loss: Loss, *, directions: str = "normal") -> Field:
-    """Return the field (g . xi) xi of the gradient g along a random direction, by one forward pass.
+    """Return the field (g . xi) xi, the gradient g along a random direction xi, by one forward
+    pass.
 
-    The limit of `weight_perturbation` for small perturbations (Baydin et al., 2022).  Raises
-    ValueError for other directions.
+    The field is the limit of `weight_perturbation` for small perturbations (Baydin et al., 2022).
+    Raises ValueError for other directions.
     """
     draw = _directions(directions)
 
@@ -85,13 +88,13 @@ def node_perturbation(
     antithetic: bool = False,
 ) -> Field:
     """Return the field that perturbs the inputs of all units: (l(sigma xi) - l(0)) / sigma times
-    xi_l h_{l-1}^T.
+    xi_l h_{l-1}^T (Williams, 1992; Fiete, Seung, 2006).
 
     `nodes(params, x, noise) -> (outputs, [a_1, ..., a_L])` is a network that adds noise[l] to the
-    inputs a_l (n, units) of its layers, nothing where `noise` is None, and lets no gradient pass
-    from layer to layer (`jax.lax.stop_gradient` of what enters a layer): what a weight must know is
-    local.  `error(outputs, y)` (n,) is the loss of each example; the field is the mean over them
-    (Williams, 1992; Fiete, Seung, 2006).
+    inputs a_l (n, units) of its layers, and nothing if `noise` is None.  It lets no gradient pass
+    from layer to layer (by `jax.lax.stop_gradient` of what enters a layer), so that an update needs
+    only what is known at the weight.  `error(outputs, y)` (n,) is the loss l of each example, and
+    the field is the mean over examples.  `antithetic` is that of `weight_perturbation`.
 
     >>> def layer(w, x, noise):
     ...     a = x @ w.T if noise is None else x @ w.T + noise[0]

@@ -1,9 +1,9 @@
-"""Self-distillation: an encoder and a predictor learn to predict what a target encoder makes of
+"""Self-distillation: an encoder and a predictor learn to predict the output of a target encoder for
 another view.
 
-The parameters are {"encoder", "predictor", "target"}.  Without "predictor" the encoder's own output
-predicts (SimSiam's ablation), without "target" the encoder is its own target (SimSiam; with it BYOL
-and JEPA).
+The parameters are {"encoder", "predictor", "target"}.  With "target" the methods are BYOL and JEPA;
+without "target" the encoder is its own target, as in SimSiam; without "predictor" the encoder's own
+output is the prediction, as in SimSiam's ablation.
 """
 
 from collections.abc import Callable
@@ -19,8 +19,8 @@ from jaxdyn.types import Batch, Field, Params
 __all__ = ["direct_predictor", "self_distillation"]
 
 LatentLoss = Callable[[Params, Params, Batch], Float[Array, ""]]
-"""`(online, target, batch) -> loss`: `online` has the blocks "encoder" and "predictor", `target` is
-an encoder's."""
+"""A function `(online, target, batch) -> loss`: `online` has the blocks "encoder" and "predictor",
+and `target` are the parameters of an encoder."""
 
 
 def self_distillation(
@@ -34,11 +34,13 @@ def self_distillation(
     """Return the field of a latent loss for parameters {"encoder", "predictor", "target"}, the last
     two optional.
 
-    Encoder and predictor get gradient + `weight_decay` * weights, the predictor `predictor_rate`
-    times the gradient. The target is held constant, unless `stop_gradient` is False: then gradients
-    also go through the encoder as its own target.  The block "target" gets `target_rate` * (target
-    - encoder): in a flow w_a' = beta (w - w_a), and under `optax.sgd(1.0)`, as a block of
-    `optax.partition`, the average w_a <- (1 - beta) w_a + beta w of the encoders before their step.
+    The encoder gets the gradient + `weight_decay` * weights, and the predictor `predictor_rate`
+    times the gradient + `weight_decay` * weights.  The target is constant to gradients; only with
+    `stop_gradient=False`, and without a block "target", do gradients also go through the encoder as
+    its own target.  The block "target" gets `target_rate` * (target - encoder).  With beta the
+    `target_rate`, w the encoder and w_a the target, a flow then has w_a' = beta (w - w_a), and
+    `optax.sgd(1.0)`, as a block of `optax.partition`, makes the average w_a <- (1 - beta) w_a +
+    beta w of the encoders before their step.
 
     Raises ValueError for a "target" together with `stop_gradient=False`.
     """
@@ -46,7 +48,8 @@ def self_distillation(
     def field(params: Params, batch: Batch) -> Params:
         if "target" in params and not stop_gradient:
             raise ValueError(
-                'stop_gradient: no gradient goes through an average; leave out the block "target"'
+                'stop_gradient: False, but no gradient goes through the averaged block "target"; pass '
+                'stop_gradient=True, or leave out the block "target"'
             )
         online = {name: block for name, block in params.items() if name != "target"}
         target = params.get("target", params["encoder"])
@@ -75,11 +78,15 @@ def self_distillation(
 def direct_predictor(
     correlation: Float[Array, "features features"], boost: Float[ArrayLike, ""] = 0.0
 ) -> Float[Array, "features features"]:
-    """Return DirectPred's predictor, set from the correlation F of the features instead of learned.
+    """Return DirectPred's predictor (features, features), set from the correlation F of the
+    features instead of learned.
 
-    Q diag(p) Q^T with p = sqrt(s) + `boost` * sqrt(max s) for F = Q diag(s) Q^T (Tian, Chen,
-    Ganguli, 2021).  It is a constant to gradients, which the eigenvectors of equal eigenvalues do
-    not have.  Use it within a latent loss:
+    For F = Q diag(s) Q^T the predictor is
+
+        Q diag(p) Q^T   with   p = sqrt(s) + boost * sqrt(max s)      (Tian, Chen, Ganguli, 2021).
+
+    The predictor is constant to gradients, since eigenvectors of equal eigenvalues have none.  Use
+    it within a latent loss:
 
     >>> from jaxdyn.losses import latent_covariance_loss
     >>> latent = latent_covariance_loss(lambda w: w)

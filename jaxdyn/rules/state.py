@@ -1,4 +1,5 @@
-"""Fields of parameters of which one block is no minimiser of the loss but moves with it."""
+"""Fields of parameters with one block that does not minimise the loss but is set by the loss, such
+as running statistics."""
 
 from collections.abc import Callable
 
@@ -16,7 +17,7 @@ def with_state(loss: Callable[[Params, Batch], tuple[Float[Array, ""], Params]])
     "state": ...}.
 
     The block "params" gets the gradient.  The block "state" (running statistics, averages) gets
-    `state - new state`, of which `optax.sgd(1.0)` makes the new state, to rounding:
+    `state - new state`, from which `optax.sgd(1.0)` makes the new state, up to rounding:
     `optax.partition({"params": optimizer, "state": optax.sgd(1.0)}, {"params": "params", "state":
     "state"})`.
     """

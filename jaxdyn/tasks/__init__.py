@@ -1,4 +1,4 @@
-"""Tasks: data, its moments, and streams of batches."""
+"""Tasks: data, their second moments, and streams of batches."""
 
 from jaxdyn.tasks.incontext import (
     Prompts,

@@ -1,4 +1,5 @@
-"""Regression in context: prompts of pairs from one linear task each, and their second moments."""
+"""Regression in context: prompts of pairs (x, y), each prompt with a linear task of its own, and
+their second moments."""
 
 from typing import NamedTuple
 
@@ -13,13 +14,13 @@ __all__ = ["Prompts", "in_context_features", "in_context_moments", "in_context_r
 
 
 class Prompts(NamedTuple):
-    """Prompts of pairs (x, y), y = w . x, each with a task w of its own.
+    """Prompts of pairs (x, y) with y = w . x, where each prompt has a task w of its own.
 
     Attributes:
         x: the inputs of the pairs.
-        y: their labels.
-        query: the input that is asked for.
-        target: its label, which no model sees.
+        y: the labels of the pairs.
+        query: the input whose label is asked for.
+        target: the label of the query, which no model sees.
     """
 
     x: Float[Array, "prompts length inputs"]
@@ -31,8 +32,8 @@ class Prompts(NamedTuple):
 def in_context_regression(
     key: Key, prompts: int, length: int, covariance: Float[Array, "inputs inputs"]
 ) -> Prompts:
-    """Draw prompts of `length` pairs and a query: inputs from N(0, covariance), tasks w from N(0,
-    I).
+    """Draw prompts of `length` pairs and a query, with inputs from N(0, covariance) and tasks w
+    from N(0, I).
 
     >>> import jax
     >>> drawn = in_context_regression(jax.random.key(0), 5, 3, jnp.eye(2))
@@ -56,7 +57,7 @@ def in_context_features(
     query: Float[Array, "prompts inputs"],
 ) -> Float[Array, "prompts inputs_squared"]:
     """Return all that linear attention sees of a prompt: the products of beta = (1/N) sum_n y_n x_n
-    and the query."""
+    and the query, (prompts, inputs^2)."""
     beta = jnp.einsum("bna,bn->ba", x, y) / x.shape[1]
     return (beta[:, :, None] * query[:, None]).reshape(len(x), -1)
 
@@ -65,8 +66,12 @@ def in_context_moments(covariance: Float[Array, "inputs inputs"], length: int) -
     """Return the population moments of `in_context_features` and targets, for prompts of
     `in_context_regression`.
 
-    With L the covariance and N the length E beta beta^T = L^2 (1 + 1/N) + L tr(L)/N and E y beta
-    x^T = L^2, so that xx is the Kronecker product of the former and L, yx is L^2 and yy is tr L.
+    With L the covariance of inputs, N the length of prompts and x the query,
+
+        E beta beta^T = L^2 (1 + 1/N) + L tr(L)/N   and   E y beta x^T = L^2,
+
+    so that xx is the Kronecker product of E beta beta^T and L, yx is L^2 in one row, and yy is tr
+    L.
     """
     squared = covariance @ covariance
     second = squared * (1 + 1 / length) + covariance * jnp.trace(covariance) / length

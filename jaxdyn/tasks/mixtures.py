@@ -14,13 +14,13 @@ __all__ = ["Mixture", "Outliers", "opposing_outliers", "two_clusters"]
 
 
 class Mixture(NamedTuple):
-    """Examples of two clusters, some of them with wrong labels.
+    """Examples in two clusters, some of them with wrong labels.
 
     Attributes:
-        x: examples in rows.
-        labels: the labels given, +1 or -1.
+        x: the examples, in rows.
+        labels: the labels that are given, +1 or -1.
         truth: the true labels.
-        wrong: where the two differ.
+        wrong: where given and true labels differ.
     """
 
     x: Float[Array, "n inputs"]
@@ -37,11 +37,11 @@ def two_clusters(
     sigma: Float[ArrayLike, ""],
     flipped: Float[ArrayLike, ""] = 0.0,
 ) -> Mixture:
-    """Draw x = truth * v + sigma * z, z standard normal, around centres +-v, with the fraction
-    `flipped` mislabelled.
+    """Draw x = truth * v + sigma * z around the centres +v and -v, z standard normal, with the
+    fraction `flipped` mislabelled.
 
-    v is the first axis, |v| = 1, and exactly round(flipped * samples) labels are wrong (Liu et al.,
-    2020).  Raises ValueError for less than one sample or input.
+    The centre v is the first unit vector, and exactly round(flipped * samples) labels are wrong
+    (Liu et al., 2020).  Raises ValueError for less than one sample or input.
 
     >>> mixture = two_clusters(jax.random.key(0), 10, 3, sigma=0.5, flipped=0.2)
     >>> int(mixture.wrong.sum()), mixture.x.shape
@@ -50,7 +50,7 @@ def two_clusters(
     if samples < 1 or inputs < 1:
         raise ValueError(f"samples, inputs: {samples}, {inputs}; pass at least 1 of each")
     k_truth, k_noise, k_flip = jax.random.split(key, 3)
-    # Random bits and float32 are the same draws in both precisions.
+    # Random bits and draws in float32 are the same in both precisions.
     truth = jnp.where(jax.random.bits(k_truth, (samples,), jnp.uint32) % 2 == 0, -1.0, 1.0)
     noise = normal(k_noise, (samples, inputs))
     order = jnp.argsort(jnp.argsort(jax.random.bits(k_flip, (samples,), jnp.uint32)))
@@ -63,9 +63,9 @@ class Outliers(NamedTuple):
     """Examples with two groups of outliers.
 
     Attributes:
-        x: examples in rows.
-        labels: their labels, +1 or -1.
-        group: 0 for usual examples, the label for outliers.
+        x: the examples, in rows.
+        labels: the labels of the examples, +1 or -1.
+        group: 0 for usual examples, and for an outlier its label.
     """
 
     x: Float[Array, "n inputs"]
@@ -82,13 +82,14 @@ def opposing_outliers(
     size: Float[ArrayLike, ""] = 6.0,
     sigma: Float[ArrayLike, ""] = 0.3,
 ) -> Outliers:
-    """Draw standard normal examples, labelled by a linear teacher, and two groups of outliers of
+    """Draw standard normal examples, labelled by a linear teacher, and two groups of outliers with
     opposite labels.
 
-    All outliers are `size` along the first axis plus sigma times standard normal: a feature of both
-    groups alike, which tells nothing of the label (Rosenfeld & Risteski, 2023).  The last 2 *
-    `planted` of samples + 2 * planted examples are the outliers, first those of label 1.  Raises
-    ValueError for less than one sample, input or outlier.
+    All outliers are `size` along the first axis plus sigma times a standard normal vector: both
+    groups share this feature, which tells nothing of the label (Rosenfeld & Risteski, 2023).  Of
+    samples + 2 * planted examples the last 2 * `planted` are the outliers, first those of label 1.
+
+    Raises ValueError for less than one sample, input or outlier.
 
     >>> opposing_outliers(jax.random.key(0), 3, 5, 2).group.tolist()
     [0.0, 0.0, 0.0, 1.0, 1.0, -1.0, -1.0]
@@ -97,7 +98,7 @@ def opposing_outliers(
         raise ValueError(
             f"samples, inputs, planted: {samples}, {inputs}, {planted}; pass at least 1 of each"
         )
-    # Drawn at once, which compiles faster, and in float32, so that float64 repeats the same run.
+    # One draw compiles faster than several; it is in float32, so that float64 repeats the same run.
     numbers = normal(key, (samples + 2 * planted + 1, inputs))
     usual = numbers[:samples]
     outliers = sigma * numbers[samples:-1]

@@ -1,7 +1,7 @@
-"""Linear regression from a teacher on Gaussian inputs of a chosen spectrum.
+"""Linear regression from a teacher, on Gaussian inputs of a chosen spectrum.
 
-Teacher, start and noise have exact norms: theirs would otherwise be most of what differs from seed
-to seed.
+Teacher, initial weights and noise have exact norms, because random norms would be most of what
+differs from seed to seed.
 """
 
 from collections.abc import Sequence
@@ -25,11 +25,11 @@ class Regression(NamedTuple):
     """Data y = x teacher + noise.
 
     Attributes:
-        x: examples in rows.
-        y: their labels.
-        teacher: the teacher's weights.
-        start: initial weights of a student.
-        eigenvalues: those of the inputs' covariance.
+        x: the examples, in rows.
+        y: the labels of the examples.
+        teacher: the weights of the teacher.
+        start: the initial weights of a student.
+        eigenvalues: the eigenvalues of the inputs' covariance, one for each input.
     """
 
     x: Float[Array, "n inputs"]
@@ -49,17 +49,19 @@ def regression(
     noise: Real[ArrayLike, ""] = 0.0,
     start: Groups = 0.0,
 ) -> Regression:
-    """Draw a teacher, data and initial weights for inputs in groups of one variance each.
+    """Draw a teacher, data and initial weights, for inputs in groups that each have one variance.
 
-    The coefficients of the teacher have the squared norm `power` in each group, the initial weights
-    `start`, and the noise of the labels the mean square `noise^2`, all exactly.  A number stands
-    for all groups.
+    Group g has multiplicities[g] inputs of variance eigenvalues[g].  In each group the coefficients
+    of the teacher have exactly the squared norm `power`, and the initial weights exactly the
+    squared norm `start`; the noise of the labels has exactly the mean square `noise^2`.  One number
+    stands for all groups.
 
     >>> data = regression(jax.random.key(0), 5, [1.0, 0.01], (3, 4), power=[1.0, 100.0], noise=0.1)
     >>> data.x.shape, (data.teacher[:3] @ data.teacher[:3]).round(4).tolist()
     ((5, 7), 1.0)
 
-    Raises ValueError for numbers of groups that differ, and for groups without inputs.
+    Raises ValueError for arrays of another length than the number of groups, and for groups without
+    inputs.
     """
     groups = len(multiplicities)
     if not groups or min(multiplicities) < 1:
@@ -77,7 +79,7 @@ def regression(
     eigenvalues, power, start = (jnp.broadcast_to(value, (groups,)) for value in values.values())
     inputs = sum(multiplicities)
     group = jnp.repeat(jnp.arange(groups), jnp.asarray(multiplicities), total_repeat_length=inputs)
-    # Drawn at once, which compiles faster.
+    # One draw for all arrays compiles faster than one for each.
     numbers = normal(key, (samples * (inputs + 1) + 2 * inputs,))
     ends = np.cumsum([samples * inputs, inputs, inputs])
     x, teacher, first, errors = jnp.split(numbers, ends)
@@ -101,11 +103,12 @@ def teacher_student(
     snr: Real[ArrayLike, ""] = 1.0,
     inr: Real[ArrayLike, ""] = 0.0,
 ) -> Regression:
-    """Draw isotropic inputs of variance 1/inputs, noise of variance 1, a teacher of `snr` and a
-    start of `inr`.
+    """Draw isotropic inputs of variance 1/inputs, labels with noise of variance 1, a teacher and
+    initial weights.
 
-    The ratio of samples to inputs is alpha; the ratios of signal and of initial weights to noise
-    are those of Advani and Saxe (2017).
+    The squared norms are `snr` * inputs for the teacher and `inr` * inputs for the initial weights:
+    `snr` and `inr` are the ratios of signal and of initial weights to noise of Advani and Saxe
+    (2017), whose alpha is samples / inputs.
     """
     power = snr * inputs
     start = inr * inputs

@@ -1,4 +1,4 @@
-"""Linear tasks by their second moments: frames, chosen spectra, hierarchical data."""
+"""Linear tasks by their second moments: frames, targets of chosen spectra, hierarchical data."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -40,8 +40,8 @@ def linear_teacher(
     *,
     noise: Float[ArrayLike, ""] = 0.0,
 ) -> Covariances:
-    """Return the population moments of `y = target x + noise * e`, e of unit covariance, for inputs
-    of covariance `xx`.
+    """Return the population moments of `y = target x + noise * e`, with e of unit covariance and
+    inputs of covariance `xx`.
 
     Without `xx` the inputs are whitened.
     """
@@ -54,9 +54,9 @@ def linear_teacher(
 
 def frames(key: Key, sizes: Sequence[int], rank: int) -> list[Float[Array, "_ {rank}"]]:
     """Draw Haar frames R_0 ... R_D: matrices (N_l, rank) with orthonormal columns, one for each of
-    `sizes`.
+    the `sizes` N_l.
 
-    Raises ValueError where the rank exceeds a size.
+    Raises ValueError where the rank exceeds a size or is below 1.
     """
     if not 1 <= rank <= min(sizes):
         raise ValueError(
@@ -72,7 +72,7 @@ def from_svd(
     right: Float[Array, "inputs rank"],
 ) -> Float[Array, "outputs inputs"]:
     """Return `left diag(values) right^T`, a target of chosen singular values; with `left = right` a
-    covariance.
+    covariance of chosen eigenvalues.
 
     >>> basis = frames(jax.random.key(0), [4], 4)[0]
     >>> xx = from_svd(basis, jnp.arange(1.0, 5.0), basis)
@@ -83,20 +83,21 @@ def from_svd(
 
 
 def binary_tree(levels: int) -> tuple[Float[Array, "items items"], Float[Array, "items features"]]:
-    """Return hierarchical data: the one-hot items `x` at the leaves of a binary tree, and their
-    features `y`.
+    """Return hierarchical data: the one-hot items `x` at the leaves of a binary tree, and the
+    features `y` of the items.
 
-    There are n = 2^levels items and one feature for each node of the tree, root and leaves
-    included: the indicator that the node is the item or one of its ancestors (Saxe, McClelland,
-    Ganguli 2019).  The singular values s of `yx` obey (n s)^2 = the summed sizes of the blocks
-    below: 15, 7, 3, 3, 1, 1, 1, 1 for three levels.
+    There are n = 2^levels items, and one feature for each node of the tree, root and leaves
+    included: it is 1 if the node is the item or one of its ancestors, and 0 otherwise (Saxe,
+    McClelland, Ganguli 2019).  For a singular value s of `yx`, (n s)^2 is the sum over depths, from
+    that of its mode to the leaves, of the number of items below a node: 15 = 8 + 4 + 2 + 1, 7 = 4 +
+    2 + 1, 3, 3, 1, 1, 1, 1 for three levels.  Raises ValueError for less than one level.
     """
     if levels < 1:
         raise ValueError(f"levels: {levels}; pass at least 1")
     items = jnp.arange(2**levels)
 
     def is_below(depth):
-        """Whether each item lies below each node of a depth."""
+        """Return whether each item lies below each node of a depth."""
         nodes = jnp.arange(2**depth)
         return items[:, None] >> (levels - depth) == nodes[None]
 
@@ -106,6 +107,6 @@ def binary_tree(levels: int) -> tuple[Float[Array, "items items"], Float[Array, 
 
 def _frame(key, size, rank):
     q, r = jnp.linalg.qr(normal(key, (size, rank)))
-    # The signs of R's diagonal make it Haar (Mezzadri 2007).
+    # With the signs of R's diagonal Q is Haar distributed (Mezzadri 2007).
     signs = jnp.where(jnp.diagonal(r) < 0, -1, 1).astype(q.dtype)
     return q * signs[None]

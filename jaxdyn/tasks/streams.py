@@ -19,32 +19,35 @@ ROUNDS = 20  # with 8, orders of 5 examples are visibly not uniform
 
 
 def full_batch(data: Batch) -> Stream:
-    """Return the same batch at each step."""
+    """Return the stream of the same batch at each step."""
     data = jax.tree.map(jnp.asarray, data)
     return lambda key, step: data
 
 
 def online(sample: Callable[[Key], Batch]) -> Stream:
-    """Return a fresh batch `sample(key)` at each step."""
+    """Return the stream of a fresh batch `sample(key)` at each step."""
     return lambda key, step: sample(_given(key))
 
 
 def minibatch(data: Batch, size: int) -> Stream:
-    """Return `size` examples at each step, drawn independently with replacement."""
+    """Return the stream of `size` examples at each step, drawn independently with replacement."""
     n = _length(data)
-    # int32 always, so that float64 repeats the same run.
+    # Drawn as int32 in any precision, so that float64 repeats the same run.
     return lambda key, step: _rows(data, jax.random.randint(_given(key), (size,), 0, n, jnp.int32))
 
 
 def epochs(key: Key, data: Batch, size: int) -> Stream:
-    """Return `size` examples at each step, without replacement: each n examples in a row are an
-    epoch of its own order.
+    """Return the stream of `size` examples at each step without replacement, in epochs of n
+    examples with an order of their own.
 
-    A batch may straddle two epochs.  The order of an epoch is a stateless bijection of the position
-    in it, so any step is found without those before it: a Feistel network of 20 rounds on Z_a x
-    Z_b, n <= ab < n + a, that walks on along its cycle from places >= n (Black, Rogaway 2002).  The
-    stream has a key of its own, since an order outlives a step. Raises ValueError where the least
-    common multiple of n and size is beyond 32 bits.
+    A batch may straddle two epochs.  The order of an epoch is a stateless bijection of the
+    positions in the epoch, so that the batch of any step is found without those of the steps
+    before.  The bijection is a Feistel network of 20 rounds on Z_a x Z_b, n <= ab < n + a; from
+    places >= n it walks on along its cycle (Black, Rogaway 2002).  The stream has a key of its own,
+    since an order outlives a step.
+
+    Raises ValueError for a size below 1, and where the least common multiple of n and `size` is
+    beyond 32 bits.
     """
     n = _length(data)
     # After `period` steps positions repeat and `size // gcd` epochs are over; no product exceeds 32
@@ -53,7 +56,7 @@ def epochs(key: Key, data: Batch, size: int) -> Stream:
     period = n // divisor
     if period * size >= 2**32 or size < 1:
         raise ValueError(
-            f"size: batches of {size} from {n} examples; pass one of at least 1 with lcm(n, size) < 2**32"
+            f"size: batches of {size} from {n} examples; pass a size >= 1 with lcm(n, size) < 2**32"
         )
     round_keys = jax.random.bits(key, (ROUNDS,), jnp.uint32)
 
@@ -69,8 +72,8 @@ def epochs(key: Key, data: Batch, size: int) -> Stream:
 def _shuffled(
     round_keys: UInt[Array, "rounds"], epoch: UInt[Array, "..."], place: UInt[Array, "..."], n: int
 ) -> Int[Array, "..."]:
-    """Return where the `epoch`'s permutation of 0 ... n - 1 sends `place`."""
-    # An even `a` makes odd permutations possible.
+    """Return the place to which the permutation of 0 ... n - 1 of the `epoch` sends `place`."""
+    # With an even `a` odd permutations are possible too.
     a = 2 * (math.isqrt(n - 1) // 2 + 1)
     b = -(-n // a)
     salts = [_mixed(epoch ^ k) for k in round_keys]

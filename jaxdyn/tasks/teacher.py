@@ -20,11 +20,11 @@ def labelled(
     *,
     noise: Float[ArrayLike, ""] = 0.0,
 ) -> tuple[Float[Array, "{n} {inputs}"], Float[Array, "{n} *outputs"]]:
-    """Draw n standard normal inputs x, in rows, and their labels y = teacher(x) + noise * z, z
+    """Draw n standard normal inputs x in rows, and their labels y = teacher(x) + noise * z, with z
     standard normal.
 
-    `tasks.online(lambda key: labelled(key, teacher, 1, inputs))` learns online, from one new
-    example at each step.
+    `tasks.online(lambda key: labelled(key, teacher, 1, inputs))` is the stream of online learning,
+    one new example at each step.
 
     >>> import jax.numpy as jnp
     >>> x, y = labelled(jax.random.key(0), lambda x: x.sum(1), 5, 3)
