@@ -234,7 +234,7 @@ def time_average(of: Callable[[Params], Array], state: State) -> Array:
 
 
 def averages(loss: Callable[[Params, Batch], Float[Array, ""]], batch: Batch) -> Observe:
-    """Return an observation of the method's averages and of the eigenvalues, along a central flow.
+    """Observe the method's averages and the eigenvalues along a central flow.
 
     `loss` is the predicted time average, `loss_center` the loss at x, `variance` the trace of the
     covariance, `eigenvalues` (top + 1,) are those of H u = e P u, whose edge is 2, and `enough` is
