@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float
 
 __all__ = ["Solution", "solve"]
 
-LIMIT = 30
+LIMIT = 30  # iterations; a dozen suffice where there is a solution
 
 
 class Solution(NamedTuple):
