@@ -25,7 +25,7 @@ __all__ = [
     "observed",
 ]
 
-RESERVED = ("time", "ok")  # names that the record of every run has itself
+RESERVED = ("time", "ok")  # names that the record of every run uses itself
 REMEDIES = {
     "field": "pass a function (params, batch) -> updates, such as jax.grad(loss) of a loss(params, batch)",
     "stream": "pass a function (key, step) -> batch, such as tasks.full_batch(batch)",

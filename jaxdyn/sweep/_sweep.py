@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["sweep"]
 
 BLOCK_RUNS = 64
-CACHE_BYTES = 16 << 20
+CACHE_BYTES = 16 << 20  # blocks whose temporaries and outputs exceed this are made smaller
 
 
 def sweep(

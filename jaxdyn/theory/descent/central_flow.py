@@ -43,7 +43,7 @@ __all__ = [
 ]
 
 EDGE = 2.0
-FRESH = 20  # refinements of random vectors at the start
+FRESH = 20  # iterations from random vectors to the first eigenvectors
 
 
 class Method(NamedTuple):

@@ -95,6 +95,7 @@ def solve(a: Float[Array, "k k"], b: Float[Array, "k k k k"]) -> Solution:
 
     start = assess(eye, largest * eye, jnp.asarray(0))
     end = lax.while_loop(unsolved, advance, start)
+    # Rounding may end the iteration before the tolerance is reached: eps^0.6 is accepted then.
     ok = trivial | (end.error <= jnp.finfo(dtype).eps ** 0.6)
     solved = jnp.where(ok, end.x * outer * size, jnp.nan)
     x = jnp.where(trivial, 0.0, solved)

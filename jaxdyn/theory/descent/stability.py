@@ -86,6 +86,7 @@ def max_learning_rate(gradients: Gradients, batch_size: Numbers) -> Float[Array,
     def is_stable(learning_rate):
         return largest_eigenvalue(learning_rate) < 1
 
+    # 60 halvings exhaust the digits of float64.
     low, high = bisected(is_stable, jnp.zeros_like(h[0]), 2 / h[0], 60)
     return (low + high) / 2
 

@@ -156,7 +156,7 @@ def largest_eigenvalue(population: Spectrum, samples: Real[ArrayLike, ""]) -> Fl
     lambda the edge is lambda (1 + sqrt(m/n))^2 (Marchenko, Pastur, 1967).
     """
     weight = population.multiplicities / jnp.asarray(samples, population.eigenvalues.dtype)
-    # Groups without inputs must not bound the search, which starts from the largest eigenvalue.
+    # Groups without inputs must not bound the search from below.
     eigenvalues = jnp.where(weight > 0, population.eigenvalues, 0.0)
 
     def newton(_, x):
@@ -350,6 +350,8 @@ def _solved(step, k, *arguments):
     differentiated.
     """
     fixed, k = lax.stop_gradient((arguments, k))
+    # Newton's method squares the error: a move of eps^(1/3) leaves an error of eps^(2/3) before the
+    # last step.
     tolerance = jnp.finfo(k.dtype).eps ** (1 / 3)
 
     def advance(carry):

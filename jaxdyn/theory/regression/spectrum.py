@@ -282,7 +282,8 @@ def _least(error, system, low, high, beyond):
     signal = jnp.sum(population.power * population.eigenvalues)
     rounding = jnp.finfo(low.dtype).eps ** (2 / 3) * signal
     ended = ridge(0.0, *fixed).excess <= error(place, *fixed) + rounding
-    # Where the limit is not used it may diverge; then differentiate another penalty instead.
+    # Where the limit is not used it may diverge and must not be differentiated: the penalty 1
+    # replaces 0 there.
     limit = ridge(jnp.where(ended, 0, 1), *system).excess
     return jnp.where(ended, beyond, place), jnp.where(ended, limit, error(place, *system))
 
