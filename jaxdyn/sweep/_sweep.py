@@ -68,7 +68,7 @@ def sweep(
       and in notebooks.
 
     The experiment returns a Trajectory or a dict of arrays.  The Dataset has the dimensions
-    (static, seed, axes, own), numpy values, and `ok` per run (and record).  Its attributes hold
+    (static, seed, axes, own), numpy values, and `ok` per run (and record).  The attributes hold
     what diverged and, as JSON, the fingerprint and every attempt (argv, versions, device, git
     commit, wall time).  Fix settings by `functools.partial`: jax arrays in a partial are arguments
     of the program, while arrays that the experiment closes over are compiled into it.

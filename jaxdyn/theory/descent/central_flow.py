@@ -149,8 +149,8 @@ def central_flow(
     (top + 2) Hessian-vector products and top (top + 1)/2 third derivatives.  Where no covariance
     can hold the eigenvalues at the edge, as on a quadratic loss, parameters become NaN.
 
-    The central flow is an average over oscillations.  It does not describe the bursts in which
-    descent crosses the edge, nor the divergence of a start far beyond the edge.
+    As an average over oscillations the central flow does not describe the bursts in which descent
+    crosses the edge, nor the divergence of a start far beyond the edge.
 
     >>> from jaxdyn import iterate
     >>> valley = lambda p, _: 0.5 * (p["y"] * (1 + p["x"])) ** 2 - p["x"]

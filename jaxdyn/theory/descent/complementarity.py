@@ -42,9 +42,9 @@ def solve(a: Float[Array, "k k"], b: Float[Array, "k k k k"]) -> Solution:
     b_klij = b_jikl.  The solutions are then the minima of <A, X> + <X, B[X]>/2 over X >= 0.  X is
     zero where A >= 0 already; for k = 1 it is max(0, -a/b).
 
-    The method is Mehrotra's predictor-corrector in the Nesterov-Todd direction.  It reaches
-    eps^0.8, relative to A, in a dozen steps.  `ok` is False where there is no solution, as where A
-    < 0 and B = 0.
+    The method is Mehrotra's predictor-corrector in the Nesterov-Todd direction.  The solution is
+    accurate to eps^0.8, relative to A, after a dozen steps.  `ok` is False where there is no
+    solution, as where A < 0 and B = 0.
 
     >>> solution = solve(jnp.diag(jnp.array([-1.0, 2.0])), jnp.eye(4).reshape(2, 2, 2, 2))
     >>> solution.x.round(4).tolist(), bool(solution.ok)

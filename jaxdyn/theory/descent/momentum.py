@@ -183,8 +183,8 @@ def oscillator(
 
         x'' + damping x' + stiffness x = 0,  x(0) = x0,  x'(0) = v0.
 
-    One expression covers damping below, at and above the critical one.  It never overflows, in
-    float32 and in float64.
+    One expression covers damping below, at and above the critical one.  The expression never
+    overflows, in float32 and in float64.
 
     >>> f"{oscillator(1.0, 2.0, 1.0, 1.0, 0.0):.4f}", f"{2 / np.e:.4f}"
     ('0.7358', '0.7358')

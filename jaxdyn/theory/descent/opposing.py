@@ -90,7 +90,7 @@ def course(
 
         E o^2 = sum_j lam_j (beta_j - c* b_j) b_j/(alpha c*).
 
-    This is the closed form of what `theory.descent.central_flow` integrates.
+    The course is the closed form of what `theory.descent.central_flow` integrates.
     """
     numbers = floats(steps, b, variances, targets, outlier, learning_rate)
     steps, b, variances, targets, outlier, learning_rate = numbers

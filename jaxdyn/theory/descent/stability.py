@@ -54,9 +54,9 @@ def max_learning_rate(gradients: Gradients, batch_size: Numbers) -> Float[Array,
 
         (eta / (B n)) sum_ab g_ka g_kb g_la g_lb / (h_a + h_b - eta (1 - 1/B) h_a h_b)
 
-    passes 1.  It is found by bisection below 2 / max h, the threshold of gradient descent.  The
-    cost is n^2 r^2 operations for gradients of rank r, whatever the number of parameters.
-    Derivatives are not available.
+    passes 1.  The threshold is found by bisection below 2 / max h, the threshold of gradient
+    descent.  The cost is n^2 r^2 operations for gradients of rank r, whatever the number of
+    parameters.  Derivatives are not available.
 
     Raises ValueError for a batch size below 1.
 

@@ -1,12 +1,13 @@
 """Gated deep linear networks: exact reductions to the strengths of pathways, and the race between
 pathways.
 
-The network y = sum_p g_p W_D[r_pD] ... W_1[r_p1] x descends E|y - y_hat|^2 / 2.  Its dynamics
-decouple into modes if it starts balanced and aligned with singular vectors that diagonalise all
-correlations E g_p y x^T and E g_p g_q x x^T.  Each matrix then becomes one strength per mode, each
-pathway the product of its matrices' strengths, and pathways that serve the same outputs race to
-explain them (Saxe, Sodhani, Lewallen, 2022).  Pathways whose gates are never open together do not
-interact: each obeys `theory.linear` with its own moments.  Times are flow times.
+The network y = sum_p g_p W_D[r_pD] ... W_1[r_p1] x descends E|y - y_hat|^2 / 2.  The dynamics of
+the network decouple into modes if the network starts balanced and aligned with singular vectors
+that diagonalise all correlations E g_p y x^T and E g_p g_q x x^T.  Each matrix then becomes one
+strength per mode, each pathway the product of its matrices' strengths, and pathways that serve the
+same outputs race to explain them (Saxe, Sodhani, Lewallen, 2022).  Pathways whose gates are never
+open together do not interact: each obeys `theory.linear` with its own moments.  Times are flow
+times.
 """
 
 from collections.abc import Callable, Sequence

@@ -74,9 +74,9 @@ def time_of_strength(
     2/D) (s - u).
 
     `depth` counts the weight matrices and may be any positive real number.  The time is the
-    integral of du / (D u^p (s - u)), p = 2 - 2/D.  Its logarithmic singularity at u = s is
-    integrated in closed form and the rest by 64 Gauss-Legendre nodes in log u, exact to rounding
-    also for u0 = 1e-8 s.  The time is infinite for every u that the mode never reaches: s itself,
+    integral of du / (D u^p (s - u)), p = 2 - 2/D.  The integral's logarithmic singularity at u = s
+    is taken in closed form and the rest by 64 Gauss-Legendre nodes in log u, exact to rounding also
+    for u0 = 1e-8 s.  The time is infinite for every u that the mode never reaches: s itself,
     strengths beyond s, and strengths behind the start.
 
     >>> f"{time_of_strength(0.5, 1.0, 1e-3):.4f}", f"{np.log(999) / 2:.4f}"
@@ -152,7 +152,7 @@ def descent_lag(
     With a = u^(1/D) the flow is da/dt = f(a) = a^(D-1) (s - a^D), and gradient descent is Euler's
     method for it.  Up to second order descent follows the flow of f - (learning rate) f f'/2
     (Hairer, Lubich, Wanner, 2006, chapter IX), so that the lag is -(learning rate)/2 du/dt
-    ln[f(a)/f(a0)].  It holds for 0 < u0 < s.
+    ln[f(a)/f(a0)].  The formula holds for 0 < u0 < s.
     """
     numbers = floats(time, s, u0, depth, learning_rate)
     time, s, u0, depth, learning_rate = jnp.broadcast_arrays(*numbers)

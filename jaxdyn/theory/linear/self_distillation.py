@@ -109,8 +109,8 @@ def mode_strength(
     """Return the strength w(t) of a mode of the encoder from a start below its fixed strength.
 
     The strength is the inverse of `time_of_strength`, as well conditioned as the escape from the
-    start: a relative error eps of the time moves w by eps t dw/dt.  It is NaN for a start beyond
-    the fixed strength.  Raises ValueError for numbers that are not positive, where they are
+    start: a relative error eps of the time moves w by eps t dw/dt.  The strength is NaN for a start
+    beyond the fixed strength.  Raises ValueError for numbers that are not positive, where they are
     concrete.
     """
     (time,) = floats(time)
@@ -254,7 +254,7 @@ def predictor_imbalance(
 ) -> Float[Array, "features features"]:
     """Return W W^T - P^T P / alpha, which changes only by weight decay eta, as e^(-2 eta t).
 
-    This holds for any moments of the views, any target and any predictor (Tian, Chen, Ganguli,
+    The law holds for any moments of the views, any target and any predictor (Tian, Chen, Ganguli,
     2021).
     """
     return encoder @ encoder.T - predictor.T @ predictor / predictor_rate

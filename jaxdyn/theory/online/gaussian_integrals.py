@@ -193,10 +193,10 @@ def smooth(apply: Callable[[Array], Array], rule: Rule) -> Unit:
 def trapezoid(points: int) -> Rule:
     """Return the trapezoidal rule with `points` along each of `dim` variables, points^dim in all.
 
-    The rule covers |z| <= sqrt(pi (points - 1) / 2).  This bound balances the error of cutting off
-    the tails with that of the finite steps, for functions that vary twice as fast as the Gaussian
-    weight.  Both errors fall geometrically with the number of points, for functions without poles
-    near the real axis.
+    The rule covers |z| <= sqrt(pi (points - 1) / 2).  The bound on |z| balances the error of
+    cutting off the tails with that of the finite steps, for functions that vary twice as fast as
+    the Gaussian weight.  Both errors fall geometrically with the number of points, for functions
+    without poles near the real axis.
 
     >>> points, weights = trapezoid(25)(2)
     >>> points.shape, f"{weights @ points[:, 0] ** 4:.6f}"

@@ -230,8 +230,8 @@ def deviations(units: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     solution.
 
     The deviations are orthogonal to the teacher.  u = (q, sqrt(K - 1) c), where q is the variance
-    of each unit's deviation and c the covariance of each pair of units; for one unit u = (q,).
-    They obey
+    of each unit's deviation and c the covariance of each pair of units; for one unit u = (q,).  The
+    deviations obey
 
         du/dalpha = -eta H u + eta^2 N u + eta^2 noise^2 f,
 

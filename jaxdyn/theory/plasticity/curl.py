@@ -39,8 +39,8 @@ def lower_edge(
         w + 1/g + (s^2 / c) [(1 - f) / (1 - s^2 g) - f / (1 + s^2 g)]
 
     for hidden units.  The solution is stable if the edge is positive.  Without any turned sign the
-    edge is w + s^2 max(1/sqrt(c) - 1, 0)^2.  This lies above the limit of few turned signs, because
-    a few turned signs have an edge of their own.
+    edge is w + s^2 max(1/sqrt(c) - 1, 0)^2.  This edge lies above the limit of few turned signs,
+    because a few turned signs have an edge of their own.
 
     Raises ValueError for another layer, a fraction outside of [0, 1], or numbers that are not
     positive.

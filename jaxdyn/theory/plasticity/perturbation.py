@@ -66,7 +66,7 @@ def noise_floor(
     inf if unstable.
 
     The floor is eta sigma^2 / (4 (2 - eta kappa)) times N M (M + 2) (M + 4) for nodes, and times N
-    (N + 2) [M (M + 2) (M + 4) + M^2 (M + 2) (N - 1)] for weights.  It is 0 for the gradient.
+    (N + 2) [M (M + 2) (M + 4) + M^2 (M + 2) (N - 1)] for weights.  The floor is 0 for the gradient.
     Antithetic perturbations have no floor either, as the loss is quadratic.
 
     Raises ValueError for a rule whose floor is not known.

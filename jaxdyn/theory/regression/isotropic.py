@@ -38,8 +38,8 @@ def quadrature(
     not zero.
 
     The rule is the midpoint rule in theta for the eigenvalues 1 + 1/alpha + 2
-    cos(theta)/sqrt(alpha) (Marchenko, Pastur, 1967).  It converges exponentially.  At alpha = 1,
-    where eigenvalues come down to zero, it resolves times up to (nodes/20)^2.
+    cos(theta)/sqrt(alpha) (Marchenko, Pastur, 1967).  The rule converges exponentially.  At alpha =
+    1, where eigenvalues come down to zero, the rule resolves times up to (nodes/20)^2.
 
     >>> eigenvalues, weights = quadrature(4.0)
     >>> f"{weights.sum():.4f} {weights @ eigenvalues:.4f} {weights @ eigenvalues**2:.4f}"

@@ -56,8 +56,8 @@ def flow(
     The margins are Gaussian of mean 1 - h1 + h2 (clean) and 1 - h1 - h2 (wrong).  h1 and h2 are the
     inverse Laplace transforms of 1/k and b lambda/(k (lambda + k)), with lambda = 1 + sigma^2 the
     variance along v and b = (1 - 2 flipped) / lambda the teacher's coefficient.  The variance of
-    the margins is what these means leave of the training error.  This difference is of order
-    time^2, and is accurate from time 1e-4 on in float64 and 0.1 in float32; at earlier times the
+    the margins is what these means leave of the training error.  As a difference of order time^2
+    the variance is accurate from time 1e-4 on in float64 and 0.1 in float32; at earlier times the
     predictions are those of `first_step`.
 
     >>> with jax.enable_x64(True):

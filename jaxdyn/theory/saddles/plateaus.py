@@ -167,7 +167,8 @@ def unit_spread(
 
     The number is the participation ratio (sum_i p_i^2)^2 / sum_i p_i^4 of the growing combination p
     = (W_1 v + W_2^T u)/2 for the strongest mode's singular vectors u and v (see
-    `linear.seed_strengths`).  It is about a third of the units, as p is Gaussian.
+    `linear.seed_strengths`).  The participation ratio is about a third of the units, as p is
+    Gaussian.
     """
     squares = (first @ right + left @ second) ** 2
     return jnp.sum(squares) ** 2 / jnp.sum(squares**2)
@@ -281,9 +282,10 @@ def quadratic_lead(strength: Numbers) -> Float[Array, "..."]:
 
     The drop is the time at which the loss is midway between its plateaus.  On its way to the
     `strength` c* (an eigenvalue of A plus the excess of `quadratic_plateaus`) a balanced unit that
-    is aligned with the eigenvector obeys dc/dt = 9 2^(2/3) c^(4/3) (c* - c).  This is a mode of
-    depth 3 at 3 2^(2/3) times its rate (`blow_up_lead`).  Units from small weights are balanced, as
-    |u|^2 - 2 v^2 is conserved, and they are aligned where A is a multiple of the identity.
+    is aligned with the eigenvector obeys dc/dt = 9 2^(2/3) c^(4/3) (c* - c).  This equation is that
+    of a mode of depth 3 at 3 2^(2/3) times its rate (`blow_up_lead`).  Units from small weights are
+    balanced, as |u|^2 - 2 v^2 is conserved, and they are aligned where A is a multiple of the
+    identity.
     """
     (strength,) = floats(strength)
     midway = (1 - 0.5**0.5) * strength
