@@ -121,10 +121,10 @@ def phase_diagram(
     """Draw the mean over `over` as a colour for each cell of the (`x`, `y`) plane, and return the
     axes.
 
-    A theory's `boundary` is drawn as a line.  It is the position on one axis as a function of the
-    other, which is its only dimension and coordinate.  The edges of the cells lie midway between
-    the coordinates, on a logarithmic axis at their geometric mean.  Cells without a number are
-    grey.
+    A theory's `boundary` is drawn as a line.  The boundary is the position on one axis as a
+    function of the other, the boundary's only dimension and coordinate.  The edges of the cells lie
+    midway between the coordinates, on a logarithmic axis at their geometric mean.  Cells without a
+    number are grey.
 
     Raises ValueError for a dimension that is missing or left over, or coordinates that are not
     (positive) numbers.

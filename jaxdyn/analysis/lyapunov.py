@@ -36,7 +36,7 @@ def with_tangents(step: Step, start: State, number: int = 1, *, key: Key) -> tup
 
     A step multiplies the tangents by its derivative and orthonormalises them (Benettin et al.,
     1980).  `growth` sums the logarithms of the lengths that the orthonormalisation removes; divided
-    by the number of steps it tends to the Lyapunov exponents, largest first.  To leave out a
+    by the number of steps `growth` tends to the Lyapunov exponents, largest first.  To leave out a
     transient, take the difference of two recordings of `growth`.
 
     The optimiser's memory (`start.memory`, as `optimizer.init` makes it) is part of the map and of

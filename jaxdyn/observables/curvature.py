@@ -56,9 +56,9 @@ def sharpness(
 ) -> Observe:
     """Observe the largest eigenvalue of the Hessian of `loss(params, batch)`, by Lanczos' method.
 
-    The method takes `depth` Hessian-vector products and keeps as many vectors; with as many
-    products as parameters, which are the most that it takes, it is exact to rounding.  Except for
-    rounding errors the result is never above the eigenvalue.  The relative error falls about as
+    The method takes `depth` Hessian-vector products and keeps as many vectors; as many products as
+    parameters are the most that the method takes, and make the result exact to rounding.  Except
+    for rounding errors the result is never above the eigenvalue.  The relative error falls about as
     exp(-4 depth sqrt(gap)), gap = (lambda_1 - lambda_2) / (lambda_1 - lambda_min) (Saad 1980).
     """
     if depth < 1:

@@ -39,8 +39,8 @@ def kernel_target_alignment(
     Rostamizadeh 2012).
 
     `kernel_target_alignment` is `<K_c, Y_c> / (|K_c|_F |Y_c|_F)` with Y = y y^T and the centred
-    matrices A_c = H A H, H = I - 1 1^T / n.  It is 1 where the centred kernel is proportional to
-    that of the targets.  Raises ValueError for a kernel that is not (n, n).
+    matrices A_c = H A H, H = I - 1 1^T / n.  The alignment is 1 where the centred kernel is
+    proportional to that of the targets.  Raises ValueError for a kernel that is not (n, n).
     """
     n = len(targets)
     targets = targets.reshape(n, -1)

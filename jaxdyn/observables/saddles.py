@@ -35,11 +35,11 @@ def effective_width(units: Callable[[Params], Float[Array, "units ..."]]) -> Obs
     """Observe the number of units at work, `unit_width`, and of their directions,
     `direction_width`.
 
-    Both are participation ratios (sum x)^2 / sum x^2.  For `unit_width` x are the squared norms of
-    the rows of `units(params)`, for `direction_width` the squared singular values of this matrix.
-    A row holds all weights of a unit, incoming and outgoing, or what the unit contributes (such as
-    `models.attention_heads`).  At a saddle of rank r the units have r directions, in r units
-    (sparse) or spread over all units.  Both numbers are NaN where all rows are 0.
+    Both numbers are participation ratios (sum x)^2 / sum x^2.  For `unit_width` x are the squared
+    norms of the rows of `units(params)`, for `direction_width` the squared singular values of this
+    matrix.  A row holds all weights of a unit, incoming and outgoing, or what the unit contributes
+    (such as `models.attention_heads`).  At a saddle of rank r the units have r directions, in r
+    units (sparse) or spread over all units.  Both numbers are NaN where all rows are 0.
 
     >>> from jaxdyn.types import State
     >>> widths = effective_width(lambda w: w)(State(0, jnp.ones((4, 2))))
@@ -95,9 +95,9 @@ def rank_distance(of: Callable[[Params], Float[Array, "_ _"]], rank: int) -> Obs
     """Observe how far the matrix `of(params)` is from the given `rank`: sigma_(rank + 1) /
     sigma_rank.
 
-    For linear units with all their weights in the rows it is the distance to the invariant manifold
-    of a narrower network.  Raises ValueError for a rank below 1, or not below the number of
-    singular values.
+    For linear units with all their weights in the rows this ratio is the distance to the invariant
+    manifold of a narrower network.  Raises ValueError for a rank below 1, or not below the number
+    of singular values.
     """
 
     def observe(state):

@@ -53,9 +53,9 @@ def alignment(
     """Observe `left_alignment` and `right_alignment` (rank,): |cosines| between singular vectors
     and given ones.
 
-    The a-th singular vectors of `of(params)` are compared with `left_a` and `right_a`.  They are in
-    order of decreasing singular values, so order `left` and `right` likewise.  Singular vectors of
-    equal singular values are arbitrary, and so are their cosines.
+    The a-th singular vectors of `of(params)` are compared with `left_a` and `right_a`.  Singular
+    vectors are in order of decreasing singular values, so order `left` and `right` likewise.
+    Singular vectors of equal singular values are arbitrary, and so are their cosines.
     """
 
     def observe(state):

@@ -218,8 +218,8 @@ def stable_velocity(
 def time_average(of: Callable[[Params], Array], state: State) -> Array:
     """Return the predicted time average of `of(params)` about a state of the central flow.
 
-    The prediction is of(x) + sum_ij S_ij d_i d_j of(x) / 2.  For the loss L at the edge it is `L +
-    tr(P S)`, while L alone is the loss at the centre x of the oscillations.
+    The prediction is of(x) + sum_ij S_ij d_i d_j of(x) / 2.  For the loss L at the edge the
+    prediction is `L + tr(P S)`, while L alone is the loss at the centre x of the oscillations.
     """
     x, unravel = ravel_pytree(state.params)
 

@@ -40,7 +40,7 @@ def solve(a: Float[Array, "k k"], b: Float[Array, "k k k k"]) -> Solution:
 
     A (k, k) is symmetric, and B[X]_ij = sum_kl b_ijkl X_kl is positive semidefinite with b_ijkl =
     b_klij = b_jikl.  The solutions are then the minima of <A, X> + <X, B[X]>/2 over X >= 0.  X is
-    zero where A >= 0 already; for k = 1 it is max(0, -a/b).
+    zero where A >= 0 already; for k = 1 the solution is max(0, -a/b).
 
     The method is Mehrotra's predictor-corrector in the Nesterov-Todd direction.  The solution is
     accurate to eps^0.8, relative to A, after a dozen steps.  `ok` is False where there is no

@@ -126,7 +126,7 @@ def mode_rate(method: ThreeTerm, curvature: Numbers) -> Float[Array, "..."]:
     """Return the factor per step by which a mode of a quadratic decays in the end; unstable modes
     exceed 1.
 
-    With lam the `curvature` it is the largest modulus of the roots of
+    With lam the `curvature` the factor is the largest modulus of the roots of
 
         z^2 - (1 + b - a lam (1 + g)) z + b - a lam g.
 
@@ -252,7 +252,7 @@ def step_velocity(
     first `step` of time.
 
     To second order change = step v + step^2/2 x''.  With this v the high-resolution ODEs agree with
-    their methods to O(s) at all times; with v = change/step they agree only to O(sqrt(s)).
+    their methods to O(s) at all times; with v = change/step the agreement is only to O(sqrt(s)).
     """
     change, step, damping, stiffness, x0 = floats(change, step, damping, stiffness, x0)
     half = step / 2

@@ -9,7 +9,7 @@ Gradient descent with momentum b and weight decay k at learning rate a takes the
     v_{t+1} = b v_t - a (g_t + k theta_t),    theta_{t+1} = theta_t + v_{t+1}.
 
 The functions here follow the charges step by step, without an error in the learning rate; at small
-learning rates they agree with the differential equations of Tanaka and Kunin (2021).  A linear
+learning rates the charges follow the differential equations of Tanaka and Kunin (2021).  A linear
 charge c . theta, xi = c, moves as a heavy ball in a quadratic of curvature k:
 `theory.descent.momentum.mode(t, ThreeTerm(a, b), k, start)`.
 """

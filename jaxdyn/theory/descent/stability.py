@@ -98,9 +98,9 @@ def necessary_learning_rate(gradients: Gradients, batch_size: Numbers) -> Float[
         2 tr H / (E |g|^4 / B + (1 - 1/B) |H|_F^2)
 
     The bound follows from the trace of M^-1 T M = rho, where M is the moment that the map T
-    multiplies by rho, and the Cauchy-Schwarz inequality.  For orthogonal gradients of equal norm it
-    is the threshold itself.  For B = 1 it is at most 2 / tr H, as E |g|^4 >= (tr H)^2: a stable
-    minimum is flat in its trace (Wu, Su, 2023).
+    multiplies by rho, and the Cauchy-Schwarz inequality.  For orthogonal gradients of equal norm
+    the bound is the threshold itself.  For B = 1 the bound is at most 2 / tr H, as E |g|^4 >= (tr
+    H)^2: a stable minimum is flat in its trace (Wu, Su, 2023).
 
     Raises ValueError for a batch size below 1.
     """

@@ -150,7 +150,7 @@ def descent_lag(
     order in the learning rate.
 
     With a = u^(1/D) the flow is da/dt = f(a) = a^(D-1) (s - a^D), and gradient descent is Euler's
-    method for it.  Up to second order descent follows the flow of f - (learning rate) f f'/2
+    method for this flow.  Up to second order descent follows the flow of f - (learning rate) f f'/2
     (Hairer, Lubich, Wanner, 2006, chapter IX), so that the lag is -(learning rate)/2 du/dt
     ln[f(a)/f(a0)].  The formula holds for 0 < u0 < s.
     """
@@ -261,7 +261,7 @@ def tree_singular_values(levels: int) -> Float[Array, " items"]:
 
     Inputs are one-hot items, and outputs indicate each item's ancestors, the item itself included.
     (n s)^2 is the sum of the block sizes from the level that a mode splits downwards; for the root
-    it is 2n - 1 (Saxe, McClelland, Ganguli, 2013).
+    this sum is 2n - 1 (Saxe, McClelland, Ganguli, 2013).
 
     >>> np.round(np.asarray(8 * tree_singular_values(3)) ** 2)
     array([15.,  7.,  3.,  3.,  1.,  1.,  1.,  1.], dtype=float32)

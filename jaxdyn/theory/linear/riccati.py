@@ -44,10 +44,10 @@ def solution(
     entry at that time keep the scales apart, so that nothing overflows or cancels at any time.
 
     The Gram matrix Q Q^T is exact to rounding: to 1e-13 of its norm in float64 and 5e-6 in float32.
-    So is every quantity that is invariant to the rotation: W_2 W_1, W_1^T W_1, W_2 W_2^T, losses,
-    kernels.  The rotation itself depends on the whole path and is not known in closed form.  Only a
-    start exactly on a saddle leaves it by rounding errors, once e^(2 w t) exceeds 1/eps, w being
-    the largest eigenvalue of F.
+    Every quantity that is invariant to the rotation is as exact: W_2 W_1, W_1^T W_1, W_2 W_2^T,
+    losses, kernels.  The rotation itself depends on the whole path and is not known in closed form.
+    Only a run that starts exactly on a saddle leaves the saddle by rounding errors, once e^(2 w t)
+    exceeds 1/eps, w being the largest eigenvalue of F.
 
     vmap works over times, starts and targets.  Derivatives are those along lambda-balanced starts,
     correct to first order also where eigenvalues of F coincide.  To continue with a second task,
@@ -168,8 +168,8 @@ def late_rate(
     lambda/2 for each further input and +d lambda/2 for each further output.  The `hidden` largest
     positive ones are learned.  Perturbations among the learned directions decay at w_i + w_j, those
     into the other directions at w_i - w_j.  For a square invertible yx and enough hidden units the
-    slowest rate is sqrt(4 s_min^2 + (d lambda)^2).  Directions without a target make it slower:
-    s_min for lambda = 0.  yx must have full rank.
+    slowest rate is sqrt(4 s_min^2 + (d lambda)^2).  Directions without a target make the slowest
+    rate smaller: s_min for lambda = 0.  yx must have full rank.
     """
     yx, imbalance, variance = floats(yx, imbalance, variance)
     modes = min(hidden, *yx.shape)

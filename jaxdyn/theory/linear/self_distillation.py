@@ -80,10 +80,11 @@ def time_of_strength(
     `strength`.
 
     The time is the integral of da / (c a^q (1 - a^r / rho)), a = w^(1/L), with (q, r) = (2L, 1) for
-    "jepa" and (L, L + 1) for "mae".  For "jepa" and a whole L it is the sum over m = 1 ... 2L - 1
-    of (a0^-m - a^-m) / (m rho^(2L - 1 - m)) and a logarithm (Littwin et al., 2024).  Here a
-    logarithm and 64 Gauss-Legendre nodes give both, for any L >= 1: exact to rounding in float64
-    for start > e^(-200) of the fixed strength.  float32 overflows where the time does.
+    "jepa" and (L, L + 1) for "mae".  For "jepa" and a whole L the integral is the sum over m = 1
+    ... 2L - 1 of (a0^-m - a^-m) / (m rho^(2L - 1 - m)) and a logarithm (Littwin et al., 2024).
+    Here a logarithm and 64 Gauss-Legendre nodes give the integral for both objectives and any L >=
+    1: exact to rounding in float64 for start > e^(-200) of the fixed strength.  float32 overflows
+    where the time does.
 
     The time is infinite for a strength that is never reached: one behind the start, at the fixed
     strength or beyond.  Raises ValueError for numbers that are not positive, where they are

@@ -3,8 +3,9 @@
 
 A Markov chain y <- y + xi/d takes d steps in a unit of time, and its changes xi have the mean F(y)
 + F_1(y)/d and the covariance D(y).  As d -> infinity the chain follows dy/dt = F(y).  At finite d
-it scatters around this limit as a Gaussian process of covariance C/d, and its mean deviates from
-the limit by m/d.  C and m are integrated together with the ODE, at the cost of a few Jacobians.
+the chain scatters around this limit as a Gaussian process of covariance C/d, and the chain's mean
+deviates from the limit by m/d.  C and m are integrated together with the ODE, at the cost of a few
+Jacobians.
 """
 
 from collections.abc import Callable

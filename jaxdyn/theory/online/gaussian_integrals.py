@@ -102,8 +102,8 @@ def relu() -> Unit:
     Most averages are arc-cosine forms (Cho and Saul, 2009).  The diffusion takes moments over
     orthants of up to four fields, by Stein's lemma; those of four different fields are integrals
     over the strength of the correlations (Plackett, 1954), with 24 Gauss-Legendre nodes.  The
-    diffusion requires fields that are not linearly dependent: it is NaN where a student has learned
-    its teacher.
+    diffusion requires fields that are not linearly dependent: the diffusion is NaN where a student
+    has learned its teacher.
     """
 
     def correlation(G):

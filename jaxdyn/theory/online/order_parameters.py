@@ -4,10 +4,10 @@ parameters.
 A student f(x) = sum_k v_k g(w_k . x) sees a new example at each step: x ~ N(0, I) of d inputs,
 labelled y = sum_m v*_m g(w*_m . x) + noise * z.  Descent on (y - f)^2 / 2, at the rates
 learning_rate/d for w_k and readout_rate/d for v_k, moves the order parameters Q = w w^T, R = w w*^T
-and v (Saad and Solla, 1995; Goldt et al., 2019).  The generalisation error depends on these alone.
-As d -> infinity they obey an ODE in the time alpha = examples/d (`velocity`).  At finite d they are
-a Markov chain (`chain`), whose cost does not depend on d.  The units g are those of
-`gaussian_integrals`, by default `erf()`.
+and v (Saad and Solla, 1995; Goldt et al., 2019).  The generalisation error depends on the order
+parameters alone.  As d -> infinity the order parameters obey an ODE in the time alpha = examples/d
+(`velocity`).  At finite d they are a Markov chain (`chain`), whose cost does not depend on d.  The
+units g are those of `gaussian_integrals`, by default `erf()`.
 """
 
 from collections.abc import Callable

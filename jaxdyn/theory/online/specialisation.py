@@ -73,10 +73,10 @@ def plateau(blocks: Sequence[int]) -> Plateau:
     errors add up.
 
     Each block specialises in (B - 1)^2 directions, at the learning rate times (2/pi) B (2B -
-    1)^(-1/2) (2B + 1)^(-3/2).  The fastest of these rates and the total number of these directions
-    are returned.  B (B + 1)/2 - 1 further directions, which split Q, are exactly neutral.  Two
-    blocks of several units, as in (2, 2) and (3, 2), also escape in one or two slower directions,
-    which mix the blocks and are not counted.
+    1)^(-1/2) (2B + 1)^(-3/2).  The fastest of the blocks' rates and the total number of these
+    directions are returned.  B (B + 1)/2 - 1 further directions, which split Q, are exactly
+    neutral.  Two blocks of several units, as in (2, 2) and (3, 2), also escape in one or two slower
+    directions, which mix the blocks and are not counted.
 
     >>> saddle = plateau((2,))
     >>> f"{saddle.error:.4f}, {saddle.rate:.4f}", saddle.index
@@ -215,7 +215,7 @@ def noise_floor_at_rate(units: int, learning_rate: Number) -> Float[Array, ""]:
     learning rate.
 
     The floor is (K/2) eta f^T (H - eta N)^-1 f with H, N and f of `deviations`.  For small learning
-    rates it is eta K / (2 pi sqrt(3)):
+    rates the floor is eta K / (2 pi sqrt(3)):
 
     >>> f"{noise_floor_at_rate(1, 0.01) / 0.01:.3f}, {1 / (2 * np.pi * 3**0.5):.3f}"
     '0.092, 0.092'

@@ -102,9 +102,9 @@ def turned_unit_limit(
     turned.
 
     The flow w_1' = (s - w_1 w_2) w_2, w_2' = -(s - w_1 w_2) w_1 turns on the circle w_1^2 + w_2^2 =
-    r^2.  If r^2 > 2 |s|, it ends where w_1 w_2 = s and |w_2| > |w_1|.  Otherwise it goes round for
-    ever, with a loss of at least (|s| - r^2/2)^2 / 2, and the result is NaN.  Of the two opposite
-    limits the one with positive w_2 is returned.
+    r^2.  If r^2 > 2 |s|, the flow ends where w_1 w_2 = s and |w_2| > |w_1|.  Otherwise the flow
+    goes round for ever, with a loss of at least (|s| - r^2/2)^2 / 2, and the result is NaN.  Of the
+    two opposite limits the one with positive w_2 is returned.
     """
     first, second, target = jnp.broadcast_arrays(*floats(first, second, target))
     square = first**2 + second**2

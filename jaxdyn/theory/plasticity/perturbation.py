@@ -26,10 +26,10 @@ RULES = ("gradient", "node", "weight", "rademacher")
 def estimate_variance(rule: str, outputs: Numbers, inputs: Numbers) -> Float[Array, "..."]:
     """Return kappa, the second moment of a rule's estimate over |W* - W|^2.
 
-    kappa is N + 2 for the gradient itself.  For Gaussian perturbations it is (N + 2) (M + 2) with
-    perturbed nodes and (N + 2) (M N + 2) with perturbed weights; for random signs of weights it is
-    (N + 2) M N.  Perturbing weights is slower than gradient descent by the number of weights,
-    perturbing nodes by the number of nodes (Werfel, Xie, Seung, 2005).
+    kappa is N + 2 for the gradient itself.  For Gaussian perturbations kappa is (N + 2) (M + 2)
+    with perturbed nodes and (N + 2) (M N + 2) with perturbed weights; for random signs of weights
+    kappa is (N + 2) M N.  Perturbing weights is slower than gradient descent by the number of
+    weights, perturbing nodes by the number of nodes (Werfel, Xie, Seung, 2005).
 
     Raises ValueError for an unknown rule.
 

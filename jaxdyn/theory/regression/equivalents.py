@@ -134,9 +134,9 @@ def effective_regularisation(
 
     k solves s = k (1 - sum_a m_a lambda_a / (lambda_a + k) / n), for real s >= 0 or complex s off
     the negative real axis.  Of several roots the one returned continues the root at large s.  For
-    real s it is the largest root, to which Newton's method falls monotonically.  For complex s it
-    is the only root on the same side of the real axis as s (Earle, Hamilton, 1970), which no step
-    leaves.  Derivatives are those of the implicit function.
+    real s this root is the largest, to which Newton's method falls monotonically.  For complex s
+    this root is the only one on the same side of the real axis as s (Earle, Hamilton, 1970), which
+    no step leaves.  Derivatives are those of the implicit function.
     """
     s = jnp.asarray(penalty, jnp.result_type(float, penalty))
     flat = jnp.ravel(s)
@@ -208,9 +208,10 @@ def descent_resolvent(
     """Return the contour on which f(S) = (1 - learning_rate S)^steps, for any learning rate.
 
     With y = 1 + learning_rate s and the parabola z of `flow_resolvent` the contour has two parts.
-    Around the positive eigenvalues of 1 - learning_rate S it is y = e^(z/steps), on which y^steps =
-    e^z.  Around the negative ones it is -A e^(z/steps), where A >= 1 is beyond their largest
-    modulus.  For fewer than nodes/3 steps the contour is a circle around all eigenvalues.
+    Around the positive eigenvalues of 1 - learning_rate S the contour is y = e^(z/steps), on which
+    y^steps = e^z.  Around the negative eigenvalues the contour is y = -A e^(z/steps), where A >= 1
+    is beyond their largest modulus.  For fewer than nodes/3 steps the contour is a circle around
+    all eigenvalues.
     """
     z, weights = _parabola(nodes, learning_rate.dtype)
     largest = largest_eigenvalue(population, samples) + penalty

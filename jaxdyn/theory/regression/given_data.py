@@ -66,7 +66,8 @@ def ridge(
 ) -> Weights:
     """Return the minimum of |y - X w|^2 / n + penalty |w - start|^2 for each penalty.
 
-    At penalty 0 it is the minimum closest to `start`.  Raises ValueError for a negative penalty.
+    At penalty 0 the minimum closest to `start` is returned.  Raises ValueError for a negative
+    penalty.
     """
     check("penalty", penalty, _finite, "finite penalties >= 0")
     return _solved(lambda rate, s: 1 / (rate + s), penalty, x, y, start)

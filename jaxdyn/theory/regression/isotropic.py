@@ -1,12 +1,12 @@
 """Linear regression on isotropic inputs in high dimension, by integrals over the Marchenko-Pastur
 law.
 
-This is the case of one group in `jaxdyn.theory.regression.spectrum`, with the same clock and
-`Errors` but independent formulas (Advani, Saxe, 2017).  There are n = alpha d samples of d inputs
-of unit variance, a teacher of squared norm `power`, random initial weights of squared norm `start`,
-and labels with noise of standard deviation `noise`.  Time multiplies X^T X / n.  For inputs of
-variance 1/d and the flow of the sum over samples, pass alpha t for the time and penalty / alpha for
-a penalty of that sum.
+This module treats the case of one group in `jaxdyn.theory.regression.spectrum`, with the same clock
+and `Errors` but independent formulas (Advani, Saxe, 2017).  There are n = alpha d samples of d
+inputs of unit variance, a teacher of squared norm `power`, random initial weights of squared norm
+`start`, and labels with noise of standard deviation `noise`.  Time multiplies X^T X / n.  For
+inputs of variance 1/d and the flow of the sum over samples, pass alpha t for the time and penalty /
+alpha for a penalty of that sum.
 """
 
 import jax.numpy as jnp

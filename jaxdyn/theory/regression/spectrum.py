@@ -144,8 +144,8 @@ def optimal_ridge(
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Return the penalty >= 0 of the least excess error, and that error.
 
-    The penalty is the best of 64 evenly spaced in the logarithm, refined; it is 0 where no other
-    penalty is better than 0.  For equal eigenvalues without a start it is inputs * noise^2 /
+    The penalty is the best of 64 evenly spaced in the logarithm, refined; the penalty is 0 where no
+    other is better.  For equal eigenvalues without a start the best penalty is inputs * noise^2 /
     (samples * power).  The error has derivatives, the penalty has none.
     """
     samples, noise = _numbers(population, samples, samples, noise)
@@ -162,8 +162,8 @@ def optimal_stopping(
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Return the time of gradient flow at which its excess error is least, and that error.
 
-    The time is the best of 64 evenly spaced in the logarithm, refined; it is inf where no time is
-    better than training for ever.  The error has derivatives, the time has none.
+    The time is the best of 64 evenly spaced in the logarithm, refined; the time is inf where no
+    finite time is better than training for ever.  The error has derivatives, the time has none.
     """
     samples, noise = _numbers(population, samples, samples, noise)
     low, high = _scales(population, samples)
@@ -185,8 +185,9 @@ def errors_on(
     X^T X/n + penalty.
 
     (S + s)^-1 acts as (k/s) (Sigma + k)^-1 on the teacher, and products of two resolvents are
-    divided differences.  For the bias it is that of -sum_a b_a lambda_a / (lambda_a + k), where b_a
-    is the power of teacher and start in group a; for the noise it is that of k - s.
+    divided differences.  The bias is the divided difference of -sum_a b_a lambda_a / (lambda_a +
+    k), where b_a is the power of teacher and start in group a; the noise is the divided difference
+    of k - s.
     """
     eigenvalues = population.eigenvalues
     kappa = resolvent.kappa

@@ -212,7 +212,7 @@ def blow_up_time(
     While weights are small, units do not interact, and the energy of a unit is homogeneous of a
     `degree` > 2, so that times scale as (scale of the start)^(2 - degree).  The degree is 3 for
     quadratic units, with energy v u^T S u and S = E y x x^T, and for attention heads, with energy v
-    k^T S q; it is D for D linear layers.  The unit with the shortest time is learned first.
+    k^T S q; the degree is D for D linear layers.  The unit with the shortest time is learned first.
 
     The flow is integrated in the time sigma set by the Hessian, d time / d sigma = 1 / |Hessian|_F,
     for `steps` steps of 0.1.  A unit that has grown along its final direction has the time |w|^2 /

@@ -293,8 +293,8 @@ def learning_exponent(target: float, student: float, local: int, total: int) -> 
         beta = min(2 nu_T / (2 nu_S + d), 2) (2 nu_S + D) / D
 
     is the source exponent times the capacity exponent, for smoothnesses `target` nu_T and `student`
-    nu_S and a meta-patch of d = `local` dimensions out of D = `total`.  For d = D it is 2 nu_T / D.
-    For D -> infinity beta stays above 2 nu_T / (2 nu_S + d), so learning local targets does not
+    nu_S and a meta-patch of d = `local` dimensions out of D = `total`.  For d = D beta is 2 nu_T /
+    D. For D -> infinity beta stays above 2 nu_T / (2 nu_S + d), so learning local targets does not
     suffer from the dimension of the input.
 
     >>> learning_exponent(0.5, 0.5, 1, 2), learning_exponent(0.5, 0.5, 2, 2)
