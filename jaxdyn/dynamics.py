@@ -38,8 +38,7 @@ SALT = 0x6A617864
 class RK4(NamedTuple):
     """The classical fourth-order Runge-Kutta method with steps of flow time of at most `step`.
 
-    Between recording times the steps are equal, and shortened so that the last one ends at the
-    recording time.
+    Between recording times the steps are equal, and the last one ends at the recording time.
     """
 
     step: Any
@@ -71,8 +70,7 @@ def log_times(stop: int, num: int, start: int = 1) -> np.ndarray:
 
 
 def at(times: Any, observe: Observe) -> Observe:
-    """Observe only at the given times, which must be among those recorded; floats are NaN at other
-    records.
+    """Observe only at the given times, among those recorded; floats are NaN at other records.
 
     Integers become floats.  The observable is computed only when it is due, also inside `vmap` as
     long as the recording times are not batched.
@@ -144,8 +142,7 @@ def iterate(
 def descent(
     field: Field, optimizer: optax.GradientTransformation, stream: Stream
 ) -> Callable[[Key | None, State], State]:
-    """Return the map of an optimiser: `params + optimizer(field(params, stream(key, time)))`, for
-    `iterate`.
+    """Return the map of an optimiser: `params + optimizer(field(params, stream(key, time)))`.
 
     Wrap the map to act after the update (constraints, kicks, averages).  A step raises ValueError
     where the field's updates do not have the structure and shapes of the parameters.
@@ -354,8 +351,7 @@ def segmented(
     try:
         for first in range(0, len(times), size):
             piece = times[first : first + size]
-            # Padding with the last time keeps one shape, and so one compiled program; records of the
-            # padding are dropped.
+            # Padding keeps one shape, and so one compiled program; its records are dropped.
             part = _cut(run(state, np.pad(piece, (0, size - len(piece)), mode="edge")), len(piece))
             done = part if done is None else _joined(done, part)
             state = done.final
@@ -465,8 +461,7 @@ def _recording_times(times, begin, *, whole):
         )
     if not isinstance(begin, jax.core.Tracer) and values[0] < begin:
         raise ValueError(
-            f"times: {values[0]} lies before the start's time {begin}; pass absolute times from "
-            "there on"
+            f"times: {values[0]} lies before the start's time {begin}; pass absolute times"
         )
     return values.astype(np.int32 if whole else np.float64)
 
