@@ -1,5 +1,4 @@
-"""What the verbs say to a user whose functions or values do not fit: what is wrong, where, and what
-to pass."""
+"""Checks of what users pass to the verbs; messages say what is wrong, where, and what to pass."""
 
 import inspect
 from collections.abc import Callable
@@ -26,7 +25,7 @@ __all__ = [
     "observed",
 ]
 
-RESERVED = ("time", "ok")  # names of a record that every run has
+RESERVED = ("time", "ok")  # names that the record of every run uses itself
 REMEDIES = {
     "field": "pass a function (params, batch) -> updates, such as jax.grad(loss) of a loss(params, batch)",
     "stream": "pass a function (key, step) -> batch, such as tasks.full_batch(batch)",
@@ -37,7 +36,10 @@ REMEDIES = {
 
 
 def call(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call what a user passed as `name`; TypeError where it is no function of so many arguments."""
+    """Return the result of a function that a user passed as `name`.
+
+    Raises TypeError where it is not a function of so many arguments.
+    """
     if not callable(function):
         raise TypeError(f"{name}: is {kind(function)}; {REMEDIES[name]}")
     try:
@@ -60,7 +62,8 @@ def call(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def kind(value: Any) -> str:
-    """Return what to call a value in a message: a function, a list, a Model."""
+    """Return the words for a value in a message, such as "the function f", "a list" or "a
+    Model"."""
     if isinstance(value, jax.Array | np.ndarray):
         return f"an array of shape {np.shape(value)}"
     if inspect.isroutine(value):
@@ -77,7 +80,7 @@ def kind(value: Any) -> str:
 
 
 def check_start(params: Any) -> None:
-    """Raise TypeError where the leaves of parameters are no arrays."""
+    """Raise TypeError where leaves of the parameters are not arrays."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         if not isinstance(leaf, jax.Array | np.ndarray | np.generic | bool | int | float | complex):
             raise TypeError(
@@ -87,7 +90,8 @@ def check_start(params: Any) -> None:
 
 
 def check_floats(params: Any) -> None:
-    """Raise TypeError where there are parameters but none that can move."""
+    """Raise TypeError where there are parameters but no floats among them, as only floats can
+    move."""
     dtypes = [jnp.result_type(leaf) for leaf in jax.tree.leaves(params)]
     if dtypes and not any(jnp.issubdtype(dtype, jnp.inexact) for dtype in dtypes):
         raise TypeError(
@@ -96,13 +100,13 @@ def check_floats(params: Any) -> None:
 
 
 def check_key(key: Any) -> None:
-    """Raise TypeError for a seed in the place of a key."""
+    """Raise TypeError for a seed in place of a key."""
     if key is not None and not isinstance(key, jax.Array | np.ndarray):
         raise TypeError(f"key: is {kind(key)}; pass jax.random.key(0)")
 
 
 def check_optimizer(optimizer: Any) -> None:
-    """Raise TypeError for what is no optax optimiser."""
+    """Raise TypeError for anything but an optax optimiser."""
     if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
         raise TypeError(
             f"optimizer: is {kind(optimizer)}; pass an optax optimiser, such as optax.sgd(0.1)"
@@ -127,7 +131,7 @@ def check_unchanged(before: Any, after: Any) -> None:
 
 
 def check_updates(params: Any, updates: Any) -> None:
-    """Raise ValueError where a field's updates have not the structure and shapes of the
+    """Raise ValueError where a field's updates do not have the structure and shapes of the
     parameters."""
     if jax.tree.structure(params) != jax.tree.structure(updates):
         hint = "one update for each parameter"
@@ -159,8 +163,11 @@ def _unfit(function, arguments):
 
 
 def observed(observe: Observe, state: State) -> dict[str, Array]:
-    """Return what `observe` sees as arrays; TypeError or ValueError where it returns anything but a
-    dict of arrays under names of its own."""
+    """Return what `observe` sees, as arrays.
+
+    Raises TypeError or ValueError where `observe` returns anything but a dict of arrays, or uses a
+    reserved name.
+    """
     seen = call("observe", observe, state)
     if not isinstance(seen, dict) or not all(isinstance(name, str) for name in seen):
         raise TypeError(

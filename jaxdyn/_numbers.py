@@ -1,4 +1,4 @@
-"""The ground floor for numbers: types, checks of concrete values, draws, roots and maxima."""
+"""Basic numerics for all modules: types, checks of concrete values, draws, roots and maxima."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -41,21 +41,23 @@ def check(
     good: Callable[[np.ndarray], Any],
     remedy: str,
 ) -> None:
-    """Raise a ValueError that shows the argument `name` where concrete `values` are not `good`."""
+    """Raise a ValueError that shows the argument `name` where its concrete `values` are not `good`;
+    tracers pass."""
     if not isinstance(values, jax.core.Tracer) and not np.all(good(np.asarray(values))):
         raise ValueError(f"{name}: {values}; pass {remedy}")
 
 
 def check_positive(**numbers: ArrayLike) -> None:
-    """Raise ValueError for a number that is not positive and finite, where it is concrete."""
+    """Raise ValueError for a concrete number that is not positive and finite; tracers pass."""
     for name, number in numbers.items():
         check(name, number, lambda a: (a > 0) & np.isfinite(a), "positive and finite numbers")
 
 
 def floats(*numbers: ArrayLike) -> list[Array]:
-    """Promote numbers to one inexact dtype.
+    """Return the numbers as arrays of one inexact dtype.
 
     Whole numbers then divide like others, and Python's floats take the precision of the arrays.
+
     Raises TypeError for a string, a list, a tuple, a dict or None.
     """
     for number in numbers:
@@ -68,7 +70,11 @@ def floats(*numbers: ArrayLike) -> list[Array]:
 
 
 def positive(x: Array) -> Array:
-    """Keep off zero what underflows where a start lies on a saddle, which it never leaves."""
+    """Return x, but at least the smallest normal number of its dtype.
+
+    Quantities that underflow, as where a start lies on a saddle and never leaves it, thereby stay
+    off zero.
+    """
     return jnp.maximum(x, jnp.finfo(x.dtype).tiny)
 
 
@@ -80,10 +86,10 @@ def decayed(x: Array) -> Array:
 
 
 def normal(key: Array, shape: tuple[int, ...], dtype: Any = float) -> Array:
-    """Draw standard normal numbers that are the same in float32 and in float64.
+    """Return standard normal numbers that are the same in float32 and in float64.
 
-    jax draws other numbers in each precision, so that a check in float64 would not repeat the run
-    that it checks: they are drawn in float32 and cast.
+    The numbers are drawn in float32 and cast.  jax draws different numbers in each precision, so
+    that a check in float64 would not repeat the float32 run that it checks.
     """
     return jax.random.normal(key, shape, jnp.float32).astype(dtype)
 
@@ -91,17 +97,18 @@ def normal(key: Array, shape: tuple[int, ...], dtype: Any = float) -> Array:
 def uniform(
     key: Array, shape: tuple[int, ...], low: float | int = 0.0, high: float | int = 1.0
 ) -> Array:
-    """Draw uniform numbers that are the same in float32 and in float64 (see `normal`)."""
+    """Return uniform numbers that are the same in float32 and in float64 (see `normal`)."""
     return jax.random.uniform(key, shape, jnp.float32, low, high).astype(float)
 
 
 def bisected(
     is_below: Callable[[Array], Array], low: Array, high: Array, halvings: int
 ) -> tuple[Array, Array]:
-    """Return a bracket of a root after so many halvings; `is_below(x)` holds on its lower side.
+    """Return a bracket of a root after the given number of `halvings`; `is_below(x)` holds on its
+    lower side.
 
-    Elementwise for arrays of brackets.  Derivatives do not go through: a step of Newton's method
-    from the root carries those of the implicit function.
+    Arrays of brackets are bisected elementwise.  Derivatives do not pass through the bisection; a
+    further step of Newton's method from the root supplies those of the implicit function.
     """
 
     def halve(_, bracket):
@@ -116,10 +123,10 @@ def bisected(
 def around_largest(
     function: Callable[[Array], Array], low: Array, high: Array, rounds: int, points: int = 64
 ) -> tuple[Array, Array]:
-    """Return the neighbours of the largest value of a function on a grid, refined around it.
+    """Return a bracket of the largest value of a function, refined on successive grids.
 
-    Each round replaces the bracket by the two neighbours of the best of `points` places, so that it
-    shrinks (points - 1)/2 times.  `function` takes all places at once.
+    Each of the `rounds` replaces the bracket by the two neighbours of the best of `points` places,
+    and so makes it (points - 1)/2 times smaller.  `function` takes all places at once.
     """
 
     def refine(_, bracket):

@@ -1,7 +1,7 @@
 """Claims: statements of a paper as numbers that have to lie within bounds, judged on saved results.
 
 A claim is computed from what an experiment returned (numpy in xarray), never from a running
-simulation.  The functions below are the quantities that claims are made of.
+simulation.  The functions from `worst` on compute the quantities of claims.
 """
 
 import math
@@ -23,16 +23,18 @@ __all__ = [
 ]
 
 Results = Any
-"""What an experiment returns and a claim judges: a Dataset, or {name: Dataset}."""
+"""What an experiment returns and a claim is judged on: a Dataset, or {name: Dataset}."""
 
 Bound = float | Callable[[Results], Any]
 """A number, or a function of the results that returns one."""
 
 
 class Domain(NamedTuple):
-    """Where a claim can be judged: in words, and as a predicate of the results.
+    """Where a claim can be judged, in words and as a predicate of the results.
 
-    `words` completes the sentence "judged where ...", such as "the modes differ".
+    Attributes:
+        words: the end of a sentence "judged where ...", such as "the modes differ".
+        contains: a function of the results that returns whether they lie in the domain.
     """
 
     words: str
@@ -40,20 +42,20 @@ class Domain(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """A statement of a paper: a quantity, its value in these results, and where it has to lie.
+    """A statement of a paper: a quantity, its value in the results, and the bounds of the value.
 
     Attributes:
         statement: what is claimed, a sentence that can be quoted alone.
         quantity: what is measured, such as "largest relative deviation from equation 9".
         value: the quantity as a function of the results.
         below: the upper bound of the value, a number or a function of the results.
-        above: the lower bound of the value, likewise.
-        within: both bounds, a pair of numbers or a function of the results that returns one.
+        above: the lower bound of the value, a number or a function of the results.
+        within: both bounds, a pair of numbers or a function of the results that returns a pair.
         when: the domain of the claim; outside of it the verdict is "undecided".
         holds: False marks a published statement that this library refutes.
 
     Exactly one of `below`, `above` and `within` is given.  xarray's `max` and `mean` skip the NaN
-    of a run that blew up, `max(skipna=False)` does not.
+    of a run that blew up; `max(skipna=False)` does not.
     """
 
     statement: str
@@ -72,7 +74,7 @@ class Verdict(NamedTuple):
     Attributes:
         statement: what is claimed.
         quantity: what was measured.
-        value: its value in the results.
+        value: the value of the quantity in the results.
         low: the lower bound, minus infinity where there is none.
         high: the upper bound, infinity where there is none.
         holds: whether `low < value < high`; None where that is undecided.
@@ -91,8 +93,10 @@ class Verdict(NamedTuple):
 
     @property
     def word(self) -> str:
-        """Say it in a word: holds, refuted, fails, undecided; unexpected is a refuted statement
-        that holds after all.
+        """Return the verdict in a word: holds, refuted, fails, undecided or unexpected.
+
+        A refuted statement is a published one that fails as expected; an unexpected one is expected
+        to fail but holds.
 
         >>> Verdict("published", "error", 1.0, -math.inf, 0.1, holds=False, expected=True).word
         'refuted'
@@ -105,7 +109,7 @@ class Verdict(NamedTuple):
 
     @property
     def bound(self) -> str:
-        """Say where the value has to lie.
+        """Return in words where the value has to lie.
 
         >>> Verdict("each mode is a sigmoid", "error", 0.02, -math.inf, 0.08, True, True).bound
         'below 0.08'
@@ -118,14 +122,15 @@ class Verdict(NamedTuple):
 
 
 def verify(claims: Sequence[Claim], results: Results) -> list[Verdict]:
-    """Judge each claim on the results: whether its value lies strictly between its bounds.
+    """Return the verdict on each claim: whether its value in the results lies strictly between its
+    bounds.
 
-    A claim is undecided, with the reason in words, outside of its domain, where the value or a
-    bound is NaN, and where computing them raises an exception.  `expected` is True where the
-    outcome is the claim's own `holds` and the value is finite: an undecided claim is not as
+    A claim is undecided, with the reason in words, in three cases: outside of its domain, where the
+    value or a bound is NaN, and where computing them raises an exception.  `expected` is True if
+    the outcome is the claim's own `holds` and the value is finite: an undecided claim is not as
     expected, and an infinite value refutes nothing.
 
-    Raises TypeError where a value is not one number, or a claim has not exactly one bound.
+    Raises TypeError where a value is not one number, or a claim does not have exactly one bound.
     """
     if isinstance(claims, Claim):
         raise TypeError("claims: is a single Claim; pass a tuple of them: (claim,)")
@@ -133,9 +138,9 @@ def verify(claims: Sequence[Claim], results: Results) -> list[Verdict]:
 
 
 def worst(simulated: Any, theory: Any = 0.0, *, relative: bool = False) -> float:
-    """Return the largest |simulated - theory|, or |simulated / theory - 1| where `relative`.
+    """Return the largest |simulated - theory|, or |simulated / theory - 1| if `relative`.
 
-    NaN anywhere makes it NaN.
+    NaN anywhere makes the result NaN.
 
     >>> worst(np.array([1.0, 2.2]), np.array([1.0, 2.0]))
     0.2...
@@ -145,7 +150,7 @@ def worst(simulated: Any, theory: Any = 0.0, *, relative: bool = False) -> float
 
 
 def ratio(values: Any, reference: Any) -> float:
-    """Return the largest values / reference; NaN anywhere makes it NaN."""
+    """Return the largest values / reference; NaN anywhere makes the result NaN."""
     return float(np.max(np.asarray(values / reference)))
 
 
@@ -164,7 +169,8 @@ def z_score(simulated: Any, theory: Any, over: str = "seed") -> float:
 
 
 def order(errors: Any, steps: Any) -> float:
-    """Return the order of convergence p of errors C step^p, a least-squares fit of logarithms.
+    """Return the order of convergence p of errors C step^p, by a least-squares fit in the
+    logarithms.
 
     >>> order(np.array([4e-2, 1e-2]), np.array([0.2, 0.1]))
     2.0...

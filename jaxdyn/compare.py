@@ -1,7 +1,6 @@
-"""Simulation against theory, in numbers: errors of labelled results, crossing times, power laws,
-and a paper's claims.
+"""Simulation against theory, in numbers: errors of labelled results, crossing times, power laws.
 
-All of it works on saved results (numpy in xarray), never on a running simulation.
+All functions work on saved results (numpy in xarray), never on a running simulation.
 """
 
 import math
@@ -23,10 +22,10 @@ class PowerLaw(NamedTuple):
     """The fit y = prefactor x^exponent.
 
     Attributes:
-        exponent: its exponent.
-        low: lower end of the exponent's confidence interval.
-        high: upper end of that interval.
-        prefactor: its prefactor.
+        exponent: the exponent of the fit.
+        low: the lower end of the exponent's confidence interval.
+        high: the upper end of the exponent's confidence interval.
+        prefactor: the prefactor of the fit.
     """
 
     exponent: float
@@ -38,10 +37,10 @@ class PowerLaw(NamedTuple):
 def compare(
     simulated: "xarray.Dataset", predicted: "xarray.Dataset", *, over: str = "seed"
 ) -> "xarray.Dataset":
-    """Compare each variable of `predicted` with the simulated one of its name, averaged over the
-    dimension `over`.
+    """Return how far each variable of `predicted` is from the simulated one of its name, averaged
+    over `over`.
 
-    With s and p the means over seeds, there are for a variable `u`
+    With s and p the means over the dimension `over`, by default the seeds, a variable `u` has
 
     - `u_error`: the relative L2 error `sqrt(sum_t |s - p|^2 / sum_t |p|^2)` over the recorded times
       (without the dimension "time": of each entry); inf where the prediction is 0 throughout;
@@ -49,12 +48,12 @@ def compare(
       seeds;
     - `u_z`: `(s - p) / u_sem`.
 
-    The two broadcast by the names of dimensions; a prediction with seeds of its own is compared
-    seed by seed.  A run that blew up makes its mean NaN; records that a finite run did not observe
-    (`jaxdyn.at`) are left out.
+    Simulation and prediction broadcast by the names of dimensions.  A prediction with seeds is
+    compared seed by seed.  A run that blew up makes its mean NaN; records that a finite run did not
+    observe (`jaxdyn.at`) are left out.
 
     Raises ValueError for a prediction that was not simulated, or for coordinates (times, learning
-    rates) that differ.
+    rates) that differ; TypeError for anything but Datasets.
     """
     import xarray as xr
 
@@ -87,8 +86,11 @@ def compare(
 
 
 def predictions(results: "xarray.Dataset") -> "xarray.Dataset":
-    """Return the variables stored as `<name>_theory` under their own names, as `compare` and the
-    plots take them."""
+    """Return the variables stored as `<name>_theory` under the names `<name>`, as `compare` and the
+    plots take them.
+
+    Raises ValueError where there are none.
+    """
     ending = "_theory"
     names = {
         name: name.removesuffix(ending)
@@ -97,7 +99,8 @@ def predictions(results: "xarray.Dataset") -> "xarray.Dataset":
     }
     if not names:
         raise ValueError(
-            f"results: no variable ends in {ending!r} among {sorted(map(str, results.data_vars))}"
+            f"results: no variable ends in {ending!r} among "
+            f"{sorted(map(str, results.data_vars))}; store predictions as <name>_theory"
         )
     return results[list(names)].rename(names)
 
@@ -109,14 +112,14 @@ def crossing_time(
     where they never do.
 
     The times are the coordinate `dim` of `values`, one for all runs or one per run.  `level` is a
-    number or a DataArray that broadcasts by name (it may vary in time too).  No crossing is seen
-    across a NaN.
+    number or a DataArray that broadcasts by name; it may vary in time too.  A crossing between
+    records on either side of a NaN is not seen.
 
     >>> import xarray
     >>> float(crossing_time(xarray.DataArray([0.0, 1.0, 3.0], {"time": [0, 10, 20]}), 2.0))
     15.0
 
-    Raises ValueError for `values` without that coordinate.
+    Raises ValueError for `values` without the dimension or coordinate `dim`.
     """
     import xarray as xr
 
@@ -139,7 +142,7 @@ def crossing_time(
         found = np.take_along_axis(when, np.argmax(met, -1)[..., None], -1)[..., 0]
         return np.where(met.any(-1), found, np.nan)
 
-    # Without its coordinate the array of times can have the dimension's name and still broadcast
+    # An array of times without coordinates may have the dimension's name and still broadcast
     # against the values.
     time = xr.DataArray(values[dim].variable).astype(float)
     with xr.set_options(arithmetic_join="exact"):
@@ -150,14 +153,14 @@ def crossing_time(
 
 
 def power_law(x: Any, y: Any, *, confidence: float = 0.95) -> PowerLaw:
-    """Fit `y = prefactor * x**exponent` to n points by least squares in the logarithms.
+    """Return the fit `y = prefactor * x**exponent` to n points by least squares in the logarithms.
 
-    The confidence interval of the exponent is Student's, `exponent -+ t(n - 2) * standard error`:
-    it presumes independent relative errors of one size.  `x` and `y` are arrays or lists (n,).  A
-    NaN among the points makes the fit NaN, so that a claim on it is undecided.
+    The confidence interval of the exponent is Student's, `exponent -+ t(n - 2) * standard error`,
+    which presumes independent relative errors of one size.  `x` and `y` are arrays or lists (n,).
+    A NaN among the points makes the fit NaN, so that a claim on the fit is undecided.
 
     Raises ValueError for other shapes, fewer than 3 points, points that are not positive and
-    finite, or one single x.
+    finite, or points at a single x.
 
     >>> round(power_law([1, 2, 4, 8], [3.0, 6.0, 12.0, 24.0]).exponent, 6)
     1.0
@@ -175,7 +178,7 @@ def power_law(x: Any, y: Any, *, confidence: float = 0.95) -> PowerLaw:
     for name, values in (("x", x), ("y", y)):
         if np.any(values <= 0) or np.any(np.isinf(values)):
             raise ValueError(
-                f"{name}: {values} are not all positive and finite; a power law needs that"
+                f"{name}: {values} are not all positive and finite; pass numbers that are"
             )
     if np.any(np.isnan([x, y])):
         return PowerLaw(*[math.nan] * 4)
@@ -200,7 +203,7 @@ def _standard_error(values, over):
     runs = values.sizes.get(over, 1)
     if runs == 1:
         return (_mean(values, over) * np.nan).astype(float)
-    # A loss may be infinite while the parameters are not.
+    # A loss may be infinite while the parameters are finite; its deviation is then NaN.
     with np.errstate(invalid="ignore"):
         return values.std(over, ddof=1, skipna=False) / math.sqrt(runs)
 
@@ -223,8 +226,8 @@ def _aligned(simulated, predicted):
         raise ValueError(
             f"predicted: its coordinates are not those of the simulation: {error}"
         ) from error
-    # A time per run is no index, so it is not aligned, and arithmetic would drop it where it
-    # differs.
+    # Times per run are not an index: xarray does not align them, and arithmetic would drop them
+    # where they differ.
     if "time" in simulated.coords and "time" in predicted.coords:
         ours, theirs = xr.broadcast(
             *(xr.DataArray(d["time"].variable) for d in (simulated, predicted))

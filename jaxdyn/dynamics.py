@@ -1,8 +1,8 @@
-"""The verbs: every loop of the library is here.
+"""The verbs of the library, which contain all of its loops over time.
 
-A map is iterated (`iterate`, `train`), a velocity is integrated (`integrate`, `flow`); both start
-from parameters or from a `State` to go on from, and both record what `observe` returns at the given
-times, never the trajectory itself.
+A map is iterated (`iterate`, `train`), and a velocity is integrated (`integrate`, `flow`).  Every
+verb starts from parameters, or continues from a `State`, and records what `observe` returns at the
+given times, never the parameters on the way.
 """
 
 import functools
@@ -36,8 +36,10 @@ SALT = 0x6A617864
 
 
 class RK4(NamedTuple):
-    """The classical fourth-order Runge-Kutta method at a fixed `step` of flow time, cut short at
-    recording times."""
+    """The classical fourth-order Runge-Kutta method with steps of flow time of at most `step`.
+
+    Between recording times the steps are equal, and the last one ends at the recording time.
+    """
 
     step: Any
 
@@ -45,8 +47,8 @@ class RK4(NamedTuple):
 def step_key(key: Key | None, time: Any) -> Key | None:
     """Return the key of the step from `time` to `time + 1`: `fold_in(fold_in(key, SALT), time)`.
 
-    The salt keeps the batches apart from the initial weights: `fold_in(key, i)` alone is
-    `split(key, n)[i]`.
+    The salt makes the keys of batches differ from those of the initial weights: `fold_in(key, i)`
+    alone is `split(key, n)[i]`.
     """
     return None if key is None else jax.random.fold_in(jax.random.fold_in(key, SALT), time)
 
@@ -57,6 +59,8 @@ def log_times(stop: int, num: int, start: int = 1) -> np.ndarray:
 
     >>> log_times(1000, 4)
     array([   0,    1,   10,  100, 1000])
+
+    Raises ValueError unless num >= 1 and 1 <= start <= stop.
     """
     if not (num >= 1 and 1 <= start <= stop):
         raise ValueError(
@@ -66,11 +70,10 @@ def log_times(stop: int, num: int, start: int = 1) -> np.ndarray:
 
 
 def at(times: Any, observe: Observe) -> Observe:
-    """Observe only at the given times, among those recorded; floats are NaN elsewhere, so integers
-    become floats.
+    """Observe only at the given times, among those recorded; floats are NaN at other records.
 
-    The observable is computed where it is due, also inside `vmap` as long as the recording times
-    are not batched.
+    Integers become floats.  The observable is computed only when it is due, also inside `vmap` as
+    long as the recording times are not batched.
     """
     times = jnp.asarray(times)
 
@@ -96,17 +99,17 @@ def iterate(
     observe: Observe,
     key: Key | None = None,
 ) -> Trajectory:
-    """Iterate the map `step(key, state) -> state` and record `observe(state)` at the absolute step
+    """Return the trajectory of the map `step(key, state) -> state`, recorded at the absolute step
     numbers `times`.
 
-    `iterate` owns the clock: `state.time` counts the calls and what `step` writes there is ignored;
-    the call at time t receives `step_key(key, t)`.  `final` is bit for bit the same for any
-    recording times, observables and cuts into continued runs.  Forward-mode derivatives (`jax.jvp`,
-    `jax.jacfwd`) go through; for reverse mode scan over the step.
+    `iterate` sets the time itself: `state.time` counts the calls of `step`, and what `step` writes
+    there is ignored.  The call at time t receives `step_key(key, t)`.  `final` is bit for bit the
+    same for any recording times, observables and cuts into continued runs.  Forward-mode
+    derivatives (`jax.jvp`, `jax.jacfwd`) pass through; for reverse mode scan over the step.
 
     Raises ValueError for times that are not increasing, whole and non-negative (where they are
     concrete); TypeError for a step that changes the structure, shapes or dtypes of the state, or an
-    `observe` that returns no dict of arrays.
+    `observe` that does not return a dict of arrays.
     """
     _checks.check_key(key)
     start = _as_state(start, jnp.int32)
@@ -124,8 +127,8 @@ def iterate(
     def segment(carry, time):
         state, ok = carry
         state = lax.fori_loop(state.time, time, lambda _, s: advance(s), state)
-        # The barriers keep the compiler from merging what is observed into the run: the run's bits
-        # stay its own.
+        # The barriers keep the compiler from fusing observables with the run, so that the bits of
+        # the run do not depend on what is observed.
         seen = lax.optimization_barrier(state)
         ok = ok & _finite(seen.params)
         return (state, ok), lax.optimization_barrier(
@@ -141,8 +144,8 @@ def descent(
 ) -> Callable[[Key | None, State], State]:
     """Return the map of an optimiser: `params + optimizer(field(params, stream(key, time)))`.
 
-    Wrap it to act after the update (constraints, kicks, averages).  Raises ValueError where the
-    field's updates do not have the structure and shapes of the parameters.
+    Wrap the map to act after the update (constraints, kicks, averages).  A step raises ValueError
+    where the field's updates do not have the structure and shapes of the parameters.
     """
 
     def step(key, state):
@@ -166,11 +169,11 @@ def train(
     observe: Observe,
     key: Key | None = None,
 ) -> Trajectory:
-    """Train by an optax optimiser on the batches of a stream, recording at the step numbers
-    `times`.
+    """Return the trajectory of training by an optax optimiser on the batches of a stream, recorded
+    at the steps `times`.
 
-    The same as `iterate(descent(field, optimizer, stream), ...)` with a fresh optimiser where
-    `start` has no memory.  A second phase with a fresh optimiser starts from
+    The result is that of `iterate(descent(field, optimizer, stream), ...)`, with a fresh optimiser
+    where `start` has no memory.  A second phase with a fresh optimiser starts from
     `run.final._replace(memory=())`.
     """
     _checks.check_optimizer(optimizer)
@@ -193,18 +196,18 @@ def integrate(
     max_steps: int = 100_000,
     event: Any = None,
 ) -> Trajectory:
-    """Integrate `d params / dt = velocity(t, params)` and record `observe(state)` at the absolute
-    flow times `times`.
+    """Return the trajectory of `d params / dt = velocity(t, params)`, recorded at the absolute flow
+    times `times`.
 
     `solver` is "tsit5" (explicit), "kvaerno5" (stiff), any diffrax solver, or `RK4(step)` for fixed
-    steps.  The tolerances are raised to what the precision of the parameters holds (32 eps, eps/4).
-    `event` is a `diffrax.Event`, such as `diffrax.Event(diffrax.steady_state_event())`: the records
-    after it repeat the state in which it fired.  A solver that fails, by blow-up or after
-    `max_steps`, is data: `ok` is False and the records are NaN from there on. Forward-mode
-    derivatives go through.
+    steps.  Tolerances below what the precision of the parameters can hold are raised to that (32
+    eps for `rtol`, eps/4 for `atol`).  `event` is a `diffrax.Event`, such as
+    `diffrax.Event(diffrax.steady_state_event())`: the records after an event repeat the state in
+    which it fired.  A solver that fails, by blow-up or after `max_steps`, raises nothing: from
+    there on `ok` is False and the records are NaN.  Forward-mode derivatives pass through.
 
-    Raises ValueError for times that are not increasing and non-negative (where concrete) or an
-    unknown solver's name.
+    Raises ValueError for times that are not increasing and non-negative (where they are concrete)
+    or an unknown solver's name.
     """
     params = start.params if isinstance(start, State) else start
     _checks.check_start(params)
@@ -228,7 +231,7 @@ def integrate(
     import diffrax
 
     eps = float(jnp.finfo(dtype).eps)
-    # Without dtmin a single blow-up shrinks its step for ever and holds up all runs of its vmap.
+    # Without dtmin a run that blows up shrinks its steps for ever and delays all runs of its vmap.
     controller = diffrax.PIDController(
         rtol=jnp.maximum(rtol, 32 * eps),
         atol=jnp.maximum(atol, eps / 4),
@@ -275,7 +278,7 @@ def integrate(
 
 
 def _solver(solver):
-    """Return the diffrax solver of a name, or what is one already."""
+    """Return the diffrax solver of a name; a solver is returned as it is."""
     import diffrax
 
     if not isinstance(solver, str):
@@ -297,11 +300,11 @@ def flow(
     observe: Observe,
     **options: Any,
 ) -> Trajectory:
-    """Integrate `d params / dt = -field(params, batch)`, the gradient flow where the field is a
-    gradient.
+    """Return the trajectory of `d params / dt = -field(params, batch)`, the gradient flow where the
+    field is a gradient.
 
-    Times are flow times: plain gradient descent follows at `t = learning_rate * step` to first
-    order in the learning rate.  The options are those of `integrate`.
+    Times are flow times: plain gradient descent follows the flow at `t = learning_rate * step` to
+    first order in the learning rate.  The options are those of `integrate`.
     """
 
     if callable(batch):
@@ -325,14 +328,16 @@ def segmented(
     segments: int = 20,
     after: Callable[[Trajectory], Any] | None = None,
 ) -> Trajectory:
-    """Run a long simulation piece by piece from the host: with a progress bar, Ctrl-C, checkpoints
-    and early stops.
+    """Return the trajectory of a long simulation that is run piece by piece from the host.
 
-    `run(state, times) -> Trajectory` is jitted here.  After each of the `segments` pieces
-    `after(trajectory so far)` is called; it may save a checkpoint, and ends the run by returning
-    True.  Ctrl-C ends it too: what was recorded is returned, and passing that Trajectory (or a
-    checkpoint's) as `start` goes on behind its last record.  The result equals the uncut run.  A
-    start with an empty memory compiles twice; `State(0, params, optimizer.init(params))` once.
+    The host shows a progress bar, and can save checkpoints and stop early.  `run(state, times) ->
+    Trajectory` is jitted here.  After each of the `segments` pieces `after(trajectory so far)` is
+    called; it may save a checkpoint, and ends the run by returning True.  Ctrl-C ends the run too,
+    and what was recorded is returned.  To continue behind the last record, pass that Trajectory (or
+    a checkpoint's) as `start`.  The result equals the uncut run.  A start with an empty memory
+    compiles twice, `State(0, params, optimizer.init(params))` once.
+
+    Raises ValueError where no times are left to run.
     """
     run = _jitted(run)
     done = start if isinstance(start, Trajectory) else None
@@ -346,8 +351,7 @@ def segmented(
     try:
         for first in range(0, len(times), size):
             piece = times[first : first + size]
-            # Padding by the last time keeps one shape, so one program; the records of the padding
-            # are dropped.
+            # Padding keeps one shape, and so one compiled program; its records are dropped.
             part = _cut(run(state, np.pad(piece, (0, size - len(piece)), mode="edge")), len(piece))
             done = part if done is None else _joined(done, part)
             state = done.final
@@ -360,7 +364,7 @@ def segmented(
     finally:
         bar.close()
     if done is None:
-        raise ValueError(f"times: nothing to run at {times}")
+        raise ValueError(f"times: nothing to run at {times}; pass times after the last record")
     return done
 
 
@@ -370,7 +374,7 @@ def _jitted(run):
 
 
 def _cut(trajectory, records):
-    """Return the first records as numpy."""
+    """Return the first records as numpy arrays."""
     kept = jax.tree.map(lambda a: np.asarray(a)[:records], trajectory._replace(final=None))
     return kept._replace(final=trajectory.final)
 
@@ -387,7 +391,7 @@ def _joined(first, second):
 
 def _integrate_rk4(velocity, start, times, observe, step):
     def advance(state, h):
-        # A loop over the stages: the velocity is traced and compiled once.
+        # A loop over the stages traces and compiles the velocity once instead of four times.
         def stage(carry, weights):
             total, slope = carry
             ahead, share = (h * w.astype(h.dtype) for w in weights)
@@ -408,6 +412,7 @@ def _integrate_rk4(velocity, start, times, observe, step):
 
     def segment(carry, time):
         state, ok = carry
+        # The margin keeps a rounding error of the times from adding a step.
         steps = jnp.ceil((time - state.time) / step - 1e-6).astype(jnp.int32)
         h = (time - state.time) / jnp.maximum(steps, 1)
         state = lax.fori_loop(0, steps, lambda _, s: advance(s, h), state)._replace(time=time)
@@ -419,7 +424,7 @@ def _integrate_rk4(velocity, start, times, observe, step):
 
 
 def _as_state(start, time_dtype):
-    """Return a State of arrays without weak types, which would change the type of a loop's
+    """Return a State of arrays without weak types, which would change the dtypes of a loop's
     carry."""
     state = start if isinstance(start, State) else State(0, start)
     _checks.check_start(state.params)
@@ -432,7 +437,7 @@ def _as_state(start, time_dtype):
 
 
 def _recording_times(times, begin, *, whole):
-    """Return the times as numpy where they are concrete (then checked), as a jax array where they
+    """Return the times as a numpy array, after checks, if they are concrete; as a jax array if they
     are traced."""
     if any(isinstance(t, jax.core.Tracer) for t in jax.tree.leaves(times)):
         times = jnp.asarray(times)
@@ -456,7 +461,7 @@ def _recording_times(times, begin, *, whole):
         )
     if not isinstance(begin, jax.core.Tracer) and values[0] < begin:
         raise ValueError(
-            f"times: {values[0]} lies before the start's time {begin}; times are absolute"
+            f"times: {values[0]} lies before the start's time {begin}; pass absolute times"
         )
     return values.astype(np.int32 if whole else np.float64)
 
@@ -476,7 +481,7 @@ def _finite(tree):
 
 
 def _masked(tree, ok):
-    """Replace the floats of a tree by NaN where `ok`, a scalar or one flag per leading index, is
+    """Return the tree with NaN for floats where `ok`, a scalar or one flag per leading index, is
     False."""
 
     def mask(a):

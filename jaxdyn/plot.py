@@ -1,6 +1,6 @@
 """Labelled results as figures: simulation as points, theory as lines, units on the axes.
 
-Each function draws on the matplotlib Axes it is given, or on new ones, and returns them.
+Functions that return axes draw on the matplotlib Axes that are passed, or else on new ones.
 """
 
 import contextlib
@@ -31,12 +31,12 @@ __all__ = [
     "style",
 ]
 
-# The palette of Okabe and Ito, which the colour-blind can tell apart, without its yellow, too faint
-# on white.
+# The palette of Okabe and Ito, which the colour-blind can distinguish, without its yellow, which is
+# too faint on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
 WIDTH = 5.5
-"""The width of a figure in inches: at 100 mm its text of 10 pt is printed at 7."""
+"""The width of a figure in inches: text of 10 pt becomes 7 pt in a print 100 mm wide."""
 
 Log = Literal["", "x", "y", "xy"]
 
@@ -53,13 +53,14 @@ def curves(
     points: int = 24,
     log: Log = "",
 ) -> "matplotlib.axes.Axes":
-    """Draw a simulation as points and its theory as lines of the same colour, one colour for each
-    value of `hue`.
+    """Draw a simulation as points and its theory as lines, one colour for each value of `hue`, and
+    return the axes.
 
-    A point is the mean over the dimension `over`, its bar the standard error ("sem") or deviation
-    ("std").  At most `points` of them are drawn, so that the theory stays visible; without a theory
-    a thin line joins all.  The theory may have times of its own; one without `hue` is drawn once,
-    in black.  Labels are `long_name` or the name of an array, with `units`, from its attributes.
+    A point is the mean over the dimension `over`, and its bar the standard error ("sem") or the
+    standard deviation ("std").  At most `points` points are drawn, so that the theory stays
+    visible; without a theory a thin line joins the means of all records.  The theory may have times
+    of its own; a theory without the dimension `hue` is drawn once, in black.  Axis labels are the
+    `long_name` of an array or else its name, with its `units`, from the array's attributes.
 
     Raises ValueError for a dimension that is missing or left over.
     """
@@ -100,10 +101,9 @@ def modes(
     mode: str = "mode",
     **options: Any,
 ) -> "matplotlib.axes.Axes":
-    """Draw the strength of each mode, one colour a mode; without a coordinate they are counted from
-    1.
+    """Draw the strength of each mode, one colour per mode, and return the axes.
 
-    The options are those of `curves`.
+    Modes without a coordinate are numbered from 1.  The options are those of `curves`.
     """
     return curves(simulated, predicted, hue=mode, **options)
 
@@ -118,14 +118,15 @@ def phase_diagram(
     over: str = "seed",
     log: Log = "",
 ) -> "matplotlib.axes.Axes":
-    """Draw the mean over `over` as a colour for each cell of the (`x`, `y`) plane, and a theory's
-    `boundary` as a line.
+    """Draw the mean over `over` as a colour for each cell of the (`x`, `y`) plane, and return the
+    axes.
 
-    The edges of the cells lie midway between the coordinates, on a logarithmic axis at their
-    geometric mean.  The boundary is the position on the one axis as a function of the other, its
-    only dimension and coordinate.  Cells without a number are grey.
+    A theory's `boundary` is drawn as a line.  The boundary is the position on one axis as a
+    function of the other, the boundary's only dimension and coordinate.  The edges of the cells lie
+    midway between the coordinates, on a logarithmic axis at their geometric mean.  Cells without a
+    number are grey.
 
-    Raises ValueError for a dimension that is missing or left over, or coordinates that are no
+    Raises ValueError for a dimension that is missing or left over, or coordinates that are not
     (positive) numbers.
     """
     _check_dims("values", values, {"x": x, "y": y}, over)
@@ -166,15 +167,16 @@ def saddles(
     axes: "matplotlib.axes.Axes | None" = None,
     colour: str = COLOURS[0],
 ) -> "matplotlib.axes.Axes":
-    """Draw the loss of a run over time, and the saddles that it has passed, by
-    `analysis.saddle_table`.
+    """Draw the loss of a run over time with the saddles of `analysis.saddle_table`, and return the
+    axes.
 
-    Saddles that were left are circles, the end a square.  `labels` are the table's variables to
-    write beside them and their formats: by default {"index": "index {:.0f}", "direction_width":
-    "width {:.1f}"}, those that there are.  A theory's `levels` of the plateaus are lines across,
-    its times of the `drops` between them lines downwards.
+    Saddles that the run has left are circles, the end of the run is a square.  `labels` are the
+    variables of the table to write beside the saddles, and their formats; by default those of
+    {"index": "index {:.0f}", "direction_width": "width {:.1f}"} that the table has.  A theory's
+    `levels` of the plateaus are horizontal lines, its times of the `drops` between plateaus
+    vertical lines.
 
-    Raises ValueError for a run without `loss`, or of several runs.
+    Raises ValueError for a run without `loss`, or for several runs.
     """
     if "loss" not in run.observed or np.ndim(run.observed["loss"]) != 1:
         raise ValueError(
@@ -212,8 +214,8 @@ def saddles(
 
 
 def style() -> "contextlib.AbstractContextManager":
-    """Return the context in which figures have the house's colours, open axes and text that
-    survives half its size.
+    """Return the context in which figures have the library's colours, open axes, and text legible
+    at half size.
 
     >>> import matplotlib
     >>> with style():
@@ -253,10 +255,10 @@ def style() -> "contextlib.AbstractContextManager":
 def panels(
     figure: "matplotlib.figure.Figure", *titles: str, columns: int = 2, height: float | int = 2.5
 ) -> "list[matplotlib.axes.Axes]":
-    """Lay out one panel for each title on a figure, row by row, and return their axes.
+    """Return the axes of panels on a figure, one panel for each title, laid out row by row.
 
-    The figure gets the width of a paper's and `height` inches a row; a title says what is seen in
-    its panel, and is broken into lines where it is longer than the panel is wide.
+    The figure gets the width of a paper's figure and `height` inches per row.  A title says what is
+    seen in its panel, and is broken into lines where it is longer than the panel is wide.
 
     >>> from matplotlib.figure import Figure
     >>> left, right = panels(Figure(), "Every mode is a sigmoid", "Depth delays learning")
@@ -290,10 +292,10 @@ def points_and_line(
     label: str = "",
     points: int = 24,
 ) -> None:
-    """Draw a simulation as points and its theory, where given, as a line of the same colour.
+    """Draw a simulation as points and its theory, if given, as a line of the same colour.
 
-    `errors` are the bars of the points.  At most `points` of them are drawn, so that the theory
-    stays visible.  The label is that of the colour; `legend` adds what points and lines are.
+    `errors` are the error bars of the points.  At most `points` points are drawn, so that the
+    theory stays visible.  `label` names the colour; `legend` adds what points and lines mean.
     """
     x = np.asarray(x)
     simulated = np.asarray(simulated)
@@ -333,10 +335,12 @@ def legend(
     below: bool = False,
     **options: Any,
 ) -> None:
-    """Add a legend that tells simulation (points) from theory (lines), after the labels drawn.
+    """Add a legend that distinguishes simulation (points) from theory (lines), after the labels
+    drawn.
 
-    `simulated` and `predicted` name them; an empty name leaves its entry out.  A legend that would
-    hide data stands `below` the axes.  The options are those of matplotlib's `Axes.legend`.
+    `simulated` and `predicted` are the words for the two; an empty word leaves its entry out.  Pass
+    `below` to place a legend that would hide data below the axes.  The options are those of
+    matplotlib's `Axes.legend`.
     """
     from matplotlib.lines import Line2D
 
@@ -354,7 +358,7 @@ def legend(
 
 
 def new_axes() -> "matplotlib.axes.Axes":
-    """Return axes in the house's style on a new figure of the size of a column."""
+    """Return axes in the library's style on a new figure of the width of a paper's figure."""
     with style():
         import matplotlib.pyplot as plt
 
@@ -404,8 +408,10 @@ def _colours(number):
 
 
 def _statistics(values, x, over, spread):
-    """Return places, means and bars where there is a mean: a record may be unobserved, a run may
-    have blown up."""
+    """Return places, means and bars of the records whose mean is finite.
+
+    A mean is not finite where a record was not observed or a run has blown up.
+    """
     runs = values.sizes.get(over, 1)
     mean = _mean(values, over)
     with np.errstate(invalid="ignore", over="ignore"):
@@ -463,7 +469,7 @@ def _legend(axes, title, texts, colours, theory):
     if not handles:
         return
     style = {"framealpha": 0.8, "edgecolor": "none", "title_fontsize": "medium"}
-    # Beside the axes nothing is hidden, but only a layout engine keeps that place free.
+    # A legend beside the axes hides nothing, but only a layout engine keeps that place free.
     if title is not None and axes.figure.get_layout_engine() is not None:
         style |= {"loc": "upper left", "bbox_to_anchor": (1, 1)}
     axes.legend(handles=handles, title=title, **style)

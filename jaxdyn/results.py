@@ -24,11 +24,12 @@ __all__ = ["checkpoint", "open", "restore", "save"]
 
 
 def open(path: str | os.PathLike) -> "xarray.Dataset | dict[str, xarray.Dataset]":
-    """Open a sweep's store, or what `save` wrote, lazily: values are read from disk when they are
-    used.
+    """Return the Dataset of a sweep's store, or what `save` wrote, opened lazily: values are read
+    when they are used.
 
-    Runs of a store that are not computed yet are NaN with `ok` False.  Raises ValueError where
-    `path` is neither.
+    Runs of a store that are not computed yet are NaN with `ok` False.
+
+    Raises ValueError where `path` holds neither.
     """
     path = Path(path)
     record = _store.read_record(path)
@@ -48,8 +49,9 @@ def open(path: str | os.PathLike) -> "xarray.Dataset | dict[str, xarray.Dataset]
 
 
 def save(results: "xarray.Dataset | dict[str, xarray.Dataset]", path: str | os.PathLike) -> None:
-    """Write a Dataset, or a dict of them, as zarr v3, whole or not at all; an earlier result at
-    `path` is replaced.
+    """Write a Dataset, or a dict of Datasets, as zarr v3; an earlier result at `path` is replaced.
+
+    The results are written whole or not at all.
 
     Raises ValueError where `path` holds anything else, which is left untouched.
     """
@@ -64,7 +66,7 @@ def save(results: "xarray.Dataset | dict[str, xarray.Dataset]", path: str | os.P
     (fresh / "data").mkdir(parents=True)
     strings = {}
     for name, dataset in named.items():
-        # zarr v3 has no specified string type: labels lie in the record.
+        # zarr v3 specifies no string type, so labels are stored in the record.
         text = {
             str(c): (list(v.dims), v.values.tolist())
             for c, v in dataset.coords.items()
@@ -97,11 +99,11 @@ def checkpoint(path: str | os.PathLike) -> Callable[[Trajectory], None]:
 
 
 def restore(path: str | os.PathLike, like: State) -> Trajectory | State:
-    """Return the trajectory of the last `checkpoint` at `path`, to go on from, or `like` itself
-    where there is none.
+    """Return the trajectory of the last `checkpoint` at `path`, to continue from, or `like` where
+    there is none.
 
-    `like` is the state the run started from, its optimiser's memory included: it has the structure
-    of the final state.
+    `like` is the state that the run started from, including its optimiser's memory; it must have
+    the structure of the final state.
     """
     import orbax.checkpoint as ocp
 
@@ -121,5 +123,6 @@ def restore(path: str | os.PathLike, like: State) -> Trajectory | State:
 
 
 def _checkpoints(folder):
-    """Return the finished checkpoints, the last one last; unfinished ones have other names."""
+    """Return the finished checkpoints, the last one last; unfinished checkpoints have names that
+    are not numbers."""
     return sorted((p for p in folder.glob("*") if p.name.isdigit()), key=lambda p: int(p.name))

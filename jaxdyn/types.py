@@ -1,5 +1,5 @@
-"""The vocabulary: what a learning system is made of.  Plain pytrees and pure functions; the only
-classes are tuples."""
+"""The vocabulary of learning systems: plain pytrees and pure functions; the only classes are
+tuples."""
 
 import difflib
 from collections.abc import Callable, Iterable
@@ -27,8 +27,7 @@ Key = PRNGKeyArray
 Updates = PyTree[Any]
 
 Field = Callable[[Params, Batch], Updates]
-"""`(params, batch) -> updates`, "gradients" in optax's sense: minus the velocity of the
-parameters."""
+"""`(params, batch) -> updates`, "gradients" in optax's sense: minus the parameters' velocity."""
 
 Stream = Callable[[Key, Array], Batch]
 """`(key of this step, number of this step) -> batch`: where all randomness of a field enters."""
@@ -43,11 +42,11 @@ class Model(NamedTuple):
 
 
 class State(NamedTuple):
-    """Where a system stands.
+    """The state of a system at one time.
 
     Attributes:
         time: steps of a map, flow time of a flow.
-        params: what moves.
+        params: the parameters, which the system moves.
         memory: the state of the optimiser; an empty one means a fresh optimiser.
     """
 
@@ -57,7 +56,7 @@ class State(NamedTuple):
 
 
 class Trajectory(NamedTuple):
-    """What was recorded of a run.
+    """The record of a run.
 
     Attributes:
         time: (T,), steps or flow times.
@@ -69,17 +68,18 @@ class Trajectory(NamedTuple):
 
     time: Any
     observed: dict[str, Any]
-    # What `run.final` is for all runs; only a theory that is written down as a trajectory has none.
+    # Every run has a final state; only a theory that is written as a trajectory has none.
     final: State = None  # pyright: ignore[reportAssignmentType]
     ok: Any = True
 
 
 Observe = Callable[[State], dict[str, Array]]
-"""`state -> {name: array}`: pure, and never fed back into the dynamics."""
+"""`state -> {name: array}`, a pure function whose result never enters the dynamics."""
 
 
 def nearest(name: object, known: Iterable[object]) -> str:
-    """Return the hint of an error message: the name that was probably meant, or all there are.
+    """Return the hint of an error message: the known name that was probably meant, or all known
+    names.
 
     >>> nearest("learning_rte", ["learning_rate", "width"])
     "did you mean 'learning_rate'?"

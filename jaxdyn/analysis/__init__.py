@@ -1,4 +1,4 @@
-"""Analysis of runs that have been recorded: saddles, groups of examples, averages, tangents."""
+"""Analysis of recorded runs: saddles, groups of examples, averages, tangents."""
 
 from jaxdyn.analysis.averages import box_average
 from jaxdyn.analysis.groups import opposing_groups

@@ -7,8 +7,9 @@ __all__ = ["box_average"]
 
 
 def box_average(records: Float[Array, "times ..."], window: int) -> Float[Array, "times ..."]:
-    """Return the mean of the `window` records around each, (window - 1)//2 of them later; NaN too
-    near the ends.
+    """Return at each record the mean of the `window` records around it; NaN too near the ends.
+
+    Of the window (window - 1)//2 records lie after the record in question.
 
     >>> box_average(jnp.array([1.0, 2.0, 6.0, 4.0, 2.0]), 3).tolist()
     [nan, 3.0, 4.0, 4.0, nan]
@@ -19,7 +20,7 @@ def box_average(records: Float[Array, "times ..."], window: int) -> Float[Array,
         raise ValueError(
             f"window: {window} of {len(records)} records; pass at least 1 and at most all of them"
         )
-    # Sums of differences to the first keep their digits where records hardly change.
+    # Sums of differences from the first record keep their digits where records hardly change.
     first = records[:1]
     sums = jnp.cumsum(jnp.concatenate([0 * first, records - first]), 0)
     means = first + (sums[window:] - sums[:-window]) / window

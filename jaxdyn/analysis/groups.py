@@ -13,10 +13,10 @@ def opposing_groups(
     """Return the `size` examples whose losses change most, and the correlations of their changes
     with the leader's.
 
-    The changes are those from record to record, they are ranked by their mean absolute value, and
-    the leader, with a correlation of 1, is the first: examples of one sign of the correlation are a
-    group, and the two groups are opposing signals where the other's correlations are close to -1
-    (Rosenfeld & Risteski, 2023).
+    The changes are those from record to record.  Examples are ranked by the mean absolute value of
+    their changes; the leader is the first of them and has the correlation 1.  Examples with
+    correlations of one sign are a group.  The two groups are opposing signals if the correlations
+    of the group without the leader are close to -1 (Rosenfeld & Risteski, 2023).
 
     >>> up, still = jnp.array([0.0, 3.0, 1.0, 2.0]), jnp.array([0.0, 0.1, 0.2, 0.2])
     >>> members, correlations = opposing_groups(jnp.stack([still, up, -0.5 * up], axis=1), 2)

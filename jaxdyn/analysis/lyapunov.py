@@ -1,4 +1,4 @@
-"""Lyapunov exponents of any map: tangents that are carried along by its derivative."""
+"""Lyapunov exponents of any map, from tangents that move along under the map's derivative."""
 
 import itertools
 from collections.abc import Callable
@@ -23,7 +23,7 @@ class Tangents(NamedTuple):
     Attributes:
         params: the parameters.
         frame: an orthonormal frame of tangents, (number, size).
-        growth: how far each of them has grown, in logarithms.
+        growth: the logarithm of the growth of each tangent so far.
     """
 
     params: Params
@@ -34,11 +34,13 @@ class Tangents(NamedTuple):
 def with_tangents(step: Step, start: State, number: int = 1, *, key: Key) -> tuple[Step, State]:
     """Return a map and its start that carry `number` tangents beside the parameters, for `iterate`.
 
-    A step takes the tangents through its derivative and orthonormalises them (Benettin et al.,
-    1980); `growth`, the logarithms of the lengths lost in that, over the number of steps tends to
-    the Lyapunov exponents, largest first. The difference of two recordings leaves out the
-    transient.  The optimiser's memory (`start.memory`, as `optimizer.init` makes it) is part of the
-    map and of its tangents; whole numbers in it are not.  The run itself is that without tangents.
+    A step multiplies the tangents by its derivative and orthonormalises them (Benettin et al.,
+    1980).  `growth` sums the logarithms of the lengths that the orthonormalisation removes; divided
+    by the number of steps `growth` tends to the Lyapunov exponents, largest first.  To leave out a
+    transient, take the difference of two recordings of `growth`.
+
+    The optimiser's memory (`start.memory`, as `optimizer.init` makes it) is part of the map and of
+    its tangents, except for whole numbers in it.  The run itself is the same as without tangents.
 
     Raises ValueError for more tangents than there are dimensions.
     """
@@ -68,8 +70,8 @@ def with_tangents(step: Step, start: State, number: int = 1, *, key: Key) -> tup
 
 
 def tangent_growth(observe: Observe = lambda state: {}) -> Observe:
-    """Observe `growth` (number,) of a map `with_tangents`, and what `observe` sees of the
-    parameters themselves."""
+    """Observe `growth` (number,) of a map `with_tangents`, and what `observe` returns for the
+    parameters alone."""
 
     def seen(state):
         inner = state._replace(params=state.params.params)
@@ -79,8 +81,8 @@ def tangent_growth(observe: Observe = lambda state: {}) -> Observe:
 
 
 def _moving(state) -> tuple[Float[Array, " size"], Any, Callable]:
-    """Return the floats of parameters and memory as one vector, the other leaves, and the way
-    back."""
+    """Return the floats of parameters and memory as one vector, the other leaves, and the inverse
+    of this split."""
     leaves, treedef = jax.tree.flatten((state.params, state.memory))
     floats = [jnp.issubdtype(jnp.result_type(leaf), jnp.floating) for leaf in leaves]
     flat, unravel = ravel_pytree(list(itertools.compress(leaves, floats)))

@@ -1,8 +1,8 @@
-"""Observables of saddles, for any network: where a run pauses, what it pauses at, and how wide the
+"""Analysis of saddles, for any network: where a run pauses, at what it pauses, and how wide the
 network acts there.
 
-`snapshot` records what is needed, `saddle_table` turns the run into a table; its parts can be had
-by themselves.
+`snapshot` records what is needed, and `saddle_table` turns the run into a table.  The parts of
+`saddle_table` can also be used by themselves.
 """
 
 from collections.abc import Callable
@@ -39,20 +39,20 @@ def saddle_table(
     tail: float = 1e-6,
     **index: Any,
 ) -> "xarray.Dataset":
-    """Return the saddles that a run has passed, and where it is at the end, one by one along the
+    """Return the saddles that a run has passed, and the end of the run, one by one along the
     dimension "saddle".
 
-    The run, of `train` or `flow`, has recorded a `snapshot` of this loss and batch; `like` are
-    parameters of its structure, such as its start.  In order of time:
+    The run, of `train` or `flow`, must have recorded a `snapshot` of this loss and batch; `like`
+    are parameters of the same structure, such as the start.  The variables, in order of time, are:
 
     - `time`, `record`, `loss`, `gradient_norm`: of the record next to the saddle
-      (`saddle_records`); `left` is False for the last one, the end of the run, which may be a
+      (`saddle_records`); `left` is False for the last entry, the end of the run, which may be a
       minimum, or a saddle that the run has never left;
     - `saddle_loss`, `residual`, `distance`: loss and gradient norm of the critical point nearby
-      (`project_to_saddle`) and how far it is, relative to the parameters' norm; there is a saddle
-      where residual is far below gradient_norm;
-    - `index`: the number of its falling directions, 0 at a minimum (`hessian_index`, whose options
-      follow);
+      (`project_to_saddle`), and its distance from the record relative to the parameters' norm;
+      there is a saddle where residual is far below gradient_norm;
+    - `index`: the number of falling directions of the critical point, 0 at a minimum
+      (`hessian_index`, whose options are the further keywords);
     - `unit_width`, `direction_width`: see `effective_width`; left out without `units`.
 
     >>> from jaxdyn.dynamics import flow
@@ -62,8 +62,8 @@ def saddle_table(
     >>> table.saddle_loss.values.round(3), table["index"].values, table.left.values
     (array([1., 0.], dtype=float32), array([1., 0.], dtype=float32), array([ True, False]))
 
-    Raises ValueError for a run without a snapshot, of other parameters, of one that is not finite
-    at its first record, or of float64 outside of `jax.enable_x64`.
+    Raises ValueError for a run without a snapshot, a run of other parameters, a run that is not
+    finite at its first record, or a run of float64 outside of `jax.enable_x64`.
     """
     import xarray as xr
 
@@ -101,7 +101,7 @@ def saddle_table(
 
 
 def _snapshots(run, like):
-    """Return the records of a run's snapshots as numpy."""
+    """Return the records of a run's snapshots as numpy arrays."""
     missing = {"loss", "gradient_norm", "params"} - set(run.observed)
     if missing:
         raise ValueError(
@@ -126,15 +126,16 @@ def saddle_records(
     prominence: Float[ArrayLike, ""] = 0.3,
     tail: Float[ArrayLike, ""] = 1e-6,
 ) -> Bool[Array, " times"]:
-    """Return at which records a run is next to a saddle: the minima of the gradient's norm that it
-    leaves again.
+    """Return at which records a run is next to a saddle: the minima of the gradient norm that the
+    run leaves again.
 
-    Such a minimum lies `prominence` decades below what comes before and after it; the first record,
-    with nothing before it, counts where the norm rises by as much.  No clock enters, as the
-    durations of plateaus range from ln(1/scale) to powers of 1/scale.  Records from the first whose
-    loss exceeds the lowest by less than `tail` of what it falls in all do not count: near a minimum
-    the norm flickers at the solver's tolerance.  Dips are shallow where plateaus follow each other
-    closely, and noise makes more of them: use the full batch's norm.
+    Such a minimum lies `prominence` decades below the norms before and after it.  The first record,
+    which has nothing before it, counts if the norm then rises by as much.  Time does not enter, as
+    the durations of plateaus range from ln(1/scale) to powers of 1/scale.  Records do not count
+    from the first one whose loss is within `tail` of the lowest loss, as a fraction of the whole
+    fall of the loss: near a minimum the norm flickers at the solver's tolerance.  Dips are shallow
+    where plateaus follow each other closely, and noise creates further dips: use the norm of the
+    full batch.
 
     >>> norm = jnp.array([0.1, 1.0, 10.0, 1.0, 0.01, 0.1, 1.0, 0.01])
     >>> saddle_records(jnp.array([4.0, 4.0, 3.0, 2.0, 2.0, 1.5, 1.0, 0.5]), norm).nonzero()[0].tolist()
@@ -156,7 +157,7 @@ def saddle_records(
         new_place = jnp.where(moves, k, place)
         return (falling ^ turned, new_extreme, new_place), (turned & falling, place)
 
-    # A gradient of 0 lies below all others, but not infinitely.
+    # A gradient of 0 lies below all others, but its logarithm is kept finite.
     height = jnp.maximum(height, jnp.log10(jnp.finfo(height.dtype).tiny))
     heights = jnp.where(ended, jnp.nan, height)
     start = (jnp.asarray(True), heights[0], records[0])
@@ -170,11 +171,11 @@ def plateaus(
     *,
     flatness: Float[ArrayLike, ""] = 0.02,
 ) -> Bool[Array, " times"]:
-    """Return which records lie on plateaus: the loss falls at less than `flatness` times its
+    """Return which records lie on plateaus: there the loss falls at less than `flatness` times its
     fastest rate.
 
-    On the clock of the run, so that short plateaus pass for steep where others are long; see
-    `saddle_records`.
+    The rate is per time of the run, so that short plateaus may count as steep where others are
+    long; `saddle_records` does not depend on time.
     """
     fall = jnp.diff(jnp.asarray(loss))
     slope = jnp.abs(fall / jnp.diff(jnp.asarray(time)))
@@ -186,14 +187,14 @@ def plateaus(
 def project_to_saddle(
     loss: Loss, params: Params, batch: Batch, *, steps: int = 10, products: int = 50
 ) -> Params:
-    """Return the critical point of the loss next to `params`: the saddle itself, from a record on
-    the way past it.
+    """Return the critical point of the loss next to `params`, such as the saddle that a run passes
+    at a record.
 
-    Levenberg's and Marquardt's method on the gradient g: steps -(H^2 + mu)^(-1) H g, mu = |g|^2 /
-    |params|^2, by at most `products` iterations of conjugate gradients, which work for any number
-    of parameters.  It converges to one of a continuum of critical points too (Yamashita &
-    Fukushima, 2001), quadratically, from nearby.  Of the points on the way the one of the smallest
-    gradient is returned.
+    The method is Levenberg and Marquardt's on the gradient g, with steps -(H^2 + mu)^(-1) H g and
+    mu = |g|^2 / |params|^2.  Each step takes at most `products` iterations of conjugate gradients,
+    which work for any number of parameters.  From nearby, the convergence is quadratic, also to a
+    point of a continuum of critical points (Yamashita & Fukushima, 2001).  Of the points on the way
+    the one with the smallest gradient is returned.
     """
     flat, unravel = ravel_pytree(params)
 
@@ -208,7 +209,7 @@ def project_to_saddle(
         def damped(v):
             return product(product(v)) + damping * v
 
-        # Solutions of fewer digits would end the quadratic convergence.
+        # A looser tolerance of the linear solver would end the quadratic convergence.
         step, _ = jax.scipy.sparse.linalg.cg(damped, product(g), tol=1e-10, maxiter=products)
         w = w - step
         g = gradient(w)

@@ -1,4 +1,5 @@
-"""Observables: factories of pure functions `State -> {name: array}`; the names are the factories' own."""
+"""Observables: factories of pure functions `State -> {name: array}`, each with the factory's name
+unless stated."""
 
 from jaxdyn.observables.curvature import hessian_eigenvalues, hessian_index, sharpness
 from jaxdyn.observables.gradients import gradient_norm, loss

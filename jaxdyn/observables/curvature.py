@@ -21,12 +21,13 @@ def hessian_eigenvalues(
     top: int = 5,
     depth: int = 64,
 ) -> Observe:
-    """Observe the largest `top` eigenvalues of the Hessian of `loss(params, batch)`, in falling
+    """Observe the largest `top` eigenvalues of the Hessian of `loss(params, batch)`, in decreasing
     order.
 
-    By Lanczos' method as `sharpness`, in `depth` Hessian-vector products; lower ones take more of
-    them.  A multiple eigenvalue is seen once, and NaN stands for those that the Hessian does not
-    have.  Gradient descent is at the edge of stability from where the first meets 2/learning rate:
+    The method is that of Lanczos, as for `sharpness`, with `depth` Hessian-vector products; lower
+    eigenvalues need more products than the first.  A multiple eigenvalue is seen once.  NaN stands
+    for eigenvalues that the Hessian does not have.  Gradient descent is at the edge of stability
+    from the time at which the first eigenvalue reaches 2/learning rate:
     `crossing_time(run.hessian_eigenvalues[..., 0], 2 / rate)`.
 
     Raises ValueError for more eigenvalues than products or parameters.
@@ -41,8 +42,8 @@ def hessian_eigenvalues(
             )
         start = normal(jax.random.key(0), flat.shape, flat.dtype)
         values, vectors = jnp.linalg.eigh(_tridiagonal(product, start, depth))
-        # What the start has no part in lies behind the invariant subspace, and is not the
-        # Hessian's.
+        # Eigenvectors without a component along the start lie outside of the invariant subspace:
+        # their eigenvalues are not the Hessian's.
         values = jnp.where(vectors[0] == 0, -jnp.inf, values)
         largest = jnp.sort(values)[::-1][:top]
         return {"hessian_eigenvalues": jnp.where(jnp.isfinite(largest), largest, jnp.nan)}
@@ -55,10 +56,10 @@ def sharpness(
 ) -> Observe:
     """Observe the largest eigenvalue of the Hessian of `loss(params, batch)`, by Lanczos' method.
 
-    It takes `depth` Hessian-vector products (at most as many as there are parameters, where it is
-    exact to rounding) and keeps as many vectors.  Never above the eigenvalue but for rounding; the
-    relative error falls about as exp(-4 depth sqrt(gap)), gap = (lambda_1 - lambda_2) / (lambda_1 -
-    lambda_min) (Saad 1980).
+    The method takes `depth` Hessian-vector products and keeps as many vectors; as many products as
+    parameters are the most that the method takes, and make the result exact to rounding.  Except
+    for rounding errors the result is never above the eigenvalue.  The relative error falls about as
+    exp(-4 depth sqrt(gap)), gap = (lambda_1 - lambda_2) / (lambda_1 - lambda_min) (Saad 1980).
     """
     if depth < 1:
         raise ValueError(f"depth: {depth}; pass at least 1")
@@ -81,14 +82,15 @@ def hessian_index(
     depth: int = 64,
     probes: int = 16,
 ) -> Observe:
-    """Observe the index of the Hessian of `loss(params, batch)`: the number of directions in which
-    a saddle falls.
+    """Observe the `index` of the Hessian of `loss(params, batch)`: the number of directions in
+    which a saddle falls.
 
-    Counted are the eigenvalues below -threshold * max |eigenvalue|, exactly for up to `dense`
-    parameters.  Beyond, the index is an estimate by stochastic Lanczos quadrature (Ubaru, Chen,
-    Saad, 2017), with a standard error of about sqrt(2 index / probes): the mean over `probes`
-    random vectors z of z^T P z, P the projector on these eigenvalues' space, each from `depth`
-    Hessian-vector products, which have to tell them from the others.
+    Eigenvalues below -threshold * max |eigenvalue| are counted, exactly for up to `dense`
+    parameters.  For more parameters the index is an estimate by stochastic Lanczos quadrature
+    (Ubaru, Chen, Saad, 2017), with a standard error of about sqrt(2 index / probes).  The estimate
+    is the mean over `probes` random vectors z of z^T P z, where P projects on the space of the
+    counted eigenvalues.  Each probe takes `depth` Hessian-vector products, which must suffice to
+    separate these eigenvalues from the others.
     """
     if min(depth, probes) < 1:
         raise ValueError(f"depth, probes: {depth}, {probes}; pass at least 1 of each")
@@ -108,7 +110,7 @@ def hessian_index(
             values, vectors = jnp.linalg.eigh(_tridiagonal(product, start, depth))
             return values, flat.size * vectors[0] ** 2
 
-        # One after the other: each keeps `depth` vectors of the size of the parameters.
+        # One probe after the other, as each keeps `depth` vectors of the size of the parameters.
         values, weights = jax.lax.map(probed, jax.random.split(jax.random.key(0), probes))
         counted = jnp.where(is_below(values), weights, 0)
         return {"index": jnp.sum(counted) / probes}
@@ -117,8 +119,8 @@ def hessian_index(
 
 
 def _hessian_product(loss, params, batch):
-    """Return the parameters in one vector, and the products of the Hessian there with such
-    vectors."""
+    """Return the parameters as one vector, and the function that multiplies such vectors by the
+    Hessian at them."""
     flat, unravel = ravel_pytree(params)
 
     def gradient(v):
@@ -131,13 +133,14 @@ def _hessian_product(loss, params, batch):
 
 
 def _tridiagonal(product, start, depth):
-    """Return Lanczos' matrix from a `start`, whose eigenvalues approximate those of the product."""
+    """Return the tridiagonal matrix of Lanczos' method from a `start`; its eigenvalues approximate
+    those of `product`."""
     from matfree import decomp
 
     lanczos = decomp.tridiag_sym(min(depth, start.size), materialize=False, custom_vjp=False)
     diagonal, beside = lanczos(product, start).J_small
-    # Behind an invariant subspace (the Hessian has few distinct eigenvalues) come only rounding
-    # errors, or NaN.
+    # If the Hessian has few distinct eigenvalues, the method exhausts an invariant subspace; the
+    # entries after that are rounding errors or NaN, and are replaced.
     size = jnp.nanmax(jnp.abs(diagonal)) + jnp.max(jnp.nan_to_num(jnp.abs(beside)), initial=0.0)
     rounding = 100 * jnp.finfo(start.dtype).eps * size
     inside = jnp.cumprod(beside > rounding).astype(bool)

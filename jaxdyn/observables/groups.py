@@ -12,10 +12,11 @@ __all__ = ["sample_losses"]
 
 
 def sample_losses(loss: Callable[[Params, Batch], Float[Array, ""]], batch: Batch) -> Observe:
-    """Observe the loss of each example by itself, (n,): `loss(params, batch)` for batches of one
-    row of `batch`.
+    """Observe the loss of each example, (n,): `loss(params, batch)` for batches of one row of
+    `batch`.
 
-    Their mean is the loss of the whole batch where that is a mean over independent examples.
+    The mean of the sample losses is the loss of the whole batch, if that is a mean over independent
+    examples.
     """
     rows = jax.tree.map(lambda a: jnp.asarray(a)[:, None], batch)
 

@@ -13,11 +13,11 @@ KernelFunction = Callable[[Params], Float[Array, "..."]]
 
 
 def kernel_change(kernel: KernelFunction, reference: Params) -> Observe:
-    """Observe how far `kernel(params)` is from K_0, the one at the parameters `reference`.
+    """Observe how far `kernel(params)` is from K_0, the kernel at the parameters `reference`.
 
-    `kernel_distance` is `|K - K_0|_F / |K_0|_F`, `kernel_alignment` the cosine `<K, K_0> / (|K|_F
-    |K_0|_F)`, over all entries of K, of any shape: `lambda p: kernels.empirical.ntk(apply, p, x)`,
-    or a product of hidden activities.
+    `kernel_distance` is `|K - K_0|_F / |K_0|_F`, and `kernel_alignment` is the cosine `<K, K_0> /
+    (|K|_F |K_0|_F)`, over all entries of K, of any shape.  A kernel is for instance `lambda p:
+    kernels.empirical.ntk(apply, p, x)`, or a product of hidden activities.
     """
     initial = kernel(reference)
 
@@ -38,9 +38,9 @@ def kernel_target_alignment(
     """Observe the centred alignment of `kernel(params)` (n, n) with the targets (Cortes, Mohri &
     Rostamizadeh 2012).
 
-    `kernel_target_alignment` is `<K_c, Y_c> / (|K_c|_F |Y_c|_F)`, Y = y y^T, A_c = H A H with H = I
-    - 1 1^T / n; it is 1 where the centred kernel is that of the targets.  Raises ValueError for a
-    kernel that is not (n, n).
+    `kernel_target_alignment` is `<K_c, Y_c> / (|K_c|_F |Y_c|_F)` with Y = y y^T and the centred
+    matrices A_c = H A H, H = I - 1 1^T / n.  The alignment is 1 where the centred kernel is
+    proportional to that of the targets.  Raises ValueError for a kernel that is not (n, n).
     """
     n = len(targets)
     targets = targets.reshape(n, -1)

@@ -6,8 +6,10 @@ __all__ = ["combine", "prefixed"]
 
 
 def combine(*observes: Observe) -> Observe:
-    """Observe everything that `observes` do, in one dict; ValueError where two use the same
-    name."""
+    """Observe everything that `observes` do, in one dict.
+
+    Raises ValueError where two observables use the same name.
+    """
 
     def combined(state):
         seen = {}
@@ -24,5 +26,5 @@ def combine(*observes: Observe) -> Observe:
 
 
 def prefixed(prefix: str, observe: Observe) -> Observe:
-    """Observe under other names: `prefix` before each."""
+    """Observe what `observe` does, with `prefix` before each name."""
     return lambda state: {prefix + name: value for name, value in observe(state).items()}

@@ -1,4 +1,5 @@
-"""Observables of saddles: what `analysis.saddle_table` needs, how wide a network acts, what it conserves."""
+"""Observables of saddles: what `analysis.saddle_table` needs, the effective width of a network,
+conserved charges."""
 
 from collections.abc import Callable
 
@@ -16,10 +17,10 @@ Loss = Callable[[Params, Batch], Float[Array, ""]]
 
 
 def snapshot(loss: Loss, batch: Batch) -> Observe:
-    """Observe what `saddle_table` needs: `loss`, `gradient_norm` and all parameters in one vector,
-    `params`.
+    """Observe what `saddle_table` needs: `loss`, `gradient_norm` and `params`, all parameters in
+    one vector.
 
-    A run of T records of P parameters keeps T P numbers.
+    A run with T records of P parameters stores T P numbers.
     """
 
     def observe(state):
@@ -31,12 +32,14 @@ def snapshot(loss: Loss, batch: Batch) -> Observe:
 
 
 def effective_width(units: Callable[[Params], Float[Array, "units ..."]]) -> Observe:
-    """Observe how many units work, `unit_width`, and into how many directions, `direction_width`.
+    """Observe the number of units at work, `unit_width`, and of their directions,
+    `direction_width`.
 
-    Participation ratios (sum x)^2 / sum x^2 of the squared norms of the rows of `units(params)` and
-    of the squares of their singular values.  A row holds all weights of a unit, those in and those
-    out, or what it contributes (such as `models.attention_heads`).  A saddle of rank r has r
-    directions: in r units (sparse), or spread over all of them. NaN where all are 0.
+    Both numbers are participation ratios (sum x)^2 / sum x^2.  For `unit_width` x are the squared
+    norms of the rows of `units(params)`, for `direction_width` the squared singular values of this
+    matrix.  A row holds all weights of a unit, incoming and outgoing, or what the unit contributes
+    (such as `models.attention_heads`).  At a saddle of rank r the units have r directions, in r
+    units (sparse) or spread over all units.  Both numbers are NaN where all rows are 0.
 
     >>> from jaxdyn.types import State
     >>> widths = effective_width(lambda w: w)(State(0, jnp.ones((4, 2))))
@@ -47,12 +50,12 @@ def effective_width(units: Callable[[Params], Float[Array, "units ..."]]) -> Obs
     def observe(state):
         rows = units(state.params)
         rows = rows.reshape(len(rows), -1)
-        # Scaled, or fourth powers of small initial weights would underflow.
+        # Without this scale fourth powers of small initial weights would underflow.
         rows = rows / jnp.max(jnp.abs(rows))
         products = rows @ rows.T
         norms = jnp.diagonal(products)
-        # The sum of the fourth powers of singular values is that of the squares of all products of
-        # rows.
+        # The sum of the fourth powers of the singular values equals the sum of the squared inner
+        # products of all pairs of rows.
         squared = jnp.sum(norms) ** 2
         return {
             "unit_width": squared / jnp.sum(norms**2),
@@ -68,13 +71,14 @@ def clusters(
     radius: Float[ArrayLike, ""],
     active: Float[ArrayLike, ""] = 0.03,
 ) -> Observe:
-    """Observe how many `clusters` units form: distinct directions of rectifiers, kinks of a
+    """Observe how many `clusters` units form: distinct directions of rectifiers, or kinks of a
     piecewise linear function.
 
-    `units(params)` are points and weights: u_i / |u_i| and v_i |u_i| for directions, -bias / slope
-    and v_i slope_i for kinks.  Units count whose |weight| is at least the share `active` of the
-    largest; those of one sign within the `radius` of each other are one cluster.  A sum over units
-    of 1 / (the size of their neighbourhood), which counts clusters that are tight and apart.
+    `units(params)` returns points and weights: u_i / |u_i| and v_i |u_i| for directions, -bias /
+    slope and v_i slope_i for kinks.  Units count if their |weight| is at least the fraction
+    `active` of the largest.  Units of one sign within the `radius` of each other form one cluster.
+    The result is the sum over units of 1 / (the number of units in their neighbourhood), which is
+    the number of clusters if these are tight and separate.
     """
 
     def observe(state):
@@ -88,11 +92,12 @@ def clusters(
 
 
 def rank_distance(of: Callable[[Params], Float[Array, "_ _"]], rank: int) -> Observe:
-    """Observe how far the matrix `of(params)` is from that `rank`, `rank_distance` = sigma_(rank +
-    1) / sigma_rank.
+    """Observe how far the matrix `of(params)` is from the given `rank`: sigma_(rank + 1) /
+    sigma_rank.
 
-    For linear units with all their weights in the rows it is the distance to the invariant manifold
-    of a narrower network.  Raises ValueError for a rank that is none of a narrower one.
+    For linear units with all their weights in the rows this ratio is the distance to the invariant
+    manifold of a narrower network.  Raises ValueError for a rank below 1, or not below the number
+    of singular values.
     """
 
     def observe(state):
@@ -112,13 +117,14 @@ def charges(
     """Observe the `charges` that a symmetry of the loss conserves under gradient flow, any array
     `of(params)`.
 
-    A charge is conserved where its gradient is the generator of a symmetry: params + s xi(params)
-    leaves the loss as it is to first order, so that d charge / dt = -<xi, grad loss> = 0.  For a
-    symmetric matrix A with generator A params it is <params, A params> / 2: |u_i|^2 - p v_i^2 for
-    units of degree p, W_1 W_1^T - W_2^T W_2 for linear layers.
+    A charge is conserved if its gradient xi is the generator of a symmetry: params + s xi(params)
+    leaves the loss unchanged to first order in s, so that d charge / dt = -<xi, grad loss> = 0.
+    For the generator A params with a symmetric matrix A the charge is <params, A params> / 2:
+    |u_i|^2 - p v_i^2 for units of degree p, and W_1 W_1^T - W_2^T W_2 for linear layers.
 
-    Raises ValueError where that fails at the concrete parameters `like`: the largest |cosine| of
-    the angle between a charge's gradient and the loss's is not 0 to half the digits.
+    Raises ValueError if a charge is not conserved at the concrete parameters `like`: if the largest
+    |cosine| of the angle between a charge's gradient and the loss's gradient is not 0 to half the
+    digits.
     """
     flat, unravel = ravel_pytree(like)
 

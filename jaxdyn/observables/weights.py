@@ -1,4 +1,4 @@
-"""Observables of the weights; `of(params)` is a matrix of them, such as a linear network's
+"""Observables of the weights, where `of(params)` is a matrix of weights, such as a linear network's
 product."""
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ Matrix = Callable[[Params], Float[Array, "outputs inputs"]]
 def mode_strengths(
     of: Matrix, left: Float[Array, "outputs rank"], right: Float[Array, "inputs rank"]
 ) -> Observe:
-    """Observe the mode strengths `u_a = left_a^T W right_a` (rank,) of `W = of(params)` in fixed
+    """Observe the mode strengths `u_a = left_a^T W right_a` (rank,) of `W = of(params)` for fixed
     singular vectors."""
     return lambda state: {"mode_strengths": _strengths(of(state.params), left, right)}
 
@@ -26,7 +26,7 @@ def mode_strengths(
 def leakage(
     of: Matrix, left: Float[Array, "outputs rank"], right: Float[Array, "inputs rank"]
 ) -> Observe:
-    """Observe `|W - left diag(u) right^T|_F`, u the mode strengths: what of `W = of(params)` is
+    """Observe `|W - left diag(u) right^T|_F`, u the mode strengths: the part of `W = of(params)`
     outside its modes."""
 
     def observe(state):
@@ -39,9 +39,10 @@ def leakage(
 
 
 def singular_values(of: Matrix) -> Observe:
-    """Observe the singular values of `of(params)` in descending order.
+    """Observe the singular values of `of(params)` in decreasing order.
 
-    Of a product of many matrices only those above eps times the largest have correct digits.
+    For a product of many matrices only singular values above eps times the largest have correct
+    digits.
     """
     return lambda state: {"singular_values": jnp.linalg.svd(of(state.params), compute_uv=False)}
 
@@ -49,11 +50,12 @@ def singular_values(of: Matrix) -> Observe:
 def alignment(
     of: Matrix, left: Float[Array, "outputs rank"], right: Float[Array, "inputs rank"]
 ) -> Observe:
-    """Observe `left_alignment` and `right_alignment` (rank,): |cosines| of the a-th singular
-    vectors of `of(params)` with `left_a` and `right_a`.
+    """Observe `left_alignment` and `right_alignment` (rank,): |cosines| between singular vectors
+    and given ones.
 
-    Singular vectors go by descending singular value, so order `left` and `right` likewise; those of
-    equal singular values are arbitrary, and so are their cosines.
+    The a-th singular vectors of `of(params)` are compared with `left_a` and `right_a`.  Singular
+    vectors are in order of decreasing singular values, so order `left` and `right` likewise.
+    Singular vectors of equal singular values are arbitrary, and so are their cosines.
     """
 
     def observe(state):

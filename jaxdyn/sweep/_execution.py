@@ -1,4 +1,5 @@
-"""Where the blocks of a sweep run: threads, the devices of a mesh, or the workers of an executor."""
+"""Where the blocks of a sweep run: in threads, on the devices of a mesh, or in the workers of an
+executor."""
 
 import concurrent.futures
 import functools
@@ -15,7 +16,7 @@ __all__ = ["compiled", "on_executor", "on_mesh", "on_threads"]
 
 
 def on_threads(work, todo, arguments, finish, bar):
-    """Run blocks in threads over the compiled programs, as many at a time as there are cores."""
+    """Run blocks in threads over the compiled programs, `_threads()` at a time."""
 
     def compute(point, block):
         cell = _store.cell_name(point)
@@ -35,8 +36,10 @@ def on_threads(work, todo, arguments, finish, bar):
 
 
 def on_mesh(work, todo, mesh, arguments, finish, bar):
-    """Give every device of a mesh one block at a time: the block's shape, so its bits, are those of
-    a thread's."""
+    """Run blocks on a mesh, one block per device at a time.
+
+    A block has the same shape on a device as in a thread, so that its bits are the same.
+    """
     across = jax.sharding.PartitionSpec(mesh.axis_names)
     whole = jax.sharding.PartitionSpec()
     for cell, program in work.programs.items():
@@ -64,7 +67,8 @@ def on_mesh(work, todo, mesh, arguments, finish, bar):
 
 
 def on_executor(work, todo, executor, arguments, finish, bar):
-    """Send blocks to workers, which compile once each; what they return is written here."""
+    """Run blocks in an executor's workers, each of which compiles once; this process writes the
+    results."""
     import cloudpickle
 
     blobs = {
@@ -77,7 +81,7 @@ def on_executor(work, todo, executor, arguments, finish, bar):
     }
     try:
         while futures:
-            # Asked one by one, as the jobs of submitit are no Futures of the standard library.
+            # Poll the jobs one by one: those of submitit are not Futures of the standard library.
             if not (done := [future for future in futures if future.done()]):
                 time.sleep(0.01)
             for future in done:
@@ -89,7 +93,7 @@ def on_executor(work, todo, executor, arguments, finish, bar):
 
 
 def _remote(blob, seeds, columns):
-    """Compute one block in a worker, at the precision of the caller."""
+    """Return the values of one block, computed in a worker at the precision of the caller."""
     job, call, data = _unpacked(blob)
     with _program.single_threaded_blas(), _program.precision(job.precision):
         return jax.tree.map(np.asarray, call(seeds, columns, data))
@@ -105,7 +109,7 @@ def _unpacked(blob):
 
 
 def compiled(programs, cells):
-    """Compile the programs of some cells side by side."""
+    """Return the compiled programs of some static cells, compiled side by side in threads."""
     setting = _program.precision_now()
     cells = list(cells)
 
@@ -118,8 +122,11 @@ def compiled(programs, cells):
 
 
 def _threads():
-    """Return how many runs compute side by side: one where XLA's thread pool may be too small for
-    two."""
+    """Return how many runs to compute side by side.
+
+    The number is one unless the environment variable NPROC promises XLA a thread pool of at least
+    8: a smaller pool may not suffice for two runs.
+    """
     reserved = os.environ.get("NPROC", "")
     if jax.devices()[0].platform != "cpu" or not reserved.isdigit() or int(reserved) < 8:
         return 1

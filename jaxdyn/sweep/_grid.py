@@ -1,4 +1,5 @@
-"""The grid of a sweep: its axes, seeds and static cells, checked; and its blocks."""
+"""The grid of a sweep: axes, seeds and static cells, with their checks; and the blocks of the
+grid."""
 
 import itertools
 import math
@@ -24,7 +25,7 @@ __all__ = [
 
 
 class Axis(NamedTuple):
-    """One dimension of the grid, with the values of every name that moves along it."""
+    """One dimension of the grid, with the values of every name that varies along it."""
 
     dim: str
     coords: dict[str, np.ndarray]
@@ -46,7 +47,10 @@ class Axis(NamedTuple):
 
 
 def make_grid(axes: dict[Any, Any], seeds: Any) -> list[Axis]:
-    """Return the axes of a sweep, "seed" first; ValueError or TypeError where they make no grid."""
+    """Return the axes of a sweep, "seed" first.
+
+    Raises ValueError or TypeError where `axes` and `seeds` do not make a grid.
+    """
     if not isinstance(axes, dict):
         raise TypeError(
             f"axes: is {kind(axes)}; pass {{name: values}}, such as {{'learning_rate': [0.1, 0.2]}}"
@@ -73,16 +77,16 @@ def make_grid(axes: dict[Any, Any], seeds: Any) -> list[Axis]:
             raise ValueError(f"axes: the name {clash[0]!r} is the sweep's own; choose another")
         axis = Axis("_".join(together), coords)
         if len(set(axis.rows)) < axis.size:
-            raise ValueError(f"axes: {names!r} holds a value twice: {values!r}")
+            raise ValueError(f"axes: {names!r} holds a value twice: {values!r}; pass each once")
         grid.append(axis)
     named = [name for axis in grid for name in axis.coords]
     if len(set(named)) < len(named):
-        raise ValueError(f"axes: a name is on two axes: {named}")
+        raise ValueError(f"axes: a name is on two axes: {named}; keep it on one")
     return grid
 
 
 def static_cells(static: dict[str, Any]) -> dict[str, dict[Any, Any]]:
-    """Return {name: {label: value}}, where numbers and strings are their own labels."""
+    """Return {name: {label: value}}, in which numbers and strings are their own labels."""
     if not isinstance(static, dict):
         raise TypeError(f"static: is {kind(static)}; pass {{name: values}}")
     cells = {}
@@ -105,8 +109,9 @@ def static_cells(static: dict[str, Any]) -> dict[str, dict[Any, Any]]:
 
 
 def box_shape(shape: list[int], target: int) -> tuple[int, ...]:
-    """Return the shape of a block of at most `target` runs: whole trailing axes first, then even
-    cuts of the next.
+    """Return the shape of a block of at most `target` runs.
+
+    The block takes whole trailing axes first, and then cuts the next axis evenly.
 
     >>> box_shape([10, 10, 10], 64)
     (1, 5, 10)
@@ -130,19 +135,20 @@ def blocks(grid: list[Axis], box: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
 
 
 def extent(grid: list[Axis], box: tuple[int, ...], block: tuple[int, ...]) -> tuple[int, ...]:
-    """Return how far a block reaches along each axis; the last ones may reach over the grid's
-    edge."""
+    """Return how far a block reaches along each axis within the grid, whose edge the last blocks
+    may cross."""
     return tuple(
         min(width, axis.size - corner) for axis, width, corner in zip(grid, box, block, strict=True)
     )
 
 
 def united(axis: Axis, stored: dict[str, Any]) -> Axis:
-    """Return a stored axis followed by the values it lacks: old runs keep their places."""
+    """Return a stored axis followed by the values of `axis` that it lacks, so that stored runs keep
+    their places."""
     if list(axis.coords) != list(stored["coords"]):
         raise ValueError(
             f"store: its axis {stored['dim']!r} has the names {list(stored['coords'])}, not "
-            f"{list(axis.coords)}"
+            f"{list(axis.coords)}; use the same names, or choose another folder"
         )
     old = Axis(axis.dim, {name: np.asarray(values) for name, values in stored["coords"].items()})
     have = set(old.rows)
@@ -154,7 +160,7 @@ def united(axis: Axis, stored: dict[str, Any]) -> Axis:
 
 
 def positions(axis: Axis, within: Axis) -> np.ndarray:
-    """Return the places of an axis's values along a larger axis."""
+    """Return the positions of an axis's values along a larger axis."""
     places = {row: i for i, row in enumerate(within.rows)}
     return np.asarray([places[row] for row in axis.rows])
 

@@ -1,4 +1,4 @@
-"""One static cell of a sweep as one program, `(seeds, columns, data) -> {name: (runs, ...)}`,
+"""The program of one static cell of a sweep, `(seeds, columns, data) -> {name: (runs, ...)}`:
 traced and described."""
 
 import contextlib
@@ -40,14 +40,14 @@ CLOSURE_BYTES = 64 << 20
 
 
 def run_key(seed: Any) -> Key:
-    """Return the key of a sweep's run, which depends on its seed alone: `fold_in(key(SALT),
+    """Return the key of a sweep's run, which depends on the run's seed alone: `fold_in(key(SALT),
     seed)`."""
     return jax.random.fold_in(jax.random.key(SALT), seed)
 
 
 class Job(NamedTuple):
-    """What a worker must know of a sweep: the experiment, its traced names, and the precision to
-    compute in."""
+    """What a worker must know of a sweep: the experiment, the names of its traced arguments, and
+    the precision."""
 
     experiment: Callable
     names: tuple[str, ...]
@@ -57,7 +57,7 @@ class Job(NamedTuple):
 
 
 class Output(NamedTuple):
-    """An output of a run: its own dimensions."""
+    """An output of a run: its own dimensions, their lengths, and the dtype."""
 
     dims: tuple[str, ...]
     shape: tuple[int, ...]
@@ -65,7 +65,7 @@ class Output(NamedTuple):
 
 
 class Program(NamedTuple):
-    """A lowered program, its arguments' data, and what it returns."""
+    """A lowered program, the data among its arguments, and a description of what it returns."""
 
     fixed: dict[str, Any]
     data: dict[str, Any]
@@ -78,8 +78,8 @@ class Program(NamedTuple):
 
 
 def build(job: Job, fixed: dict[str, Any]) -> tuple[Callable, dict[str, Any], dict[str, Any]]:
-    """Return the vmapped program, its data (the jax arrays of a partial), and notes that its trace
-    will fill."""
+    """Return the vmapped program, its data (the jax arrays of a partial), and a dict of notes that
+    tracing will fill."""
     experiment = job.experiment
     data = {}
     if isinstance(experiment, functools.partial):
@@ -114,13 +114,13 @@ def build(job: Job, fixed: dict[str, Any]) -> tuple[Callable, dict[str, Any], di
 
 
 def _numpy_generator():
-    """Return the state of numpy's global generator, which drawing changes."""
+    """Return the state of numpy's global generator, which changes with every draw."""
     _, numbers, position, *_ = np.random.get_state()
     return numbers, position
 
 
 def trace(job: Job, fixed: dict[str, Any], columns: list[np.ndarray], runs: int) -> Program:
-    """Trace and lower the program of one static cell for blocks of so many runs."""
+    """Return the traced and lowered program of one static cell for blocks of `runs` runs."""
     call, data, notes = build(job, fixed)
 
     def shape(dtype):
@@ -152,7 +152,7 @@ def trace(job: Job, fixed: dict[str, Any], columns: list[np.ndarray], runs: int)
 
 
 def _explain(error, culprit):
-    """Raise what an error of tracing is about, in the user's words, where that is known."""
+    """Raise an error of tracing again in the user's words, where its cause is known."""
     if culprit is not None:
         raise TypeError(
             f"axes: {culprit!r} must be known while the program is compiled (it sets a shape or "
@@ -167,7 +167,8 @@ def _explain(error, culprit):
 
 
 def _check_closure(constants, experiment):
-    """Refuse large arrays that an experiment closes over: they would be compiled in."""
+    """Raise ValueError where an experiment closes over large arrays, which would be compiled into
+    the program."""
     sizes = [np.size(array) * jnp.result_type(array).itemsize for array in constants]
     if sum(sizes) > CLOSURE_BYTES:
         largest = constants[int(np.argmax(sizes))]
@@ -181,8 +182,8 @@ def _check_closure(constants, experiment):
 def check_signature(
     experiment: Callable, names: tuple[str, ...], static: tuple[str, ...], seeded: bool
 ) -> None:
-    """Raise ValueError or TypeError where an experiment does not take what a sweep would pass, or
-    needs more."""
+    """Raise ValueError or TypeError where an experiment does not take what a sweep passes, or needs
+    more."""
     if clash := sorted(set(names) & set(static)):
         raise ValueError(f"axes: {clash[0]!r} is in static too; keep it in one of them")
     if not callable(experiment):
@@ -218,10 +219,11 @@ def check_signature(
 
 @contextlib.contextmanager
 def single_threaded_blas() -> Iterator[None]:
-    """Keep decompositions to the thread that calls them: blocks share out the cores already.
+    """Return a context in which decompositions use only the thread that calls them, as blocks share
+    the cores already.
 
-    Two blocks in two decompositions, each with a thread on every core, wait for one another busily:
-    a hundred times slower.  What runs outside of a sweep keeps its threads.
+    Two blocks in two decompositions, each with a thread on every core, keep waiting for one
+    another: a hundred times slower.  Decompositions outside of a sweep keep their threads.
     """
     from threadpoolctl import threadpool_limits
 
@@ -230,32 +232,34 @@ def single_threaded_blas() -> Iterator[None]:
 
 
 def compiler_options() -> dict[str, str]:
-    """Return how blocks are compiled.
+    """Return the options with which blocks are compiled.
 
-    On CPU, small matrix products by a library share out each call over the thread pool: 45% more
-    time at 50 runs of a small network, for 20% less at products 512 wide.  So do the loops that XLA
-    writes itself, a microsecond's work each: 2.8 times the time where steps draw random numbers.
-    Runs side by side have no use for either.
+    On CPU two passes of XLA are disabled, because runs are computed side by side and do not need a
+    parallel program.  The first hands small matrix products to a library that splits each call over
+    the thread pool: this takes 45% more time at 50 runs of a small network, and saves 20% only at
+    products 512 wide.  The second splits the loops that XLA writes itself, of a microsecond's work
+    each: 2.8 times the time where steps draw random numbers.
     """
     passes = "dot-library-rewriter,cpu-parallel-task-assigner"
     return {"xla_disable_hlo_passes": passes} if jax.default_backend() == "cpu" else {}
 
 
 def precision_now() -> tuple[bool, Any]:
-    """Return the precision in force in this thread: x64, and that of matrix products."""
+    """Return the precision in force in this thread: whether x64 is enabled, and that of matrix
+    products."""
     return bool(jax.config.jax_enable_x64), jax.config.jax_default_matmul_precision
 
 
 @contextlib.contextmanager
 def precision(setting: tuple[bool, Any]) -> Iterator[None]:
-    """Compute at a caller's precision, which JAX keeps per thread."""
+    """Return a context that computes at a caller's precision, which JAX keeps per thread."""
     x64, matmul = setting
     with jax.enable_x64(x64), jax.default_matmul_precision(matmul):
         yield
 
 
 def traced_dtype(values: np.ndarray) -> np.dtype:
-    """Return the dtype in which an axis enters the program."""
+    """Return the dtype with which the values of an axis enter the program."""
     return np.dtype(jnp.asarray(values[:1]).dtype)
 
 
@@ -272,14 +276,17 @@ def unwrapped(experiment: Callable) -> Callable:
 
 
 def name_of(experiment: Callable) -> str:
-    """Return an experiment's name for people."""
+    """Return an experiment's name for messages and records."""
     function = unwrapped(experiment)
     return getattr(function, "__qualname__", type(function).__name__)
 
 
 def _outputs(out, dims, notes):
-    """Return a run's outputs by name; note their own dimensions, and set aside what is the same for
-    all runs."""
+    """Return a run's outputs by name.
+
+    `notes` receives the outputs' own dimensions, their units, and the constants: outputs that are
+    the same for all runs.
+    """
     if isinstance(out, Trajectory):
         values = _of_trajectory(out)
         leading = ("time",)
@@ -316,8 +323,8 @@ def _outputs(out, dims, notes):
         rank = jnp.ndim(value) - len(leading)
         notes["dims"][name] = leading + _own_dims(name, rank, dims)
 
-    # A numpy array cannot depend on the run: recording times that are known while tracing become a
-    # coordinate.
+    # A numpy array cannot depend on the run: recording times that are known during tracing become
+    # a coordinate that all runs share.
     def fixed(name, v):
         return isinstance(v, np.ndarray) and notes["dims"][name] == (name,)
 
@@ -342,7 +349,7 @@ def _of_trajectory(out):
 
 def _own_dims(name, rank, dims):
     if name not in dims:
-        # What theory predicts has the dimensions of what it is a theory of.
+        # The prediction `<name>_theory` has the dimensions of the output `<name>`.
         simulated = dims.get(name.removesuffix("_theory"), ())
         shared = (simulated,) if isinstance(simulated, str) else tuple(simulated)
         return shared if len(shared) == rank else tuple(f"{name}_{i}" for i in range(rank))
@@ -357,8 +364,10 @@ def _own_dims(name, rank, dims):
 
 
 def _untraceable(error, job, fixed, columns):
-    """Return the axis that cannot be traced, found by fixing one at a time, where that is what the
-    error is about."""
+    """Return the axis that cannot be traced, or None if the error is not about tracing.
+
+    The axis is found by fixing one axis at a time.
+    """
     conversions = (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError)
     if not isinstance(error, conversions) and "concrete" not in str(error):
         return None

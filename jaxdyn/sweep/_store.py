@@ -1,8 +1,8 @@
-"""The store of a sweep: its arrays, its record, its finished blocks, its lock, and what produced it.
+"""The store of a sweep: arrays, record, finished blocks, lock, and provenance.
 
-A store is a folder: `jaxdyn.json` (what it holds), `data` (a zarr v3 group; one block of a sweep is
-one chunk of every array), `blocks` (one marker per finished block, written after its data) and
-`.lock`.
+A store is a folder: `jaxdyn.json` (the record of what the store holds), `data` (a zarr v3 group;
+one block of a sweep is one chunk of every array), `blocks` (one marker per finished block, written
+after its data) and `.lock`.
 """
 
 import contextlib
@@ -85,11 +85,12 @@ def _git(source):
 
 
 def with_labels(dataset: "xarray.Dataset", record: dict[str, Any]) -> "xarray.Dataset":
-    """Put a sweep's coordinates, units and provenance on its arrays.
+    """Return the dataset with a sweep's coordinates, units and provenance.
 
-    Recording times that all runs share become a coordinate; others stay one variable per run.
+    Recording times that all runs share become a coordinate; others remain a variable with times for
+    each run.
     """
-    # A sweep killed while it extended its store leaves arrays that are longer than its record.
+    # A sweep that was killed while it extended its store leaves arrays longer than the record.
     sizes = {name: len(labels) for name, labels in record["static"].items()}
     sizes |= {axis["dim"]: len(next(iter(axis["coords"].values()))) for axis in record["axes"]}
     for dim, size in sizes.items():
@@ -126,8 +127,8 @@ def _transposed(constants):
 
 
 def _constant(name, by_cell, static):
-    """Return (dims, values): one array where all static cells agree, otherwise one row per cell,
-    padded with NaN."""
+    """Return (dims, values) of a constant: one array if all static cells agree, else one row per
+    cell, padded with NaN."""
     arrays = [np.asarray(values) for values in by_cell.values()]
     if all(np.array_equal(arrays[0], array) for array in arrays):
         return name, arrays[0]
@@ -145,7 +146,8 @@ def cell_name(labels: dict[str, Any]) -> str:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold a store's lock; the system frees it with the process, however that ends."""
+    """Hold a store's lock as a context; the system frees the lock with the process, however that
+    ends."""
     path.mkdir(parents=True, exist_ok=True)
     with (path / ".lock").open("w") as file:
         try:
@@ -158,7 +160,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def check_ours(path: Path, argument: str, kinds: tuple[str, ...]) -> None:
-    """Raise ValueError where `path` holds something that is not of these kinds."""
+    """Raise ValueError where `path` holds something that is not one of these kinds of results."""
     record = read_record(path) if path.is_dir() else None
     foreign = path.exists() and (
         not path.is_dir() or any(entry.name != ".lock" for entry in path.iterdir())
@@ -170,7 +172,7 @@ def check_ours(path: Path, argument: str, kinds: tuple[str, ...]) -> None:
 
 
 def read_record(path: Path) -> dict[str, Any] | None:
-    """Return what a folder of results holds, or None where it is none."""
+    """Return the record of a folder of results, or None where the folder has no record."""
     try:
         return json.loads((path / RECORD).read_text())
     except (FileNotFoundError, NotADirectoryError):
@@ -178,7 +180,7 @@ def read_record(path: Path) -> dict[str, Any] | None:
 
 
 def write_record(path: Path, record: dict[str, Any]) -> None:
-    """Write a record in one step of the file system."""
+    """Write a record atomically."""
     part = path / f"{RECORD}.part"
     part.write_text(json.dumps(record, indent=1))
     part.replace(path / RECORD)
@@ -187,7 +189,7 @@ def write_record(path: Path, record: dict[str, Any]) -> None:
 def store_arrays(
     path: Path, layout: dict[str, Any], chunks: dict[str, tuple[int, ...]]
 ) -> dict[str, Any]:
-    """Create a store's zarr arrays, or grow them to their new shapes; `layout` is {name: (dims,
+    """Return a store's zarr arrays, created or grown to new shapes; `layout` is {name: (dims,
     shape, dtype)}."""
     import zarr
 
@@ -211,18 +213,19 @@ def store_arrays(
 
 
 def fill_value(dtype: np.dtype) -> Any:
-    """Return what stands where nothing was computed: NaN, False or 0."""
+    """Return the value of entries that were not computed: NaN, False or 0."""
     return np.asarray(np.nan if np.dtype(dtype).kind in "fc" else 0).astype(dtype)[()]
 
 
 def finished_blocks(path: Path) -> dict[str, list[int]]:
-    """Return the finished blocks of a store with the number of runs each holds along every axis."""
+    """Return the finished blocks of a store, with the number of runs that each holds along every
+    axis."""
     markers = (path / "blocks").glob("*.json")
     return {marker.stem: json.loads(marker.read_text()) for marker in markers}
 
 
 def mark_finished(path: Path, block: str, extent: list[int]) -> None:
-    """Mark a block as finished, after its data."""
+    """Mark a block as finished; call it after the block's data are written."""
     folder = path / "blocks"
     folder.mkdir(exist_ok=True)
     part = folder / f"{block}.part"
@@ -231,11 +234,12 @@ def mark_finished(path: Path, block: str, extent: list[int]) -> None:
 
 
 def diverged(dataset: "xarray.Dataset") -> str:
-    """Say how many runs of a sweep were not `ok` to the end, and at which values of its axes."""
+    """Return in words how many runs of a sweep were not `ok` to the end, and at which values of the
+    axes."""
     bad = ~dataset["ok"]
     if "time" in bad.dims:
-        # Where static cells differ in their recording times, the shorter ones are padded by the
-        # time NaN.
+        # Where static cells differ in their recording times, the shorter ones are padded with NaN
+        # as time.
         bad = (bad & dataset["time"].notnull()).any("time")
     if not bool(bad.any()):
         return f"0 of {bad.size} runs"
@@ -252,8 +256,8 @@ def diverged(dataset: "xarray.Dataset") -> str:
 
 
 def extended(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-    """Return a store's record with what a new attempt adds: static labels, programs, constants, the
-    attempt."""
+    """Return a store's record with the additions of a new attempt: static labels, programs,
+    constants, the attempt."""
     static = {}
     for name, labels in old["static"].items():
         static[name] = labels + [label for label in new["static"][name] if label not in labels]
@@ -267,12 +271,12 @@ def extended(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
 
 
 def opened(path: Path, record: dict[str, Any]) -> "xarray.Dataset":
-    """Open a store lazily, with the labels of its record."""
+    """Return the Dataset of a store, opened lazily, with the labels of the store's record."""
     return with_labels(open_zarr(path / "data"), record)
 
 
 def open_zarr(path: Path) -> "xarray.Dataset":
-    """Open a zarr group lazily."""
+    """Return the Dataset of a zarr group, opened lazily."""
     import xarray
 
     return xarray.open_zarr(path, chunks=None, consolidated=False)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["sweep"]
 
 BLOCK_RUNS = 64
-CACHE_BYTES = 16 << 20
+CACHE_BYTES = 16 << 20  # blocks whose temporaries and outputs exceed this are made smaller
 
 
 def sweep(
@@ -44,8 +44,8 @@ def sweep(
     dims: dict[str, Any] = {},
     progress: bool | None = None,
 ) -> "xarray.Dataset":
-    """Run `experiment(key, **numbers)` on a grid, one vmapped program per static cell, and label
-    what it returns.
+    """Run `experiment(key, **numbers)` on a grid and return a labelled Dataset; each static cell is
+    one vmapped program.
 
     - `axes`: {name: values}, traced and vmapped; a tuple of names moves axes together: {("a", "b"):
       [(1, 2), (3, 4)]}.
@@ -54,26 +54,27 @@ def sweep(
       seeds the experiment takes no key.
     - `static`: {name: values} or {name: {label: value}}, compiled once each: widths, depths,
       optimisers, functions.
-    - `chunk`: at most so many runs in a block; by default 64, fewer where their memory would leave
-      the cache.
-    - `store`: a folder, written block by block.  A killed sweep goes on from it to the same
-      numbers; more seeds or values extend it; another experiment is refused.  It keeps the block
-      shape it began with.  Also a function from the fingerprint, a str, to such a folder.
+    - `chunk`: the largest number of runs in a block; by default 64, fewer if their memory would
+      exceed the cache.
+    - `store`: a folder, written block by block, or a function that returns such a folder for the
+      fingerprint, a str.  A killed sweep continues from its store to the same numbers.  More seeds
+      or values extend a store; another experiment is refused.  A store keeps the block shape that
+      it began with.
     - `on`: None (threads), a jax Mesh, or any executor: of `concurrent.futures`, of Dask
-      (`client.get_executor()`), of submitit.  The bits do not depend on it.
-    - `dims`: {output: names of its own dimensions}, behind "time" for what a Trajectory observed;
-      `<output>_theory` has the same.
-    - `progress`: whether to show a bar, also while it compiles; by default on terminals and in
-      notebooks.
+      (`client.get_executor()`), of submitit.  The bits of the results do not depend on it.
+    - `dims`: {output: names of the output's own dimensions}; for what a Trajectory observed they
+      come after "time".  `<output>_theory` has the same dimensions as `<output>`.
+    - `progress`: whether to show a progress bar, also during compilation; by default on terminals
+      and in notebooks.
 
     The experiment returns a Trajectory or a dict of arrays.  The Dataset has the dimensions
-    (static, seed, axes, own), numpy values, `ok` per run (and record), and in its attributes what
-    diverged and, as JSON, the fingerprint and every attempt (argv, versions, device, git commit,
-    wall time).  Fix settings by `functools.partial`: jax arrays there are arguments of the program,
-    while what the experiment closes over is compiled into it.
+    (static, seed, axes, own), numpy values, and `ok` per run (and record).  The attributes hold
+    what diverged and, as JSON, the fingerprint and every attempt (argv, versions, device, git
+    commit, wall time).  Fix settings by `functools.partial`: jax arrays in a partial are arguments
+    of the program, while arrays that the experiment closes over are compiled into it.
 
-    Raises ValueError or TypeError, before anything is written, for what cannot run; a run that
-    blows up raises nothing.
+    Raises ValueError or TypeError, before anything is written, for an experiment or arguments that
+    cannot run.  A run that blows up raises nothing.
     """
     if chunk is not None and (not isinstance(chunk, int) or chunk < 1):
         raise ValueError(f"chunk: {chunk!r} is no number of runs; pass an int >= 1")
@@ -151,7 +152,7 @@ class _Work(NamedTuple):
 
 
 def _record(work):
-    """Return what a store says of itself; all of it is JSON."""
+    """Return the record that a store keeps of itself, all of it JSON."""
     constants = {}
     own = {}
     units = {}
@@ -203,7 +204,7 @@ def _in_store(work, record, path, on, bar):
         own = tuple(max(1, length) for length in shape[len(block) :])
         chunks[name] = block + own
     if old is None:
-        # First of all, so that a sweep killed here finds its own store again.
+        # The record is written first, so that a sweep that is killed later finds its own store.
         _store.write_record(path, record)
     arrays = _store.store_arrays(path, layout, chunks)
     _store.write_record(path, record)
@@ -249,12 +250,12 @@ def _is_covered(places, reach):
 
 
 def _run(work, todo, arrays, on, bar, mark=lambda point, block: None):
-    """Compute the blocks of `todo`, write each into `arrays` and mark it."""
+    """Compute the blocks of `todo`, write each into `arrays` and mark it as finished."""
 
     def arguments(block):
         rows = []
         for axis, corner, width in zip(work.grid, block, work.box, strict=True):
-            # A block that reaches over the edge of the grid repeats the last run.
+            # A block that crosses the edge of the grid repeats the last run, to keep its shape.
             rows.append(np.minimum(np.arange(corner, corner + width), axis.size - 1))
         index = np.ix_(*rows) if rows else ()
         seeds = np.zeros(math.prod(work.box))
@@ -299,8 +300,8 @@ def _run(work, todo, arrays, on, bar, mark=lambda point, block: None):
 
 
 def _fitting_runs(compiled, runs):
-    """Return how many runs of a block fit the cache, or on an accelerator half of the free
-    memory."""
+    """Return how many runs of a block fit into the cache, or on an accelerator into half of the
+    free memory."""
     device = jax.devices()[0]
     limit = CACHE_BYTES
     if device.platform != "cpu":
@@ -312,7 +313,7 @@ def _fitting_runs(compiled, runs):
 
 
 def _layout(work):
-    """Return {name: (dims, shape, dtype)} of all arrays, padded over the static cells."""
+    """Return {name: (dims, shape, dtype)} of all arrays, padded to the largest static cell."""
     own: dict[str, Any] = {}
     for cell, program in work.programs.items():
         lengths: dict[str, int] = {}
@@ -365,7 +366,8 @@ def _check_same_experiment(path, old, record):
     before = old["fingerprint"]
     now = record["fingerprint"]
     differ = f"store: {str(path)!r} holds another experiment, {old['experiment']}; it differs in "
-    # These change the program's text too: name the cause, not its trace.
+    # A difference in one of these changes the program too, so they are compared first: the message
+    # then names the cause.
     for part in ("dimensions", "precision", "versions", "compiler", "block"):
         if before[part] != now[part]:
             raise ValueError(
@@ -373,7 +375,8 @@ def _check_same_experiment(path, old, record):
             )
     if list(old["static"]) != list(record["static"]):
         raise ValueError(
-            f"{differ}static: {list(old['static'])} there, {list(record['static'])} here"
+            f"{differ}static: {list(old['static'])} there, {list(record['static'])} here; choose "
+            "another folder"
         )
     for cell, sha in now["program"].items():
         if before["program"].get(cell, sha) != sha:

@@ -1,7 +1,7 @@
-"""Theory: pure functions of numbers and arrays to what a learning system will do; jit, vmap and
-sweep them.
+"""Theory: pure functions from numbers and arrays to what a learning system will do.
 
-Each subject has a room of its own.
+All of these functions work under jit and vmap unless their docstrings say otherwise, and can be
+swept.  Each subject has a package of its own.
 """
 
 from jaxdyn.theory import descent, linear, online, plasticity, regression, saddles, width

@@ -1,4 +1,5 @@
-"""Descent in discrete steps: momentum, stability, the edge of stability on average, broken symmetries."""
+"""Descent in discrete steps: momentum, stability, central flows at the edge of stability, broken
+symmetries."""
 
 from jaxdyn.theory.descent import (
     central_flow,

@@ -1,17 +1,18 @@
 """Central flows: the time-averaged course of gradient methods at the edge of stability.
 
-A gradient method x' = x - g / P, P = 1/rates(nu), loses stability where the largest eigenvalue of H
-u = e P u passes 2 (for gradient descent: the sharpness 2/learning rate).  There it oscillates about
-a smooth course x(t), t in steps, with a covariance S in the unstable directions that holds these
-eigenvalues at the edge (Cohen, Damian, Talwalkar, Kolter, Lee, 2024):
+A gradient method x' = x - g / P, with the metric P = 1/rates(nu) of its memory nu, loses stability
+where the largest eigenvalue e of H u = e P u exceeds 2.  For gradient descent that is where the
+sharpness exceeds 2/learning rate.  There the method oscillates about a smooth course x(t), t in
+steps.  The oscillations have a covariance S in the unstable directions, and S holds the eigenvalues
+of these directions at the edge (Cohen, Damian, Talwalkar, Kolter, Lee, 2024):
 
     dx/dt = -rates(nu) [grad L + grad <H, S>/2],  dnu/dt = drift(nu, grad L^2 + diag H S H),
 
     0 <= S,  2 P - H >= 0,  <S, 2 P - H> = 0.
 
-Each step solves the semidefinite complementarity problem for the 2 P - H that it will reach, so
-that eigenvalues at the edge stay there without drift.  Below the edge S = 0: the stable flow, of
-which gradient flow is one.
+Each step solves the semidefinite complementarity problem for the 2 P - H at the end of the step, so
+that eigenvalues at the edge stay there without drift.  Below the edge S = 0, which gives the stable
+flow: for gradient descent, gradient flow.
 """
 
 from collections.abc import Callable
@@ -42,15 +43,15 @@ __all__ = [
 ]
 
 EDGE = 2.0
-FRESH = 20  # refinements of random vectors at the start
+FRESH = 20  # iterations from random vectors to the first eigenvectors
 
 
 class Method(NamedTuple):
-    """A gradient method with a memory nu of its own, of flat parameters.
+    """A gradient method that acts on flat parameters x (n,) and has a memory nu.
 
     Attributes:
         init: `init(x)` returns nu at the start.
-        rates: `rates(nu)` returns its rate, a number or one for each parameter.
+        rates: `rates(nu)` returns the learning rate, one number or one for each parameter.
         drift: `drift(nu, squares)` returns the mean velocity of nu, given the mean squared
             gradient; it is affine in `squares` (n,).
     """
@@ -76,13 +77,13 @@ def rmsprop(
     *,
     shared: Bool[ArrayLike, ""] = False,
 ) -> Method:
-    """Return RMSProp, nu' = decay nu + (1 - decay) g^2 and x' = x - learning_rate g / sqrt(nu'), by
-    coordinate.
+    """Return RMSProp: nu' = decay nu + (1 - decay) g^2 and x' = x - learning_rate g / sqrt(nu') for
+    each coordinate.
 
-    Where `shared`, |g|^2 takes the place of each g^2: scalar RMSProp (`optimizers.scalar_rmsprop`).
-    `initial` > 0 is the first nu.  As nu changes before it is used, it moves by (1 - decay)/decay a
-    step (Cohen et al., 2024).  With a decay of 1 this is gradient descent at learning_rate /
-    sqrt(initial).
+    If `shared`, |g|^2 takes the place of each g^2, which is scalar RMSProp
+    (`optimizers.scalar_rmsprop`).  `initial` > 0 is nu before the first step.  As nu changes before
+    it is used, the drift of nu has the rate (1 - decay)/decay per step (Cohen et al., 2024).  With
+    a decay of 1 the method is gradient descent at learning_rate / sqrt(initial).
     """
 
     def mean(squares):
@@ -98,17 +99,17 @@ def rmsprop(
 
 
 class Memory(NamedTuple):
-    """What the flow carries beside x.
+    """What the central flow carries beside the parameters x.
 
-    One more eigenpair is followed than the covariance may use.
+    The flow follows one eigenpair more than the covariance may use, to see whether `top` suffices.
 
     Attributes:
         nu: the memory of the method.
-        vectors: rows u with u^T P u = 1: the top eigenvectors of H u = e P u at x.
-        eigenvalues: their e, falling.
+        vectors: rows u with u^T P u = 1, the top eigenvectors of H u = e P u at x.
+        eigenvalues: the eigenvalues e of `vectors`, in decreasing order.
         roots: a root of the covariance S = roots^T roots.
-        enough: False from where the eigenvalue beyond those that the covariance may use was at the
-            edge, too.
+        enough: False from the time at which the eigenvalue beyond those that the covariance may
+            use has reached the edge too.
     """
 
     nu: Array
@@ -119,8 +120,12 @@ class Memory(NamedTuple):
 
 
 class CentralFlow(NamedTuple):
-    """A map for `iterate`, `step(key, state)`, one unit of time long, and `init(params)`, the state
-    to start from."""
+    """The central flow as a map for `iterate`.
+
+    Attributes:
+        init: `init(params)` returns the state to start from.
+        step: `step(key, state)` moves the state by one unit of time, one step of the method.
+    """
 
     init: Callable[[Params], State]
     step: Callable[[Key | None, State], State]
@@ -137,15 +142,15 @@ def central_flow(
     """Return the central flow of a gradient method on `loss(params, batch)`; time counts the
     method's steps.
 
-    The covariance lies in the space of `top` eigenvectors, as many as there may be at the edge
-    (else `Memory.enough` becomes False), which are followed from step to step by Rayleigh and Ritz.
-    The error is of first order in 1/substeps, that of eigenvalues at the edge of second order.  A
-    substep costs 3 (top + 2) Hessian-vector products and top (top + 1)/2 third derivatives.  Where
-    no covariance can hold the eigenvalues at the edge, as on a quadratic loss, parameters become
-    NaN.
+    The covariance lies in the space of `top` eigenvectors, which are followed from step to step by
+    the Rayleigh-Ritz method.  Pass as `top` the number of eigenvalues that may be at the edge at
+    once; if more reach the edge, `Memory.enough` becomes False.  The error of the course is of
+    first order in 1/substeps, that of eigenvalues at the edge of second order.  A substep costs 3
+    (top + 2) Hessian-vector products and top (top + 1)/2 third derivatives.  Where no covariance
+    can hold the eigenvalues at the edge, as on a quadratic loss, parameters become NaN.
 
-    It is an average over oscillations: descent crosses the edge in bursts, and a start far beyond
-    it may blow up, of which the flow knows nothing.
+    As an average over oscillations the central flow does not describe the bursts in which descent
+    crosses the edge, nor the divergence of a start far beyond the edge.
 
     >>> from jaxdyn import iterate
     >>> valley = lambda p, _: 0.5 * (p["y"] * (1 + p["x"])) ** 2 - p["x"]
@@ -156,7 +161,7 @@ def central_flow(
     >>> [f"{x:.3f}" for x in run.observed["x"]]
     ['0.000', '0.500', '1.000']
 
-    Raises ValueError for `top` or `substeps` that are too small.
+    Raises ValueError for `top` < 1 or `substeps` < 2.
     """
     if top < 1 or substeps < 2:
         raise ValueError(f"top, substeps: {top} and {substeps}; pass at least 1 and 2")
@@ -194,11 +199,11 @@ def central_flow(
 def stable_velocity(
     loss: Callable[[Params, Batch], Float[Array, ""]], batch: Batch, method: Method
 ) -> Callable[[Any, tuple[Params, Array]], tuple[Params, Array]]:
-    """Return the velocity of the stable flow, for `integrate`: the course the method would take
-    without oscillating.
+    """Return the velocity of the stable flow, for `integrate`: the course of the method without
+    oscillations.
 
-    It moves the pair (params, nu), from nu = method.init(flat parameters); time counts the method's
-    steps.
+    The flow moves the pair (params, nu), which starts from nu = method.init(flat parameters).  Time
+    counts the method's steps.
     """
 
     def velocity(_, pair):
@@ -211,11 +216,10 @@ def stable_velocity(
 
 
 def time_average(of: Callable[[Params], Array], state: State) -> Array:
-    """Predict the time average of `of(params)` about a state of the flow: of(x) + sum_ij S_ij d_i
-    d_j of(x) / 2.
+    """Return the predicted time average of `of(params)` about a state of the central flow.
 
-    Of the loss at the edge this is `L + tr(P S)`, where L alone is what the flow itself has
-    reached.
+    The prediction is of(x) + sum_ij S_ij d_i d_j of(x) / 2.  For the loss L at the edge the
+    prediction is `L + tr(P S)`, while L alone is the loss at the centre x of the oscillations.
     """
     x, unravel = ravel_pytree(state.params)
 
@@ -230,10 +234,10 @@ def time_average(of: Callable[[Params], Array], state: State) -> Array:
 
 
 def averages(loss: Callable[[Params, Batch], Float[Array, ""]], batch: Batch) -> Observe:
-    """Observe on a central flow what the method does on average, and the eigenvalues.
+    """Observe the method's averages and the eigenvalues along a central flow.
 
     `loss` is the predicted time average, `loss_center` the loss at x, `variance` the trace of the
-    covariance, `eigenvalues` (top + 1,) those of H u = e P u, whose edge is 2, and `enough` is
+    covariance, `eigenvalues` (top + 1,) are those of H u = e P u, whose edge is 2, and `enough` is
     `Memory.enough`.
     """
 
@@ -262,12 +266,12 @@ def _normal(seed, shape, dtype):
 
 
 def _substep(gradient, method, dt, x, memory):
-    """Move on by `dt`, by Euler's method but for the covariance, which is that for which the end
-    obeys the edge.
+    """Return x and the memory after a time `dt`: Euler's method, but implicit in the covariance.
 
-    The covariance is S = sum_ij X_ij u_i u_j^T in the top eigenvectors u.  What is left to the edge
-    at the end of the substep is A + B[X], linear in X: with X >= 0 and A + B[X] >= 0, orthogonal to
-    each other, X solves a complementarity problem (Cohen et al., 2024).
+    The covariance is S = sum_ij X_ij u_i u_j^T in the top eigenvectors u.  The distance of the
+    eigenvalues from the edge at the end of the substep is A + B[X], linear in X.  The conditions X
+    >= 0, A + B[X] >= 0 and <X, A + B[X]> = 0 make X the solution of a complementarity problem
+    (Cohen et al., 2024).
     """
     nu = memory.nu
     top = len(memory.roots)
@@ -278,7 +282,7 @@ def _substep(gradient, method, dt, x, memory):
         return jnp.broadcast_to(method.rates(nu), x.shape)
 
     rates = rates_at(nu)
-    # Symmetric matrices in the eigenvectors by their upper triangle; `pair` unpacks them.
+    # Symmetric matrices in the eigenvectors are stored by their upper triangle; `pair` unpacks them.
     first, second = np.triu_indices(top)
     pair = np.zeros((top, top), int)
     pair[first, second] = pair[second, first] = np.arange(len(first))
@@ -291,15 +295,17 @@ def _substep(gradient, method, dt, x, memory):
         one, other = vectors
         return jax.jvp(lambda y: along(one, y), (x,), (other,))[1]
 
-    # One after the other: side by side they take more memory, and on CPU more time.
+    # One third derivative after the other: all at once would take more memory, and on CPU more
+    # time.
     thirds = lax.map(third, (u[first], u[second]))
 
     def steeper(nu_dot):
-        """How fast u_i P u_j changes, P the metric of the method."""
+        """Return how fast u_i P u_j changes, where P is the metric of the method."""
         _, metric_dot = jax.jvp(lambda nu: 1 / rates_at(nu), (nu,), (nu_dot,))
         return products @ metric_dot
 
-    # How nu moves by itself, and by each covariance u_i u_j^T, which lies where H u = 2 P u.
+    # The velocity of nu without a covariance, and what each covariance u_i u_j^T adds.  The
+    # covariance lies in directions at the edge, where H u = 2 P u.
     nu_dot = method.drift(nu, g**2)
 
     def moved_by(product):
@@ -307,11 +313,12 @@ def _substep(gradient, method, dt, x, memory):
 
     nu_dots = jax.vmap(moved_by)(products)
 
-    # A: what is left to the edge now, and how that changes without a covariance.
+    # A: the distance from the edge now, and its change without a covariance.
     left = jnp.diag(EDGE - memory.eigenvalues[:top])
     change = EDGE * steeper(nu_dot) + thirds @ (rates * g)
     slack = left + dt * change[pair]
-    # B: how each covariance changes it, by nu and by the gradient that it adds.
+    # B: the change of this distance by each covariance, through nu and through the gradient of
+    # the curvature that the covariance adds.
     by_nu = EDGE * jax.vmap(steeper)(nu_dots)
     by_gradient = thirds @ (rates[None] * thirds).T / 2
     response = by_nu + by_gradient
@@ -330,16 +337,16 @@ def _substep(gradient, method, dt, x, memory):
 
 
 def _followed(gradient, x, rates, vectors):
-    """Return the top eigenvalues and eigenvectors of H u = e u / rates near such of an earlier
-    x."""
+    """Return the top eigenvalues and eigenvectors of H u = e u / rates at x, given those at a
+    nearby x."""
     half = jnp.sqrt(rates)
     rows = len(vectors)
 
     def product(v):
         return half * jax.jvp(gradient, (x,), (half * v,))[1]
 
-    # A random vector finds what rises from below, also where the Hessian does not couple it to the
-    # rest.
+    # The random vector finds directions whose eigenvalues rise into the top ones, even if the
+    # Hessian does not couple these directions to the vectors followed so far.
     random = _normal(0, (1, x.size), x.dtype)
     block = jnp.concatenate([vectors / half[None], random])
     block = jnp.concatenate([block, jax.vmap(product)(block)])

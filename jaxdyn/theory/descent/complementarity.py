@@ -1,5 +1,5 @@
-"""The semidefinite complementarity problem, by a primal-dual interior-point method: jit it and vmap
-it."""
+"""The semidefinite complementarity problem, solved by a primal-dual interior-point method that
+works under jit and vmap."""
 
 from typing import NamedTuple
 
@@ -10,16 +10,16 @@ from jaxtyping import Array, Bool, Float
 
 __all__ = ["Solution", "solve"]
 
-LIMIT = 30
+LIMIT = 30  # iterations; a dozen suffice where there is a solution
 
 
 class Solution(NamedTuple):
     """A solution of the complementarity problem; NaN where none was found.
 
     Attributes:
-        x: X.
-        slack: its complement A + B[X].
-        ok: whether it was found.
+        x: the solution X.
+        slack: the complement A + B[X].
+        ok: whether a solution was found.
     """
 
     x: Float[Array, "k k"]
@@ -35,14 +35,16 @@ class _Iterate(NamedTuple):
 
 
 def solve(a: Float[Array, "k k"], b: Float[Array, "k k k k"]) -> Solution:
-    """Find the symmetric X with X >= 0, A + B[X] >= 0 and <X, A + B[X]> = 0, inequalities of
+    """Return the symmetric X with X >= 0, A + B[X] >= 0 and <X, A + B[X]> = 0, inequalities of
     semidefinite matrices.
 
-    A is symmetric and B[X]_ij = sum_kl b_ijkl X_kl positive semidefinite, b_ijkl = b_klij = b_jikl:
-    then these are the minima of <A, X> + <X, B[X]>/2 over X >= 0.  Zero where A >= 0 already;
-    max(0, -a/b) for k = 1.  Mehrotra's predictor and corrector in the directions of Nesterov and
-    Todd, to eps^0.8 (relative to A) in a dozen steps; `ok` is False where there is no solution, as
-    where A < 0 and B = 0.
+    A (k, k) is symmetric, and B[X]_ij = sum_kl b_ijkl X_kl is positive semidefinite with b_ijkl =
+    b_klij = b_jikl.  The solutions are then the minima of <A, X> + <X, B[X]>/2 over X >= 0.  X is
+    zero where A >= 0 already; for k = 1 the solution is max(0, -a/b).
+
+    The method is Mehrotra's predictor-corrector in the Nesterov-Todd direction.  The solution is
+    accurate to eps^0.8, relative to A, after a dozen steps.  `ok` is False where there is no
+    solution, as where A < 0 and B = 0.
 
     >>> solution = solve(jnp.diag(jnp.array([-1.0, 2.0])), jnp.eye(4).reshape(2, 2, 2, 2))
     >>> solution.x.round(4).tolist(), bool(solution.ok)
@@ -52,11 +54,12 @@ def solve(a: Float[Array, "k k"], b: Float[Array, "k k k k"]) -> Solution:
     dtype = jnp.result_type(a)
     eye = jnp.eye(k, dtype=dtype)
     tolerance = jnp.finfo(dtype).eps ** 0.8
-    # To rounding, beyond which there may be no solution where B is singular.
+    # A that is positive to rounding counts as positive: where B is singular, there may be no
+    # solution for a negative eigenvalue that is only a rounding error.
     rounding = 32 * k * jnp.finfo(dtype).eps * jnp.max(jnp.abs(a))
     trivial = jnp.linalg.eigvalsh(a)[0] >= -rounding
-    # Units in which b_iiii = 1, but a_ii is no larger than A is negative, which then is 1: X is of
-    # order one.
+    # Rescale A and B so that X is of order one: b_iiii = 1, except that no a_ii exceeds minus the
+    # least eigenvalue of A, which is then scaled to 1.
     own = jnp.einsum("iiii->i", b)
     least = jnp.maximum(1e-8 * own.max(), jnp.finfo(dtype).tiny)
     unit = jnp.maximum(own, least) ** -0.25
@@ -81,8 +84,8 @@ def solve(a: Float[Array, "k k"], b: Float[Array, "k k k k"]) -> Solution:
         residual = a_hat + image(now.x) - now.slack
         x, slack = _step(now.x, now.slack, residual, b_hat)
         new = assess(x, slack, now.steps + 1)
-        # Past what rounding allows X is no longer positive, and the step NaN: the iterate before it
-        # is the last.
+        # Once X is positive only up to rounding, a further step may be NaN.  The iterate before
+        # that step is then the last.
         finite = jnp.isfinite(new.error)
         last = now._replace(steps=LIMIT)
         return jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, last)
@@ -92,6 +95,7 @@ def solve(a: Float[Array, "k k"], b: Float[Array, "k k k k"]) -> Solution:
 
     start = assess(eye, largest * eye, jnp.asarray(0))
     end = lax.while_loop(unsolved, advance, start)
+    # Rounding may end the iteration before the tolerance is reached: eps^0.6 is accepted then.
     ok = trivial | (end.error <= jnp.finfo(dtype).eps ** 0.6)
     solved = jnp.where(ok, end.x * outer * size, jnp.nan)
     x = jnp.where(trivial, 0.0, solved)
@@ -99,7 +103,7 @@ def solve(a: Float[Array, "k k"], b: Float[Array, "k k k k"]) -> Solution:
 
 
 def _negative(a):
-    """Return minus the least eigenvalue of a matrix, at least its rounding error."""
+    """Return minus the least eigenvalue of a matrix, but at least the matrix's rounding error."""
     rounding = jnp.finfo(a.dtype).eps * jnp.max(jnp.abs(a))
     floor = rounding + jnp.finfo(a.dtype).tiny
     return jnp.maximum(-jnp.linalg.eigvalsh(a)[0], floor)
@@ -108,7 +112,8 @@ def _negative(a):
 def _step(x, slack, residual, b):
     """Move X and its slack towards complementarity, and the slack towards A + B[X]."""
     k = len(x)
-    # The congruence G that makes both the same diagonal matrix d: X = G d G^T, slack = G^-T d G^-1.
+    # The congruence G that turns X and the slack into the same diagonal matrix d: X = G d G^T and
+    # slack = G^-T d G^-1.
     root = jnp.linalg.cholesky(x)
     squares, vectors = jnp.linalg.eigh(root.T @ slack @ root)
     squares = jnp.maximum(squares, jnp.finfo(x.dtype).tiny)

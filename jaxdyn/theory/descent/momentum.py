@@ -1,15 +1,16 @@
-"""Gradient methods with momentum: their tunings, their rates and iterates on quadratics, and the
-ODEs they approach.
+"""Gradient methods with momentum: tunings, rates and iterates on quadratics, and their limiting
+ODEs.
 
-One three-term recursion holds them all (Lessard, Recht, Packard, 2016; Van Scoy, Freeman, Lynch,
-2018):
+One three-term recursion contains all of these methods (Lessard, Recht, Packard, 2016; Van Scoy,
+Freeman, Lynch, 2018):
 
-    x_{k+1} = x_k + b (x_k - x_{k-1}) - a grad f(y_k),  y_k = x_k + g (x_k - x_{k-1}),  out_k = x_k
-    + d (x_k - x_{k-1})
+    x_{k+1} = x_k + b (x_k - x_{k-1}) - a grad f(y_k),  y_k = x_k + g (x_k - x_{k-1}),
 
-for f of curvature between m > 0 (strong convexity) and L (smoothness), condition number kappa =
-L/m; tunings raise ValueError for others.  Steps are counted by k; the time of the ODEs is t = k
-sqrt(learning rate).
+    out_k = x_k + d (x_k - x_{k-1}).
+
+The curvature of f lies between m > 0 (strong convexity) and L (smoothness); kappa = L/m is the
+condition number.  The tunings raise ValueError for curvatures that are not positive.  k counts
+steps, and the time of the ODEs is t = k sqrt(learning rate).
 """
 
 from typing import NamedTuple
@@ -38,8 +39,9 @@ __all__ = [
 
 
 class ThreeTerm(NamedTuple):
-    """The coefficients of a method: `optimizers.three_term` takes the first three, `optimizers.ahead`
-    the last.
+    """The coefficients of a method.
+
+    `optimizers.three_term` takes the first three of them, `optimizers.ahead` the last.
 
     Attributes:
         learning_rate: a.
@@ -55,17 +57,19 @@ class ThreeTerm(NamedTuple):
 
 
 def gradient_descent(m: Numbers, L: Numbers) -> ThreeTerm:
-    """Return gradient descent at 2/(L + m), the fixed rate best in the worst case: (kappa -
-    1)/(kappa + 1) a step."""
+    """Return gradient descent at the fixed learning rate 2/(L + m), the best one in the worst case.
+
+    A step multiplies the distance from the minimum by at most (kappa - 1)/(kappa + 1).
+    """
     m, L = _curvatures(m, L)
     return _method(2 / (L + m))
 
 
 def nesterov(m: Numbers, L: Numbers) -> ThreeTerm:
-    """Return Nesterov's method for strongly convex functions: at most 1 - 1/sqrt(kappa) a step on
-    quadratics.
+    """Return Nesterov's method for strongly convex functions.
 
-    a = 1/L, b = g = (sqrt(kappa) - 1)/(sqrt(kappa) + 1) (Nesterov, 2004).
+    The coefficients are a = 1/L and b = g = (sqrt(kappa) - 1)/(sqrt(kappa) + 1) (Nesterov, 2004).
+    On quadratics every mode decays by a factor of at most 1 - 1/sqrt(kappa) per step in the end.
     """
     m, L = _curvatures(m, L)
     b = _contrast(jnp.sqrt(L / m))
@@ -73,10 +77,11 @@ def nesterov(m: Numbers, L: Numbers) -> ThreeTerm:
 
 
 def nesterov_quadratic(m: Numbers, L: Numbers) -> ThreeTerm:
-    """Return Nesterov's method tuned for quadratics: at most 1 - 2/sqrt(3 kappa + 1) a step.
+    """Return Nesterov's method tuned for quadratics.
 
-    a = 4/(3 L + m), b = g = (sqrt(3 kappa + 1) - 2)/(sqrt(3 kappa + 1) + 2) (Lessard, Recht,
-    Packard, 2016).
+    The coefficients are a = 4/(3 L + m) and b = g = (sqrt(3 kappa + 1) - 2)/(sqrt(3 kappa + 1) + 2)
+    (Lessard, Recht, Packard, 2016).  Every mode decays by a factor of at most 1 - 2/sqrt(3 kappa +
+    1) per step in the end.
     """
     m, L = _curvatures(m, L)
     b = _contrast(jnp.sqrt(3 * L / m + 1) / 2)
@@ -84,11 +89,12 @@ def nesterov_quadratic(m: Numbers, L: Numbers) -> ThreeTerm:
 
 
 def heavy_ball(m: Numbers, L: Numbers) -> ThreeTerm:
-    """Return Polyak's heavy ball, the fastest on quadratics: (sqrt(kappa) - 1)/(sqrt(kappa) + 1) a
-    step in every mode.
+    """Return Polyak's heavy ball, the fastest method on quadratics.
 
-    a = 4/(sqrt(L) + sqrt(m))^2, b = ((sqrt(kappa) - 1)/(sqrt(kappa) + 1))^2 (Polyak, 1964).  On
-    other strongly convex functions it may cycle for ever (Lessard, Recht, Packard, 2016).
+    The coefficients are a = 4/(sqrt(L) + sqrt(m))^2 and b = ((sqrt(kappa) - 1)/(sqrt(kappa) + 1))^2
+    (Polyak, 1964).  Every mode decays by the factor (sqrt(kappa) - 1)/(sqrt(kappa) + 1) per step in
+    the end.  On other strongly convex functions the method may cycle for ever (Lessard, Recht,
+    Packard, 2016).
     """
     m, L = _curvatures(m, L)
     a = 4 / (jnp.sqrt(L) + jnp.sqrt(m)) ** 2
@@ -97,12 +103,15 @@ def heavy_ball(m: Numbers, L: Numbers) -> ThreeTerm:
 
 
 def triple_momentum(m: Numbers, L: Numbers) -> ThreeTerm:
-    """Return the triple momentum method: 1 - 1/sqrt(kappa) a step on every strongly convex
-    function.
+    """Return the triple momentum method, of rate 1 - 1/sqrt(kappa) per step on every strongly
+    convex function.
 
-    With r = 1 - 1/sqrt(kappa): a = (1 + r)/L, b = r^2/(2 - r), g = r^2/((1 + r)(2 - r)), d = r^2/(1
-    - r^2) (Van Scoy, Freeman, Lynch, 2018).  On a quadratic the flattest and the steepest mode have
-    this rate and all others are faster.
+    With r = 1 - 1/sqrt(kappa) the coefficients are (Van Scoy, Freeman, Lynch, 2018)
+
+        a = (1 + r)/L,  b = r^2/(2 - r),  g = r^2/((1 + r)(2 - r)),  d = r^2/(1 - r^2).
+
+    On a quadratic the flattest and the steepest mode have the rate r, and all other modes are
+    faster.
     """
     m, L = _curvatures(m, L)
     r = 1 - jnp.sqrt(m / L)
@@ -114,12 +123,15 @@ def triple_momentum(m: Numbers, L: Numbers) -> ThreeTerm:
 
 
 def mode_rate(method: ThreeTerm, curvature: Numbers) -> Float[Array, "..."]:
-    """Return the factor a step by which a mode of a quadratic decays in the end, above 1 where it
-    is unstable.
+    """Return the factor per step by which a mode of a quadratic decays in the end; unstable modes
+    exceed 1.
 
-    The largest modulus of the roots of z^2 - (1 + b - a lam (1 + g)) z + b - a lam g, with lam the
-    `curvature`.  At a double root, as the heavy ball's at both ends of its spectrum, rounding costs
-    half of the digits.
+    With lam the `curvature` the factor is the largest modulus of the roots of
+
+        z^2 - (1 + b - a lam (1 + g)) z + b - a lam g.
+
+    At a double root rounding costs half of the digits; the heavy ball has one at either end of the
+    spectrum.
 
     >>> f"{mode_rate(nesterov(1.0, 100.0), 1.0):.4f}", f"{mode_rate(heavy_ball(1.0, 100.0), 50.0):.4f}"
     ('0.9000', '0.8182')
@@ -134,8 +146,12 @@ def mode(
     """Return the output out_k of a mode of a quadratic after k = `steps` steps from rest, x_{-1} =
     x_0 = `start`.
 
-    The closed form x_k = S_{k+1} x_0 - det S_k x_{-1} of the recursion, S_k = (z_1^k - z_2^k)/(z_1
-    - z_2), whose roots and their product det are those of `mode_rate`; double roots included.
+    The recursion has the closed form
+
+        x_k = S_{k+1} x_0 - det S_k x_{-1},  S_k = (z_1^k - z_2^k)/(z_1 - z_2),
+
+    where z_1 and z_2 are the roots of the polynomial in `mode_rate` and det is their product.
+    Double roots are included.
     """
     steps, start, output = floats(steps, start, method.output)
     large, ratio, det = _roots(method, curvature)
@@ -145,8 +161,8 @@ def mode(
     divisor = jnp.where(apart, jnp.expm1(log_ratio), 1.0)
 
     def power_sum(k):
-        # (z_1^k - z_2^k) / (z_1 - z_2) = z_1^(k - 1) (1 - r^k)/(1 - r); a plain k at a double root,
-        # r = 1.
+        # (z_1^k - z_2^k) / (z_1 - z_2) = z_1^(k - 1) (1 - r^k)/(1 - r) with r = z_2 / z_1.  At a
+        # double root r = 1, and the quotient is k.
         geometric = jnp.where(apart, jnp.expm1(k * log_ratio) / divisor, k)
         power = jnp.exp((k - 1) * log_large)
         return jnp.where(k == 0, 0.0, power * geometric)
@@ -163,11 +179,12 @@ def mode(
 def oscillator(
     time: Numbers, damping: Numbers, stiffness: Numbers, x0: Numbers, v0: Numbers
 ) -> Float[Array, "..."]:
-    """Return x(t) of the damped oscillator x'' + damping x' + stiffness x = 0, x(0) = x0, x'(0) =
-    v0, stiffness > 0.
+    """Return x(t) of a damped oscillator of positive stiffness.
 
-    The same expression below, at and above critical damping; it never overflows and holds in both
-    precisions.
+        x'' + damping x' + stiffness x = 0,  x(0) = x0,  x'(0) = v0.
+
+    One expression covers damping below, at and above the critical one.  The expression never
+    overflows, in float32 and in float64.
 
     >>> f"{oscillator(1.0, 2.0, 1.0, 1.0, 0.0):.4f}", f"{2 / np.e:.4f}"
     ('0.7358', '0.7358')
@@ -180,8 +197,8 @@ def oscillator(
     real = jnp.sqrt(jnp.where(overdamped, discriminant, 0.0))
     frequency = jnp.sqrt(jnp.where(discriminant < 0, -discriminant, 0.0))
     phase = frequency * time
-    # Above critical damping e^(-damping t/2) cosh(q t) is written by the slower exponential, free
-    # of cancellation.
+    # Above critical damping e^(-damping t/2) cosh(q t) is written with the slower exponential as a
+    # factor, and the rate of that exponential without a difference: this avoids cancellation.
     rate = jnp.where(overdamped, stiffness / (half + real), half)
     slow = jnp.exp(-time * rate)
     cosh = (1 + jnp.exp(-2 * real * time)) / 2
@@ -196,9 +213,12 @@ def nesterov_oscillator(
     """Return (damping, stiffness) of the high-resolution ODE of Nesterov's method on a mode, for
     `oscillator`.
 
-    x'' + (2 sqrt(m) + sqrt(s) lam) x' + (1 + sqrt(m s)) lam x = 0 at learning rate s, convexity m
-    and curvature lam, in the time t = k sqrt(s), with momentum and lookahead (1 - sqrt(m s))/(1 +
-    sqrt(m s)) (Shi, Du, Jordan, Su, 2021).
+    At learning rate s, convexity m and curvature lam the ODE is
+
+        x'' + (2 sqrt(m) + sqrt(s) lam) x' + (1 + sqrt(m s)) lam x = 0
+
+    in the time t = k sqrt(s), for momentum and lookahead (1 - sqrt(m s))/(1 + sqrt(m s)) (Shi, Du,
+    Jordan, Su, 2021).
     """
     damping, stiffness = heavy_ball_oscillator(learning_rate, convexity, curvature)
     learning_rate, curvature = floats(learning_rate, curvature)
@@ -211,9 +231,13 @@ def heavy_ball_oscillator(
     """Return (damping, stiffness) of the high-resolution ODE of the heavy ball on a mode, for
     `oscillator`.
 
-    x'' + 2 sqrt(m) x' + (1 + sqrt(m s)) lam x = 0 at learning rate s, convexity m and curvature
-    lam, in the time t = k sqrt(s), with momentum (1 - sqrt(m s))/(1 + sqrt(m s)) (Shi, Du, Jordan,
-    Su, 2021).  Both methods share the limit s -> 0, so what sets them apart is the term in sqrt(s).
+    At learning rate s, convexity m and curvature lam the ODE is
+
+        x'' + 2 sqrt(m) x' + (1 + sqrt(m s)) lam x = 0
+
+    in the time t = k sqrt(s), for momentum (1 - sqrt(m s))/(1 + sqrt(m s)) (Shi, Du, Jordan, Su,
+    2021).  The heavy ball and Nesterov's method have the same limit s -> 0; what distinguishes them
+    is the damping sqrt(s) lam of `nesterov_oscillator`.
     """
     numbers = floats(learning_rate, convexity, curvature)
     learning_rate, convexity, curvature = jnp.broadcast_arrays(*numbers)
@@ -224,11 +248,11 @@ def heavy_ball_oscillator(
 def step_velocity(
     change: Numbers, step: Numbers, damping: Numbers, stiffness: Numbers, x0: Numbers
 ) -> Float[Array, "..."]:
-    """Return the velocity at which an `oscillator` starts whose first step of time `step` changes
-    x0 by `change`.
+    """Return the initial velocity v of an `oscillator` that changes from x0 by `change` in the
+    first `step` of time.
 
-    To second order, change = step v + step^2/2 x'': with it the high-resolution ODEs meet their
-    methods to O(s) at all times; the usual v = change/step only to O(sqrt(s)).
+    To second order change = step v + step^2/2 x''.  With this v the high-resolution ODEs agree with
+    their methods to O(s) at all times; with v = change/step the agreement is only to O(sqrt(s)).
     """
     change, step, damping, stiffness, x0 = floats(change, step, damping, stiffness, x0)
     half = step / 2
@@ -236,12 +260,13 @@ def step_velocity(
 
 
 def nesterov_flow(time: Numbers, curvature: Numbers, start: Numbers = 1.0) -> Float[Array, "..."]:
-    """Return x(t) of a mode under x'' + (3/t) x' + lam x = 0 from rest, Nesterov's method for
-    convex functions.
+    """Return x(t) of a mode from rest under the limiting ODE of Nesterov's method for convex
+    functions.
 
-    2 x_0 J_1(w t)/(w t) with w = sqrt(lam) and t = k sqrt(learning rate) (Su, Boyd, Candes, 2016).
-    The Bessel function by Poisson's integral up to w t = 30 and Hankel's expansion beyond: errors
-    of 1e-14 (float64) and 1e-6 (float32), of the first maximum.
+    The ODE x'' + (3/t) x' + lam x = 0 has the solution 2 x_0 J_1(w t)/(w t), with w = sqrt(lam) and
+    t = k sqrt(learning rate) (Su, Boyd, Candes, 2016).  The Bessel function is computed by
+    Poisson's integral up to w t = 30 and by Hankel's expansion beyond.  Relative to the first
+    maximum, errors are 1e-14 in float64 and 1e-6 in float32.
 
     >>> f"{nesterov_flow(60.0, 1.0):.6f}"
     '0.001553'
@@ -279,7 +304,7 @@ def _contrast(root):
 
 
 def _roots(method, curvature):
-    """The root of larger modulus, the ratio of the other to it, and their product."""
+    """Return the root of larger modulus, the ratio of the smaller to the larger, and the product."""
     a, b, g, lam = floats(*method[:3], curvature)
     det = b - a * lam * g
     half = (1 + b - a * lam * (1 + g)) / 2

@@ -1,16 +1,17 @@
-"""Noether's theorem for learning: what symmetries of the loss conserve, and how finite steps break
-it, exactly.
+"""Noether's theorem for learning: the charges that symmetries of the loss conserve, and how finite
+steps change them.
 
-A symmetry of the loss leaves its gradient g orthogonal to a generator xi(theta): a constant for
-translations (the rows of a softmax layer), theta itself for scales (weights before a
-normalisation), (u, -w) for rescalings (the weights into and out of a ReLU or linear unit).  Steps
-of gradient descent with momentum b and weight decay k at learning rate a,
+A symmetry of the loss makes the gradient g orthogonal to a generator xi(theta).  The generator is a
+constant for translations (the rows of a softmax layer), theta itself for scales (weights before a
+normalisation), and (u, -w) for rescalings (the weights into and out of a ReLU or linear unit).
+Gradient descent with momentum b and weight decay k at learning rate a takes the steps
 
-    v_{t+1} = b v_t - a (g_t + k theta_t),    theta_{t+1} = theta_t + v_{t+1},
+    v_{t+1} = b v_t - a (g_t + k theta_t),    theta_{t+1} = theta_t + v_{t+1}.
 
-then move the charges by the discrete laws below, without an error in the learning rate.  Their
-limits are the equations of Tanaka and Kunin (2021).  A linear charge c . theta, xi = c, moves as a
-heavy ball in a quadratic of curvature k: `theory.momentum.mode(t, ThreeTerm(a, b), k, start)`.
+The functions here follow the charges step by step, without an error in the learning rate; at small
+learning rates the charges follow the differential equations of Tanaka and Kunin (2021).  A linear
+charge c . theta, xi = c, moves as a heavy ball in a quadratic of curvature k:
+`theory.descent.momentum.mode(t, ThreeTerm(a, b), k, start)`.
 """
 
 from collections.abc import Callable
@@ -41,9 +42,10 @@ def symmetry_residual(
     """Return xi(theta_t) . [v_{t+1} - b v_t + a k theta_t] of three successive iterates: 0 to
     rounding for a symmetry.
 
-    By the equation of motion it is -a xi . g_t, for any stochastic batch; so it measures a symmetry
-    that the loss lacks and one that the optimiser breaks (Adam, which divides by a metric of each
-    weight).  The first step of a run has no previous iterate: pass the current one.
+    By the equation of motion the residual is -a xi . g_t, for any stochastic batch.  A residual
+    that is not 0 shows that the loss lacks the symmetry, or that the optimiser breaks it, as Adam
+    does, which divides by a metric of each weight.  The first step of a run has no previous
+    iterate: pass the current one.
 
     >>> scale = lambda theta: theta
     >>> f"{symmetry_residual(scale, jnp.ones(2), jnp.ones(2), jnp.array([1.1, 0.9]), 0.1):.4f}"
@@ -69,10 +71,13 @@ def quadratic_charges(
     """Return the quadratic charges C_t = theta_t^T A theta_t of the symmetry xi = A theta, from t =
     0 on.
 
-    A is symmetric (the identity for scales; 1 and -1 for rescalings) and `kinetic` has v_t^T A v_t
-    of the steps t = 1, 2, ...: all that the gradients contribute.  With s_t = theta_{t-1}^T A v_t,
-    s_{t+1} = b (s_t + v_t^T A v_t) - a k C_t and C_{t+1} = C_t + 2 s_{t+1} + v_{t+1}^T A v_{t+1};
-    without momentum that is C_{t+1} = (1 - a k)^2 C_t + a^2 g_t^T A g_t.
+    A is symmetric: the identity for scales, 1 and -1 on the diagonal for rescalings.  `kinetic`
+    holds v_t^T A v_t of the steps t = 1, 2, ..., which is all that the gradients contribute.  With
+    s_t = theta_{t-1}^T A v_t
+
+        s_{t+1} = b (s_t + v_t^T A v_t) - a k C_t,  C_{t+1} = C_t + 2 s_{t+1} + v_{t+1}^T A v_{t+1}.
+
+    Without momentum C_{t+1} = (1 - a k)^2 C_t + a^2 g_t^T A g_t.
     """
     kinetic = jnp.asarray(kinetic)
     last = jnp.concatenate([jnp.zeros_like(kinetic[:1]), kinetic[:-1]])
@@ -101,8 +106,8 @@ def equilibrium_angle(
     """Return the angle (radians) by which scale-invariant weights turn in a step once their norm is
     stationary.
 
-    arccos(1 - a k / (1 + b)), for any gradients: growth by turning balances weight decay.  Close to
-    sqrt(2 a k / (1 + b)).
+    For any gradients the angle is arccos(1 - a k / (1 + b)), close to sqrt(2 a k / (1 + b)): the
+    growth of the norm by turning balances weight decay.
 
     Raises ValueError for a learning rate or weight decay that is not positive, or a momentum
     outside of [0, 1).
@@ -119,12 +124,14 @@ def equilibrium_angle(
 def equilibrium_norm(
     gradient: Numbers, learning_rate: Numbers, weight_decay: Numbers, momentum: Numbers = 0.0
 ) -> Float[Array, "..."]:
-    """Return the norm that scale-invariant weights come to under gradients of norm `gradient` on
+    """Return the stationary norm of scale-invariant weights under gradients of norm `gradient` on
     the unit sphere.
 
-    |theta|^4 = a (1 + b) G^2 / (2 k (1 - b) (1 + b - a k / 2)), for gradients that do not correlate
-    with the velocity: all gradients without momentum, noise with it.  To first order it is the
-    fourth root of a G^2 / (2 k (1 - b)).
+        |theta|^4 = a (1 + b) G^2 / (2 k (1 - b) (1 + b - a k / 2))
+
+    The formula holds for gradients that do not correlate with the velocity: for all gradients
+    without momentum, for noise with momentum.  To first order the norm is the fourth root of a G^2
+    / (2 k (1 - b)).
 
     Raises ValueError like `equilibrium_angle`.
     """

@@ -1,11 +1,15 @@
-"""Opposing signals in a two-layer linear network: a valley that sharpens, and what descent does at
-its edge.
+"""Opposing signals in a two-layer linear network: a valley that sharpens, and descent at its edge
+of stability.
 
-The output is c b^T x, with signals of variance lam_j, of which the labels are beta_j times, and an
-outlier of variance alpha that the labels do not depend on, half of its examples having either sign
-of the label (Rosenfeld, Risteski, 2023, in its simplest form): L = sum_j lam_j (c b_j - beta_j)^2 /
-2 + alpha c^2 o^2 / 2, o the outlier's weight.  The network learns to ignore the outlier, o = 0, at
-a curvature alpha c^2 that grows with all that it learns.
+The output of the network is c b^T x.  The inputs are signals of variance lam_j, by which the labels
+are determined with the coefficients beta_j, and an outlier of variance alpha that the labels do not
+depend on.  Of the examples with the outlier half have either sign of the label (Rosenfeld,
+Risteski, 2023, in its simplest form).  With the outlier's weight o the loss is
+
+    L = sum_j lam_j (c b_j - beta_j)^2 / 2 + alpha c^2 o^2 / 2.
+
+The network learns to ignore the outlier, o = 0, but the curvature alpha c^2 in this direction grows
+with all that the network learns.
 """
 
 from typing import NamedTuple
@@ -20,7 +24,7 @@ __all__ = ["Course", "course", "edge", "flow_limit"]
 
 
 class Course(NamedTuple):
-    """The course of descent at its edge.
+    """The course of gradient descent at its edge of stability.
 
     Attributes:
         c: the output weight.
@@ -38,12 +42,14 @@ def flow_limit(
     first: Real[ArrayLike, "... inputs"],
     targets: Real[ArrayLike, "signals"],
 ) -> Float[Array, "..."]:
-    """Return the output weight c at which gradient flow ends: c^2 = (D + sqrt(D^2 + 4 |beta|^2)) /
-    2.
+    """Return the output weight c at which gradient flow ends.
 
-    D = c^2 - |first|^2 is conserved, `first` the weights of all inputs at the start, and the flow
-    ends at c b = beta, o = 0.  The sharpness there is alpha c^2, where the outlier's is the
-    largest.
+    Gradient flow conserves D = c^2 - |first|^2, where `first` are the weights of all inputs at the
+    start, and ends at c b = beta, o = 0.  Hence
+
+        c^2 = (D + sqrt(D^2 + 4 |beta|^2)) / 2.
+
+    If the outlier's curvature is the largest there, the sharpness at the end is alpha c^2.
     """
     c, first, targets = floats(c, first, targets)
     balance = c**2 - jnp.sum(first**2, -1)
@@ -55,8 +61,8 @@ def flow_limit(
 def edge(
     outlier: Real[ArrayLike, "..."], learning_rate: Real[ArrayLike, "..."]
 ) -> Float[Array, "..."]:
-    """Return the output weight c* = sqrt(2 / (learning_rate alpha)) at which descent along the
-    outlier is unstable.
+    """Return the output weight c* = sqrt(2 / (learning_rate alpha)) beyond which descent is
+    unstable along the outlier.
 
     >>> f"{edge(20.0, 0.08):.4f}"
     '1.1180'
@@ -76,10 +82,15 @@ def course(
     """Return the central flow of gradient descent, `steps` after it has met the edge with the
     signals' weights `b`.
 
-    c stays at c* (`edge`), b_j = beta_j/c* + (b_j(0) - beta_j/c*) e^(-learning_rate lam_j c*^2
-    steps), and the outlier's weight oscillates as far as it takes to stop c: E o^2 = sum_j lam_j
-    (beta_j - c* b_j) b_j/(alpha c*), while that is positive.  What `theory.descent.central_flow` integrates,
-    in closed form.
+    The output weight stays at c* (`edge`).  The signals' weights relax to beta_j/c*, and the
+    outlier's weight oscillates with the variance that keeps c from growing, as long as this
+    variance is positive:
+
+        b_j = beta_j/c* + (b_j(0) - beta_j/c*) e^(-learning_rate lam_j c*^2 steps),
+
+        E o^2 = sum_j lam_j (beta_j - c* b_j) b_j/(alpha c*).
+
+    The course is the closed form of what `theory.descent.central_flow` integrates.
     """
     numbers = floats(steps, b, variances, targets, outlier, learning_rate)
     steps, b, variances, targets, outlier, learning_rate = numbers

@@ -1,15 +1,14 @@
-"""Stability of minima under stochastic gradient descent, in mean square: moments are exact, never
-sampled.
+"""Mean-square stability of minima under stochastic gradient descent, by exact second moments.
 
-At a minimum that fits all n examples under squared error, with g_i the gradient of the network's
-output for example i, a step of SGD takes a small deviation d to
+At a minimum that fits all n examples under squared error, let g_i be the gradient of the network's
+output for example i.  A step of SGD changes a small deviation d from the minimum to
 
     d - (eta / B) sum_(i in batch) g_i (g_i . d)
 
-for batches of B examples drawn with replacement.  H = (1/n) sum_i g_i g_i^T is the Hessian there.
-Second moments M = E d d^T are mapped linearly, and the minimum is stable in mean square where none
-of them grows (Wu, Su, 2023).  Single runs may converge beyond that: large deviations become rare
-there, not impossible.
+for batches of B examples drawn with replacement.  The Hessian at the minimum is H = (1/n) sum_i g_i
+g_i^T.  The second moments M = E d d^T are mapped linearly, and the minimum is stable in mean square
+if none of them grows (Wu, Su, 2023).  Single runs may converge beyond this threshold: large
+deviations become rare there, not impossible.
 """
 
 import jax.numpy as jnp
@@ -21,17 +20,18 @@ from jaxdyn._numbers import Numbers, bisected, check
 __all__ = ["max_learning_rate", "moment_step", "necessary_learning_rate"]
 
 Gradients = Float[Array, "n p"]
-"""The rows g_i; those of an example's outputs are rows of their own where batches draw them so."""
+"""The rows g_i.  If batches draw single outputs of an example, each output has a row of its own."""
 
 
 def moment_step(
     moment: Float[Array, "p p"], gradients: Gradients, learning_rate: Numbers, batch_size: Numbers
 ) -> Float[Array, "p p"]:
-    """Return E d d^T after a step of SGD from `moment`; an infinite `batch_size` is gradient
-    descent.
+    """Return the second moments E d d^T after a step of SGD from `moment`; an infinite `batch_size`
+    means gradient descent.
 
-    M - eta (H M + M H) + eta^2 [(1/B) E_i (g_i^T M g_i) g_i g_i^T + (1 - 1/B) H M H], exact for
-    deviations that are small enough for a linear network.
+        M - eta (H M + M H) + eta^2 [(1/B) E_i (g_i^T M g_i) g_i g_i^T + (1 - 1/B) H M H]
+
+    This map is exact where deviations are small enough for the network to be linear in them.
     """
     n = len(gradients)
     hessian = gradients.T @ gradients / n
@@ -46,16 +46,17 @@ def max_learning_rate(gradients: Gradients, batch_size: Numbers) -> Float[Array,
     """Return the learning rate beyond which second moments grow: the exact threshold of mean-square
     stability.
 
-    The map of moments is self-adjoint and keeps positive matrices positive, so it is unstable once
-    eta L_2 exceeds L_1, with L_1 M = H M + M H and L_2 M the bracket of `moment_step`.  In the
-    eigenbasis of H, of eigenvalues h, both are diagonal but for a term of rank n in L_2: eta is
-    where the largest eigenvalue of the (n, n) matrix
+    Write the map of moments as M - eta L_1 M + eta^2 L_2 M, with L_1 M = H M + M H and L_2 M the
+    bracket of `moment_step`.  The map is self-adjoint and keeps positive matrices positive, so it
+    is unstable as soon as eta L_2 exceeds L_1.  In the eigenbasis of H, with eigenvalues h, both
+    operators are diagonal except for a term of rank n in L_2.  The threshold is therefore the eta
+    at which the largest eigenvalue of the (n, n) matrix
 
         (eta / (B n)) sum_ab g_ka g_kb g_la g_lb / (h_a + h_b - eta (1 - 1/B) h_a h_b)
 
-    passes 1, found by bisection below 2 / max h, gradient descent's own threshold.  It costs n^2
-    r^2 operations for gradients of rank r, whatever the number of parameters, and has no
-    derivatives.
+    passes 1.  The threshold is found by bisection below 2 / max h, the threshold of gradient
+    descent.  The cost is n^2 r^2 operations for gradients of rank r, whatever the number of
+    parameters.  Derivatives are not available.
 
     Raises ValueError for a batch size below 1.
 
@@ -75,7 +76,7 @@ def max_learning_rate(gradients: Gradients, batch_size: Numbers) -> Float[Array,
         divisor = jnp.where(gap > 0, gap, 1)
         weight = jnp.where(gap > 0, learning_rate / (batch_size * n) / divisor, 0)
 
-        # Of each pair of examples at a time, so that memory grows as n r alone.
+        # One row of the matrix at a time, so that memory grows only as n r.
         def row(both):
             return jnp.sum((both @ weight) * both, 1)
 
@@ -85,6 +86,7 @@ def max_learning_rate(gradients: Gradients, batch_size: Numbers) -> Float[Array,
     def is_stable(learning_rate):
         return largest_eigenvalue(learning_rate) < 1
 
+    # 60 halvings exhaust the digits of float64.
     low, high = bisected(is_stable, jnp.zeros_like(h[0]), 2 / h[0], 60)
     return (low + high) / 2
 
@@ -93,12 +95,14 @@ def necessary_learning_rate(gradients: Gradients, batch_size: Numbers) -> Float[
     """Return a learning rate that `max_learning_rate` never exceeds, from two moments of the
     gradients.
 
-    2 tr H / (E |g|^4 / B + (1 - 1/B) |H|_F^2): the trace of M^-1 T M = rho, M the moment that the
-    map T multiplies by rho, with Cauchy and Schwarz.  It is the threshold itself for orthogonal
-    gradients of one norm.  For B = 1, with E |g|^4 >= (tr H)^2, it is at most 2 / tr H: a
-    stable minimum is flat in its trace (Wu, Su, 2023).
+        2 tr H / (E |g|^4 / B + (1 - 1/B) |H|_F^2)
 
-    Raises ValueError like `max_learning_rate`.
+    The bound follows from the trace of M^-1 T M = rho, where M is the moment that the map T
+    multiplies by rho, and the Cauchy-Schwarz inequality.  For orthogonal gradients of equal norm
+    the bound is the threshold itself.  For B = 1 the bound is at most 2 / tr H, as E |g|^4 >= (tr
+    H)^2: a stable minimum is flat in its trace (Wu, Su, 2023).
+
+    Raises ValueError for a batch size below 1.
     """
     _check(batch_size)
     gram = gradients @ gradients.T

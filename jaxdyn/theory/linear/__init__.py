@@ -1,4 +1,5 @@
-"""Linear networks: deep ones mode by mode, two layers from any balanced start, gated pathways, self-distillation."""
+"""Linear networks: deep ones mode by mode, two layers from any balanced start, gated ones,
+self-distillation."""
 
 from jaxdyn.theory.linear import gated, modes, riccati, self_distillation
 from jaxdyn.theory.linear.modes import (

@@ -1,4 +1,5 @@
-"""Growth of a single mode, du/dt = u^p (s - u): where it goes, how long it takes, and its inverse."""
+"""Growth of a single mode, du/dt = u^p (s - u): the strengths it passes, the time it takes, the
+strength at a time."""
 
 import jax
 import jax.numpy as jnp
@@ -11,16 +12,15 @@ __all__ = ["reaches", "strength_after", "time_between"]
 
 
 def reaches(u, s, u0):
-    """Whether a mode that moves from u0 towards s passes u on its way."""
+    """Return whether a mode that moves from u0 towards s passes the strength u on its way."""
     return ((u0 <= u) & (u < s)) | ((s < u) & (u <= u0))
 
 
 def time_between(y0, y1, decay, s, p):
-    """The integral of du / (u^p (s - u)) between y0 = log(u0/s) and y1 = log(u/s); `decay` is
-    log((s - u0)/(s - u)).
+    """Return the integral of du / (u^p (s - u)) from y0 = log(u0/s) to y1 = log(u/s).
 
-    64 Gauss-Legendre nodes in log u, once the logarithmic end is taken out; exact to rounding while
-    p |y1 - y0| < 400.
+    `decay` is log((s - u0)/(s - u)), the singular part of the integral at u = s.  The smooth rest
+    takes 64 Gauss-Legendre nodes in log u, which is exact to rounding while p |y1 - y0| < 400.
     """
     x, weight = np.polynomial.legendre.leggauss(64)
     x = jnp.asarray((x + 1) / 2, y0.dtype)
@@ -33,13 +33,13 @@ def time_between(y0, y1, decay, s, p):
 
 
 def strength_after(time, s, u0, p):
-    """The u(time) of du/dt = u^p (s - u), u(0) = u0 < s: the inverse of `time_between` in the logit
-    of u/s.
+    """Return the solution u(time) of du/dt = u^p (s - u), u(0) = u0 < s.
 
-    There the time is smooth and monotone: bisection, then Newton's method.
+    The solution is the inverse of `time_between`, computed in the logit of u/s, in which the time
+    is smooth and monotone: bisection, then Newton's method.
     """
     start = jnp.log(u0 / s) - jnp.log1p(-u0 / s)
-    # At a logit of 40 no precision tells u from s.
+    # At a logit of 40 u equals s to rounding, in float64 too.
     fastest = s * jnp.maximum(s ** (p - 1), u0 ** (p - 1))
     highest = jnp.maximum(start, 0.0) + 40.0
     end = jnp.minimum(start + fastest * time, highest)
@@ -55,5 +55,6 @@ def strength_after(time, s, u0, p):
 
     x, _ = bisected(lambda x: late(x) < 0, start, end, 12)
     x = lax.fori_loop(0, 5, newton, x)
-    # A step of Newton's method from the root carries the derivatives of the implicit function.
+    # A last step of Newton's method from the root, held constant, has the derivatives of the
+    # implicit function.
     return s * jax.nn.sigmoid(newton(0, lax.stop_gradient(x)))

@@ -1,12 +1,13 @@
 """Gated deep linear networks: exact reductions to the strengths of pathways, and the race between
-these.
+pathways.
 
-The network y = sum_p g_p W_D[r_pD] ... W_1[r_p1] x descends E|y - y_hat|^2 / 2.  Started balanced
-and aligned with singular vectors that diagonalise all correlations E g_p y x^T and E g_p g_q x x^T,
-it decouples into modes: each matrix becomes one strength, each pathway the product of its
-strengths, and pathways that serve the same outputs race to explain them (Saxe, Sodhani, Lewallen,
-2022).  Pathways whose gates are never open together do not interact: each obeys `theory.linear`
-with its own moments.  Times are flow times.
+The network y = sum_p g_p W_D[r_pD] ... W_1[r_p1] x descends E|y - y_hat|^2 / 2.  The dynamics of
+the network decouple into modes if the network starts balanced and aligned with singular vectors
+that diagonalise all correlations E g_p y x^T and E g_p g_q x x^T.  Each matrix then becomes one
+strength per mode, each pathway the product of its matrices' strengths, and pathways that serve the
+same outputs race to explain them (Saxe, Sodhani, Lewallen, 2022).  Pathways whose gates are never
+open together do not interact: each obeys `theory.linear` with its own moments.  Times are flow
+times.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,13 +30,15 @@ def race_velocity(
     yx: Float[Array, "pathways modes"],
     xx: Float[Array, "pathways pathways modes"],
 ) -> Callable[[object, Strengths], Strengths]:
-    """Return the velocity(time, strengths) of the matrices' strengths, the neural race reduction,
-    for `integrate`.
+    """Return the velocity(time, strengths) of the neural race reduction, for `integrate`.
 
-    db_e/dt = sum over the pathways p through e of (product of p's other strengths) (yx_p - sum_q
-    xx_pq B_q), B_q the product along pathway q; `yx` and `xx` are the diagonalised E g_p y x^T and
-    E g_p g_q x x^T, `routes` the matrix of each pathway in each layer, strengths one (matrices,
-    modes) for each layer.
+    The strength b_e of a matrix in a mode obeys
+
+        db_e/dt = sum_(p through e) (product of p's other strengths) (yx_p - sum_q xx_pq B_q),
+
+    where B_q is the product of the strengths along pathway q.  `yx` and `xx` are the diagonalised E
+    g_p y x^T and E g_p g_q x x^T, and `routes` lists for each pathway its matrix in each layer.
+    Strengths are a list with one array (matrices, modes) for each layer.
     """
     layers = [jnp.asarray(layer) for layer in zip(*routes, strict=True)]
 
@@ -63,10 +66,12 @@ def shared_modes(
     """Return the strengths (a, b) of two layers used in the shares `first` and `second` > 0 of all
     examples.
 
-    da/dt = first b (s - a b), db/dt = second a (s - a b): one mode of a network whose contexts,
-    alike and equally frequent, each use their own or a shared matrix.  Dividing a and b by the
-    roots of their shares gives `theory.linear.unbalanced_modes` at the rate sqrt(first second);
-    balanced, u = a b obeys du/dt = 2 sqrt(first second) u (s - u), so sharing one layer between M
+        da/dt = first b (s - a b),  db/dt = second a (s - a b)
+
+    describe one mode of a network with alike and equally frequent contexts, where each layer is
+    either shared by contexts or has a matrix for each of them.  Dividing a and b by the roots of
+    their shares gives `theory.linear.unbalanced_modes` at the rate sqrt(first second).  A balanced
+    mode u = a b obeys du/dt = 2 sqrt(first second) u (s - u), so sharing one layer between M
     contexts learns sqrt(M) times faster than sharing none (Saxe, Sodhani, Lewallen, 2022).
     """
     time, s, a0, b0, first, second = floats(time, s, a0, b0, first, second)
@@ -80,12 +85,12 @@ def shared_modes(
 def race_outcome(
     u0: Float[Array, " pathways"], rates: Numbers, s: Numbers
 ) -> Float[Array, " pathways"]:
-    """Return the final strengths of balanced pathways that race to explain s: du_p/dt = rates_p u_p
-    (s - sum_q u_q).
+    """Return the final strengths of balanced pathways that race to explain the target s.
 
-    u_p^(1/rates_p) / u_q^(1/rates_q) is conserved, so that u_p = u0_p e^(rates_p x) with x from
-    sum_p u_p = s: who is faster by a factor takes almost all from small starts.  Positive strengths
-    and rates, sum of u0 <= s.
+    The pathways obey du_p/dt = rates_p u_p (s - sum_q u_q), which conserves u_p^(1/rates_p) /
+    u_q^(1/rates_q).  Hence u_p = u0_p e^(rates_p x) with x from sum_p u_p = s.  From small starts a
+    pathway whose rate is larger by a factor takes almost all of s.  Strengths and rates are
+    positive, and the sum of u0 is at most s.
 
     >>> [f"{u:.3f}" for u in race_outcome(jnp.array([1e-3, 1e-3]), jnp.array([2.0, 1.0]), 1.0)]
     ['0.969', '0.031']
@@ -98,7 +103,7 @@ def race_outcome(
     def newton(_, x):
         return x - gap(x) / jnp.sum(rates * jax.nn.softmax(jnp.log(u0) + rates * x))
 
-    # Convex and increasing: Newton's method comes down from where one pathway alone would explain
-    # s.
+    # The gap is convex and increasing in x, so Newton's method converges from above: it starts
+    # from the least x at which one pathway alone would explain s.
     x = lax.fori_loop(0, 20, newton, lax.stop_gradient(jnp.min(jnp.log(s / u0) / rates)))
     return u0 * jnp.exp(rates * newton(0, lax.stop_gradient(x)))

@@ -2,10 +2,13 @@
 Riccati equation.
 
 The flow of the loss E|y - W_2 W_1 x|^2 / 2 with inputs of covariance d I conserves W_2^T W_2 - W_1
-W_1^T.  Where that is lambda I, Q = [W_1^T; W_2] obeys dQ/dt = F Q - (d/2) Q Q^T Q with F = [[-d
-lambda/2, yx^T], [yx, d lambda/2]], and its Gram matrix a matrix Riccati equation (Fukumizu, 1998;
-Braun, Domine, Fitzgerald, Saxe, 2022; Domine et al., 2024). Weights are the list [W_1 (hidden,
-inputs), W_2 (outputs, hidden)], lambda is their imbalance, times are flow times.
+W_1^T.  A start is lambda-balanced if this matrix is lambda I.  Then Q = [W_1^T; W_2] obeys
+
+    dQ/dt = F Q - (d/2) Q Q^T Q,  F = [[-d lambda/2, yx^T], [yx, d lambda/2]],
+
+and the Gram matrix Q Q^T a matrix Riccati equation (Fukumizu, 1998; Braun, Domine, Fitzgerald,
+Saxe, 2022; Domine et al., 2024).  Weights are the list [W_1 (hidden, inputs), W_2 (outputs,
+hidden)], lambda is called their imbalance, and times are flow times.
 """
 
 from collections.abc import Sequence
@@ -31,21 +34,24 @@ def solution(
     yx: Float[Array, "outputs inputs"],
     variance: Real[ArrayLike, ""] = 1.0,
 ) -> list[Float[Array, "_ _"]]:
-    """Return the weights at a time >= 0, up to one common rotation of the hidden units, from a
-    lambda-balanced start.
+    """Return the weights at a time >= 0 from a lambda-balanced start, up to one common rotation of
+    the hidden units.
 
-    Q(t) = e^(Ft) Q_0 M^(-1/2), M = I + d Q_0^T (integral of e^(2Fs)) Q_0, in the eigenbasis of F: F
-    may be singular, yx of any shape and rank.  The rows of [e^(Ft) Q_0; I] grow at different rates;
-    column operations that pivot on what is largest at the time keep their scales apart, so that
-    nothing overflows or cancels at any time.  The Gram matrix Q Q^T is exact to rounding, 1e-13 of
-    its norm in float64 and 5e-6 in float32, and so is all that is invariant to the rotation: W_2
-    W_1, W_1^T W_1, W_2 W_2^T, losses, kernels.  The rotation itself depends on the whole path and
-    is not known in closed form.  Only a start exactly on a saddle is left by rounding, once e^(2 w
-    t) exceeds 1/eps.
+        Q(t) = e^(Ft) Q_0 M^(-1/2),  M = I + d Q_0^T (integral of e^(2Fs)) Q_0
 
-    vmap goes over times, starts and targets; derivatives are those along lambda-balanced starts, to
-    first order also where eigenvalues of F coincide.  A second task goes on from the weights of the
-    first.
+    is evaluated in the eigenbasis of F.  F may be singular, and yx may have any shape and rank.
+    The rows of [e^(Ft) Q_0; I] grow at different rates; column operations that pivot on the largest
+    entry at that time keep the scales apart, so that nothing overflows or cancels at any time.
+
+    The Gram matrix Q Q^T is exact to rounding: to 1e-13 of its norm in float64 and 5e-6 in float32.
+    Every quantity that is invariant to the rotation is as exact: W_2 W_1, W_1^T W_1, W_2 W_2^T,
+    losses, kernels.  The rotation itself depends on the whole path and is not known in closed form.
+    Only a run that starts exactly on a saddle leaves the saddle by rounding errors, once e^(2 w t)
+    exceeds 1/eps, w being the largest eigenvalue of F.
+
+    vmap works over times, starts and targets.  Derivatives are those along lambda-balanced starts,
+    correct to first order also where eigenvalues of F coincide.  To continue with a second task,
+    pass the weights at the end of the first.
 
     Raises ValueError for times that are negative or not finite and, where the weights are concrete,
     for a start that is not lambda-balanced.
@@ -66,12 +72,15 @@ def trajectory(
     variance: Real[ArrayLike, ""] = 1.0,
 ) -> list[Float[Array, "times _ _"]]:
     """Return the weights at increasing times, up to rotations of the hidden units, at less cost
-    than each by itself.
+    than `solution` at each time.
 
-    From one time to the next Q = e^(F dt) Q_0 L^-T, L L^T = I + d Q_0^T (integral of e^(2Fs)) Q_0,
-    in steps of 2 max(w) dt <= 16, over which Cholesky's factor L is well conditioned.  What
-    `solution` says of accuracy holds, but for what the flow itself amplifies of earlier rounding,
-    next to saddles.  Derivatives are forward-mode.
+    From one time to the next
+
+        Q = e^(F dt) Q_0 L^-T,  L L^T = I + d Q_0^T (integral of e^(2Fs)) Q_0,
+
+    in steps of 2 max(w) dt <= 16, with w the eigenvalues of F, over which the Cholesky factor L is
+    well conditioned.  The accuracy is that of `solution`, except that next to saddles the flow
+    itself amplifies earlier rounding errors.  Derivatives are forward-mode only.
 
     Raises ValueError like `solution`, and for times that do not increase.
     """
@@ -89,8 +98,8 @@ def imbalance(weights: Weights) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Return lambda, the mean eigenvalue of W_2^T W_2 - W_1 W_1^T, and the relative deviation from
     lambda I.
 
-    The deviation is |W_2^T W_2 - W_1 W_1^T - lambda I|_F / (|W_1|_F^2 + |W_2|_F^2); the flow
-    conserves both numerators.
+    The deviation is |W_2^T W_2 - W_1 W_1^T - lambda I|_F / (|W_1|_F^2 + |W_2|_F^2).  The flow
+    conserves lambda and the numerator of the deviation.
 
     >>> [float(x) for x in imbalance([jnp.eye(2), 2 * jnp.eye(2)])]
     [3.0, 0.0]
@@ -121,8 +130,10 @@ def generator(
 
 
 def gram(weights: Weights) -> Float[Array, "units units"]:
-    """Return Q Q^T = [[W_1^T W_1, (W_2 W_1)^T], [W_2 W_1, W_2 W_2^T]]: all that no rotation of
-    hidden units changes."""
+    """Return the Gram matrix Q Q^T = [[W_1^T W_1, (W_2 W_1)^T], [W_2 W_1, W_2 W_2^T]].
+
+    The Gram matrix holds all that rotations of the hidden units do not change.
+    """
     first, second = weights
     q = jnp.concatenate([first.T, second])
     return q @ q.T
@@ -131,8 +142,10 @@ def gram(weights: Weights) -> Float[Array, "units units"]:
 def ntk(weights: Weights, x: Float[Array, "n inputs"]) -> Float[Array, "n_outputs n_outputs"]:
     """Return the neural tangent kernel of W_2 W_1 on the rows of `x`, for example-major outputs.
 
-    K = (x W_1^T W_1 x^T) (x) I + (x x^T) (x) W_2 W_2^T (Jacot, Gabriel, Hongler, 2018): invariant
-    to rotations of the hidden units, so exact along `solution`.
+        K = (x W_1^T W_1 x^T) (x) I + (x x^T) (x) W_2 W_2^T
+
+    with (x) the Kronecker product (Jacot, Gabriel, Hongler, 2018).  The kernel is invariant to
+    rotations of the hidden units and therefore exact along `solution`.
     """
     first, second = weights
     hidden = x @ first.T
@@ -151,11 +164,12 @@ def late_rate(
     """Return the rate at which W_2 W_1 approaches its limit in the end, from a generic
     lambda-balanced start.
 
-    With w the eigenvalues of F, +-sqrt(s^2 + (d lambda)^2/4) for each singular value s of yx and -d
-    lambda/2 (+d lambda/2) for each further input (output), the `hidden` largest positive ones are
-    learned: perturbations among them decay at w_i + w_j, those into the others at w_i - w_j.  For a
-    square invertible yx and enough hidden units that is sqrt(4 s_min^2 + (d lambda)^2); directions
-    without a target make it slower, s_min for lambda = 0.  yx has full rank.
+    The eigenvalues w of F are +-sqrt(s^2 + (d lambda)^2/4) for each singular value s of yx, -d
+    lambda/2 for each further input and +d lambda/2 for each further output.  The `hidden` largest
+    positive ones are learned.  Perturbations among the learned directions decay at w_i + w_j, those
+    into the other directions at w_i - w_j.  For a square invertible yx and enough hidden units the
+    slowest rate is sqrt(4 s_min^2 + (d lambda)^2).  Directions without a target make the slowest
+    rate smaller: s_min for lambda = 0.  yx must have full rank.
     """
     yx, imbalance, variance = floats(yx, imbalance, variance)
     modes = min(hidden, *yx.shape)
@@ -170,8 +184,8 @@ def late_rate(
 def _evolved(time, first, second, yx, variance):
     """Return the weights at a time: Q(t) = e^(Ft) Q_0 M^(-1/2) in the eigenbasis of F.
 
-    The rows of [e^(Ft) Q_0; I] are carried without their growth e^height, so that nothing
-    overflows; M is then formed from rows that `_graded` has made alike in size.
+    The rows of [e^(Ft) Q_0; I] are stored without their growth e^height, so that nothing overflows.
+    M is formed from rows that `_graded` has brought to similar sizes.
     """
     w, basis, mixing = _eigenbasis(generator(yx, imbalance([first, second])[0], variance))
     start = basis.T @ jnp.concatenate([first.T, second])
@@ -186,14 +200,16 @@ def _evolved(time, first, second, yx, variance):
     rows = jnp.concatenate([start, jnp.eye(hidden, dtype=w.dtype)])
     rows, pivots = _graded(rows, height, weight)
 
-    # A column is measured by the growth of its pivot's row, and kept below what overflows.
+    # Each column is scaled by the growth of its pivot's row.  The exponent is bounded so that
+    # entries of other rows do not overflow.
     rise = height[:, None] - lax.stop_gradient(height)[pivots][None]
     highest = jnp.log(jnp.finfo(w.dtype).max) - 1
     rows = rows * jnp.exp(jnp.minimum(rise, highest))
     moving = rows[: len(w)]
     fixed = rows[len(w) :]
 
-    # Among equal eigenvalues a change of F mixes modes, which its tangent has to see.
+    # Among equal eigenvalues a change of F mixes modes: `mixing` is 0, but its tangent carries
+    # the derivative of the metric.
     mean_slope = (slope[:, None] + slope[None]) / 2
     metric = variance * (jnp.diag(spent) + mixing * mean_slope)
     gram = moving.T @ metric @ moving + fixed.T @ fixed
@@ -246,8 +262,8 @@ def _advanced(times, first, second, yx, variance):
 
 @jax.custom_jvp
 def _eigenbasis(matrix):
-    """Eigenvalues, eigenvectors, and what a change of the matrix mixes among equal eigenvalues: 0,
-    but its tangent."""
+    """Return eigenvalues, eigenvectors, and a zero matrix whose tangent is the mixing among equal
+    eigenvalues."""
     return *jnp.linalg.eigh(matrix), jnp.zeros_like(matrix)
 
 
@@ -257,7 +273,8 @@ def _eigenbasis_jvp(primals, tangents):
     (tangent,) = tangents
     change = v.T @ tangent @ v
     gap = w[None] - w[:, None]
-    # Eigenvalues that agree to half of their digits turn into one another too fast to be told apart.
+    # Eigenvalues that agree to half of their digits count as equal: their eigenvectors would turn
+    # by 1/gap, too fast to be distinguished.
     close = jnp.finfo(w.dtype).eps ** 0.5 * jnp.max(jnp.abs(w))
     equal = jnp.abs(gap) <= close
     turn = jnp.where(equal, 0, change / jnp.where(equal, 1, gap))
@@ -267,12 +284,12 @@ def _eigenbasis_jvp(primals, tangents):
 
 
 def _graded(rows, height, weight):
-    """Combine columns until none is larger in another row, times e^height sqrt(weight), than in its
-    pivot's.
+    """Return combined columns whose entries are largest in their pivots' rows, and the pivots.
 
-    Gaussian elimination with complete pivoting: the multipliers never exceed one, and no row is
-    ever compared with another but by its height (Demmel et al., 1999).  Returns the columns, one at
-    their pivots, and the pivots.
+    The size of an entry is its modulus times e^height sqrt(weight).  The method is Gaussian
+    elimination with complete pivoting: multipliers never exceed one, and rows are compared with
+    each other by their heights only (Demmel et al., 1999).  Each returned column has a one at its
+    pivot.
     """
     level = lax.stop_gradient(height + jnp.log(weight) / 2)
 
@@ -284,7 +301,7 @@ def _graded(rows, height, weight):
         left = left.at[j].set(False)
         column = rows[:, j] / rows[i, j]
         rows = rows - column[:, None] * jnp.where(left, rows[i], 0)[None]
-        # What is eliminated is exactly zero, however large its row becomes.
+        # Eliminated entries are set to exactly zero, as their row may grow without bound.
         rows = rows.at[i].set(jnp.where(left, 0, rows[i])).at[:, j].set(column)
         return rows, pivots.at[j].set(i), left
 
@@ -294,7 +311,8 @@ def _graded(rows, height, weight):
 
 
 def _checked(weights, yx, time):
-    """The weights, if they fit the target and each other; `time` is the first."""
+    """Return the weights, after a check that they fit the target and each other; `time` is the
+    first time."""
     first, second = weights
     if (second.shape[1], *yx.shape) != (first.shape[0], second.shape[0], first.shape[1]):
         raise ValueError(
@@ -303,7 +321,7 @@ def _checked(weights, yx, time):
         )
     if not isinstance(time, jax.core.Tracer) and not (np.isfinite(time) and time >= 0):
         raise ValueError(
-            f"time: {time} is no finite time >= 0; backwards the solution may not exist"
+            f"time: {time} is no finite time >= 0; pass one, as backwards the solution may not exist"
         )
     _check_balanced(first, second)
     return first, second

@@ -1,19 +1,20 @@
-"""Linear networks that predict representations: deep self-distillation beside reconstruction, and
-when it collapses.
+"""Linear networks that predict representations: deep self-distillation compared with
+reconstruction, and collapse.
 
-`mode_velocity` to `escape_time` are of an encoder W = W_L ... W_1 with one more layer V, by
-gradient flow from a balanced start aligned with E x x^T = diag(s) and E y x^T = diag(c): V W x
-predicts W y, held constant ("jepa"), or y itself ("mae").  A mode is known by its covariance c and
-by its influence rho = c/s, the coefficient of the regression of y on x (Littwin et al., 2024).  Its
-encoder strength w obeys
+The functions from `mode_velocity` to `escape_time` describe an encoder W = W_L ... W_1 with one
+more layer V, under gradient flow from a balanced start aligned with E x x^T = diag(s) and E y x^T =
+diag(c).  V W x predicts W y, held constant ("jepa"), or y itself ("mae").  A mode has a covariance
+c and an influence rho = c/s, the coefficient of the regression of y on x (Littwin et al., 2024).
+The encoder strength w of a mode obeys
 
-    jepa: dw/dt = L c w^(3 - 1/L) (1 - w^(1/L) / rho),    mae: dw/dt = L c w^(2 - 1/L) (1 - w^(1 +
-    1/L) / rho).
+    jepa: dw/dt = L c w^(3 - 1/L) (1 - w^(1/L) / rho),
 
-What follows is of a linear encoder W and predictor P on views with E x x^T = E y y^T = (1 + a) I
-and E y x^T = I, a the variance of the augmentation: P W x predicts W_a y, held constant (Tian,
-Chen, Ganguli, 2021).  W_a = r W, where r is 1 but for a target that lags behind.  All times are
-flow times, every layer moving at unit rate.
+    mae: dw/dt = L c w^(2 - 1/L) (1 - w^(1 + 1/L) / rho).
+
+The functions from `predictor_velocity` on describe a linear encoder W and predictor P on views with
+E x x^T = E y y^T = (1 + a) I and E y x^T = I, where a is the variance of the augmentation.  P W x
+predicts W_a y, held constant (Tian, Chen, Ganguli, 2021).  The target encoder is W_a = r W, where r
+is 1 unless the target lags behind.  All times are flow times, with every layer moving at unit rate.
 """
 
 from typing import NamedTuple
@@ -44,10 +45,10 @@ __all__ = [
 def mode_velocity(
     strength: Numbers, covariance: Numbers, influence: Numbers, depth: Numbers, objective: str
 ) -> Float[Array, "..."]:
-    """Return dw/dt of a balanced mode of the encoder for the `objective` "jepa" or "mae"; see the
-    module.
+    """Return dw/dt of a balanced mode of the encoder, for the `objective` "jepa" or "mae".
 
-    `depth` counts the encoder's layers, 1 or more, whole or not.
+    The equations are those of the module.  `depth` is the number of the encoder's layers, at least
+    1; it need not be whole.
     """
     w, c, rho, depth = floats(strength, covariance, influence, depth)
     q, r = _powers(depth, objective)
@@ -78,14 +79,16 @@ def time_of_strength(
     """Return the time at which a mode of the encoder that starts from the strength `start` reaches
     `strength`.
 
-    The integral of da / (c a^q (1 - a^r / rho)), a = w^(1/L), with (q, r) = (2L, 1) for "jepa" and
-    (L, L + 1) for "mae".  For a whole L the first is the sum over m = 1 ... 2L - 1 of (a0^-m -
-    a^-m) / (m rho^(2L - 1 - m)) and a logarithm (Littwin et al., 2024); here both are 64
-    Gauss-Legendre nodes and a logarithm, for any L >= 1, exact to rounding in float64 for start >
-    e^(-200) of the fixed strength; float32 overflows where the time does.
+    The time is the integral of da / (c a^q (1 - a^r / rho)), a = w^(1/L), with (q, r) = (2L, 1) for
+    "jepa" and (L, L + 1) for "mae".  For "jepa" and a whole L the integral is the sum over m = 1
+    ... 2L - 1 of (a0^-m - a^-m) / (m rho^(2L - 1 - m)) and a logarithm (Littwin et al., 2024).
+    Here a logarithm and 64 Gauss-Legendre nodes give the integral for both objectives and any L >=
+    1: exact to rounding in float64 for start > e^(-200) of the fixed strength.  float32 overflows
+    where the time does.
 
-    Infinite for what is never reached: a strength behind the start, at the fixed strength or beyond
-    it.  Raises ValueError for numbers that are not positive, where concrete.
+    The time is infinite for a strength that is never reached: one behind the start, at the fixed
+    strength or beyond.  Raises ValueError for numbers that are not positive, where they are
+    concrete.
     """
     mode = _logistic(strength, covariance, influence, start, depth, objective)
     x0 = mode.start
@@ -106,9 +109,10 @@ def mode_strength(
 ) -> Float[Array, "..."]:
     """Return the strength w(t) of a mode of the encoder from a start below its fixed strength.
 
-    The inverse of `time_of_strength`, as well conditioned as the escape from the start is: a
-    relative error eps of the time moves w by eps t dw/dt.  NaN for a start beyond the fixed
-    strength.  Raises ValueError for numbers that are not positive, where concrete.
+    The strength is the inverse of `time_of_strength`, as well conditioned as the escape from the
+    start: a relative error eps of the time moves w by eps t dw/dt.  The strength is NaN for a start
+    beyond the fixed strength.  Raises ValueError for numbers that are not positive, where they are
+    concrete.
     """
     (time,) = floats(time)
     fixed = fixed_strength(influence, depth, objective)
@@ -123,12 +127,18 @@ def mode_strength(
 def escape_time(
     covariance: Numbers, influence: Numbers, start: Numbers, depth: Numbers, objective: str
 ) -> Float[Array, "..."]:
-    """Return the time of learning to the leading orders in a small `start`, whatever share is to be
-    learned.
+    """Return the time of learning to the leading orders in a small `start`, which do not depend on
+    the share learned.
 
-    With a0 = start^(1/L) and I_m = (a0^-m - 1)/m, the logarithm for m = 0: (I_(2L-1) + I_(2L-2) /
-    rho) / c up to order a0^(3 - 2L) for "jepa", and I_(L-1) / c up to order one for "mae", which is
-    blind to the influence there (Littwin et al., 2024).
+    With a0 = start^(1/L) and I_m = (a0^-m - 1)/m, for m = 0 the logarithm -ln a0, the time is
+
+        jepa: (I_(2L-1) + I_(2L-2) / rho) / c,    mae: I_(L-1) / c,
+
+    up to terms of order a0^(3 - 2L) for "jepa" and of order one for "mae".  To this order "mae"
+    does not depend on the influence (Littwin et al., 2024).
+
+    Raises ValueError for numbers that are not positive, where they are concrete, and for another
+    objective.
     """
     check_positive(covariance=covariance, influence=influence, start=start, depth=depth)
     c, rho, start, depth = floats(covariance, influence, start, depth)
@@ -154,9 +164,12 @@ def predictor_velocity(
 ) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
     """Return (dp/dt, dw/dt) of a mode that predictor p, encoder w and target w_a share.
 
-    With the error e = w_a - (1 + a) p w: dp/dt = alpha e w - eta p and dw/dt = e p - eta w, where
-    alpha is the `predictor_rate` and eta the weight `decay` (Tian, Chen, Ganguli, 2021).  The
-    target is w itself without an average, else it moves by dw_a/dt = beta (w - w_a).
+    With the error e = w_a - (1 + a) p w
+
+        dp/dt = alpha e w - eta p,  dw/dt = e p - eta w,
+
+    where alpha is the `predictor_rate` and eta the weight `decay` (Tian, Chen, Ganguli, 2021).  The
+    target is w itself, or a moving average that obeys dw_a/dt = beta (w - w_a).
     """
     numbers = floats(predictor, encoder, target, augmentation, decay, predictor_rate)
     p, w, target, a, decay, alpha = numbers
@@ -169,11 +182,13 @@ def predictor_velocity(
 def predictor_fixed_points(
     augmentation: Numbers, decay: Numbers, target_ratio: Numbers = 1.0
 ) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
-    """Return (p-, p+) of a balanced mode, w^2 = p^2 / alpha: dp/dt = p^2 (r - (1 + a) p) - eta p.
+    """Return the fixed points (p-, p+) of a balanced mode, for which w^2 = p^2 / alpha.
 
-    p+- = (r +- sqrt(r^2 - 4 eta (1 + a))) / (2 (1 + a)): p+ is stable and p- the edge of its basin,
-    below which the mode collapses to 0 (Tian, Chen, Ganguli, 2021).  NaN beyond the
-    `critical_decay`, where only 0 is left.
+        dp/dt = p^2 (r - (1 + a) p) - eta p,  p+- = (r +- sqrt(r^2 - 4 eta (1 + a))) / (2 (1 + a))
+
+    p+ is stable, and p- is the boundary of its basin of attraction: below p- the mode collapses to
+    0 (Tian, Chen, Ganguli, 2021).  Both are NaN beyond the `critical_decay`, where 0 is the only
+    fixed point.
 
     >>> [round(float(p), 4) for p in predictor_fixed_points(0.2, 0.1)]
     [0.1162, 0.7171]
@@ -181,7 +196,8 @@ def predictor_fixed_points(
     a, decay, r = floats(augmentation, decay, target_ratio)
     root = jnp.sqrt(r**2 - 4 * decay * (1 + a))
     larger = (r + root) / (2 * (1 + a))
-    # The product of both is decay / (1 + a): so the smaller one keeps its digits.
+    # The product of both is decay / (1 + a); dividing it by the larger one avoids the cancellation
+    # in the smaller one.
     return decay / ((1 + a) * larger), larger
 
 
@@ -197,12 +213,15 @@ def collapse_rate(
 ) -> Float[Array, "..."]:
     """Return the rate at which |W| decays without the predictor or without the stop-gradient.
 
-    The encoder alone collapses as e^(-(a + eta) t), and as e^(-(2a + eta) t) if gradients go
-    through its target.  With both a predictor and those gradients dW/dt = -[(1 + a)(P^T P + I) - P
-    - P^T + eta] W, so that |W| falls at the rate (1 + a) - 1/(1 + a) + eta at least, P = I/(1 + a)
-    at most (after Tian, Chen, Ganguli, 2021).
+    Without a predictor the encoder collapses as e^(-(a + eta) t), and as e^(-(2a + eta) t) if
+    gradients also go through its target.  With a predictor and gradients through the target
 
-    Raises ValueError for the two together, which need not collapse.
+        dW/dt = -[(1 + a)(P^T P + I) - P - P^T + eta] W,
+
+    so that |W| decays at least at the rate (1 + a) - 1/(1 + a) + eta, which is reached for P = I/(1
+    + a) (after Tian, Chen, Ganguli, 2021).
+
+    Raises ValueError if there are both a predictor and a stop-gradient, which need not collapse.
     """
     if predictor and stop_gradient:
         raise ValueError(
@@ -220,8 +239,9 @@ def direct_strength(
     """Return the eigenvalue (p+ / (1 + boost))^2 that all surviving modes of W W^T share under
     DirectPred.
 
-    Its predictor has p = sqrt(w^2) + boost * (the largest of them), so at p = p+ all are equal
-    (Tian, Chen, Ganguli, 2021).  NaN beyond the `critical_decay`.
+    The predictor of DirectPred has p = sqrt(w^2) + boost * (the largest sqrt(w^2)), so all modes at
+    p = p+ are equally strong (Tian, Chen, Ganguli, 2021).  The result is NaN beyond the
+    `critical_decay`.
     """
     augmentation, decay, boost, target_ratio = floats(augmentation, decay, boost, target_ratio)
     _, stable = predictor_fixed_points(augmentation, decay, target_ratio)
@@ -233,10 +253,10 @@ def predictor_imbalance(
     predictor: Float[Array, "features features"],
     predictor_rate: Real[ArrayLike, ""] = 1.0,
 ) -> Float[Array, "features features"]:
-    """Return W W^T - P^T P / alpha, which weight decay eta multiplies by e^(-2 eta t) and nothing
-    else moves.
+    """Return W W^T - P^T P / alpha, which changes only by weight decay eta, as e^(-2 eta t).
 
-    For any moments of the views, any target and any predictor (Tian, Chen, Ganguli, 2021).
+    The law holds for any moments of the views, any target and any predictor (Tian, Chen, Ganguli,
+    2021).
     """
     return encoder @ encoder.T - predictor.T @ predictor / predictor_rate
 
@@ -250,12 +270,15 @@ def alignment_rate(
     predictor_rate: Real[ArrayLike, ""] = 1.0,
     target_ratio: Real[ArrayLike, ""] = 1.0,
 ) -> Float[Array, ""]:
-    """Return a bound on the rate at which a symmetric predictor comes to commute with the features'
-    correlation.
+    """Return a lower bound on the rate at which a symmetric predictor comes to commute with the
+    features' correlation.
 
-    With F = W W^T and the predictor's gradient symmetrised, dC/dt = -(K C + C K) for C = F P - P F
-    and K = (1 + a) (P^2 + alpha F / 2) - r P + 3 eta / 2, so that -d ln|C|/dt is at least twice the
-    smallest eigenvalue of K, which is returned (after Tian, Chen, Ganguli, 2021).
+    With F = W W^T, the commutator C = F P - P F and the symmetrised gradient of the predictor
+
+        dC/dt = -(K C + C K),  K = (1 + a) (P^2 + alpha F / 2) - r P + 3 eta / 2.
+
+    -d ln|C|/dt is therefore at least twice the smallest eigenvalue of K, which is returned (after
+    Tian, Chen, Ganguli, 2021).
     """
     correlation = encoder @ encoder.T
     identity = jnp.eye(predictor.shape[0], dtype=predictor.dtype)
@@ -265,7 +288,7 @@ def alignment_rate(
 
 
 def _powers(depth, objective):
-    """The (q, r) of da/dt = c a^q (1 - a^r / rho), a = w^(1/L)."""
+    """Return the (q, r) of da/dt = c a^q (1 - a^r / rho), a = w^(1/L)."""
     if objective == "jepa":
         return 2 * depth, jnp.ones_like(depth)
     if objective == "mae":
@@ -274,7 +297,8 @@ def _powers(depth, objective):
 
 
 class _Logistic(NamedTuple):
-    """A mode as dx/dt = rate x^power (1 - x), x = a^r / rho, with w/w* = x^root."""
+    """A mode as dx/dt = rate x^power (1 - x), with x = a^r / rho and w / (fixed strength) =
+    x^root."""
 
     strength: Array
     start: Array
@@ -284,7 +308,7 @@ class _Logistic(NamedTuple):
 
 
 def _logistic(strength, covariance, influence, start, depth, objective):
-    """Return the mode that starts from `start`, at a strength, in its logistic variables."""
+    """Return the mode that starts from `start` and is at `strength`, in its logistic variables."""
     check_positive(strength=strength, covariance=covariance, influence=influence)
     check_positive(start=start, depth=depth)
     numbers = floats(strength, covariance, influence, start, depth)

@@ -1,4 +1,5 @@
-"""Committees of units that learn online: order parameters, specialisation, fluctuations at finite size."""
+"""Committees of units that learn online: order parameters, specialisation, fluctuations at finite
+size."""
 
 from jaxdyn.theory.online import fluctuations, gaussian_integrals, order_parameters, specialisation
 from jaxdyn.theory.online.order_parameters import (

@@ -11,8 +11,8 @@ __all__ = ["diffusion", "first_moment", "probability", "second_moment"]
 
 
 def diffusion(G: Float[Array, "n n"], s: Float[Array, " n"], k: int) -> Float[Array, "{k} {k}"]:
-    """Return E 1(h_i > 0) 1(h_j > 0) (sum_b s_b max(h_b, 0))^2 of fields h ~ N(0, G) for i, j <
-    k."""
+    """Return E 1(h_i > 0) 1(h_j > 0) (sum_b s_b max(h_b, 0))^2 for i, j < k, over fields h ~ N(0,
+    G)."""
     n = len(G)
     groups = {}
     for i, j in zip(*np.triu_indices(k), strict=True):
@@ -25,14 +25,14 @@ def diffusion(G: Float[Array, "n n"], s: Float[Array, " n"], k: int) -> Float[Ar
         covariances = G[fields[:, :, None], fields[:, None, :]]
         moment = functools.partial(second_moment, j=0 if square else 1)
         moments = jax.vmap(moment)(covariances)
-        # A pair of different fields stands for both of its orders.
+        # Pairs a < b are listed once and stand for (b, a) too.
         orders = 1 if square else 2
         total = total.at[i, j].add(orders * s[a] * s[b] * moments)
     return total + jnp.triu(total, 1).T
 
 
 def second_moment(C: Float[Array, "n n"], j: int) -> Float[Array, ""]:
-    """Return E X_0 X_j 1(X > 0) of X ~ N(0, C), by Stein's lemma: E X_i f(X) = sum_q C_iq E
+    """Return E X_0 X_j 1(X > 0) for X ~ N(0, C), by Stein's lemma: E X_i f(X) = sum_q C_iq E
     df/dX_q."""
     n = len(C)
     total = C[0, j] * probability(C)
@@ -43,17 +43,18 @@ def second_moment(C: Float[Array, "n n"], j: int) -> Float[Array, ""]:
 
 
 def first_moment(C: Float[Array, "n n"], j: int) -> Float[Array, ""]:
-    """Return E X_j 1(X > 0) of up to three variables."""
+    """Return E X_j 1(X > 0) for X ~ N(0, C), of up to three variables."""
     terms = [C[j, q] * _density(C, q) * probability(_given(C, q)) for q in range(len(C))]
     return functools.reduce(jnp.add, terms)
 
 
 def probability(C: Float[Array, "n n"]) -> Float[Array, ""]:
-    """Return the probability that all of up to four variables are positive.
+    """Return the probability that all of up to four variables X ~ N(0, C) are positive.
 
-    Sheppard's arcsines up to three.  For four the derivative in a covariance is the density of that
-    pair at zero times the probability of the others given that (Plackett, 1954); integrated from
-    independence, 24 Gauss-Legendre nodes.
+    For up to three variables the probability is a sum of arcsines (Sheppard).  For four variables
+    its derivative in the covariance of a pair is the density of this pair at zero times the
+    probability that the other two are positive given that the pair is zero (Plackett, 1954).  The
+    derivative is integrated from independent variables on, with 24 Gauss-Legendre nodes.
     """
     n = len(C)
     if n < 4:
@@ -85,7 +86,7 @@ def _density(C, q):
 
 
 def _given(C, q):
-    """The covariance of the other variables where X_q = 0."""
+    """Return the covariance of the other variables given X_q = 0."""
     others = np.delete(np.arange(len(C)), q)
     with_q = C[others, q]
     return C[np.ix_(others, others)] - jnp.outer(with_q, with_q) / C[q, q]

@@ -1,10 +1,11 @@
 """Fluctuations of order parameters at finite size, by the linear noise approximation (van Kampen,
 2007).
 
-A Markov chain y <- y + xi/d, d steps in a unit of time, whose changes have the mean F(y) + F_1(y)/d
-and the covariance D(y), follows dy/dt = F(y) as d -> infinity.  At finite d it scatters around that
-as a Gaussian process of covariance C/d, and its mean lies off by m/d.  Both come with the ODE at
-the cost of a few Jacobians.
+A Markov chain y <- y + xi/d takes d steps in a unit of time, and its changes xi have the mean F(y)
++ F_1(y)/d and the covariance D(y).  As d -> infinity the chain follows dy/dt = F(y).  At finite d
+the chain scatters around this limit as a Gaussian process of covariance C/d, and the chain's mean
+deviates from the limit by m/d.  C and m are integrated together with the ODE, at the cost of a few
+Jacobians.
 """
 
 from collections.abc import Callable
@@ -24,12 +25,14 @@ Moments = Callable[[PyTree], tuple[Float[Array, "p p"], Float[Array, " p"]]]
 
 
 class Fluctuations(NamedTuple):
-    """The law of order parameters at large size d, in the order of `jax.flatten_util.ravel_pytree`.
+    """The mean and covariance of order parameters at large size d.
+
+    Vectors and matrices are in the order of `jax.flatten_util.ravel_pytree`.
 
     Attributes:
-        limit: their limit y of infinite size.
-        covariance: d times their covariance, (p, p).
-        shift: d times the shift of their mean, (p,).
+        limit: the order parameters y in the limit of infinite size.
+        covariance: d times the covariance of the order parameters, (p, p).
+        shift: d times the deviation of their mean from `limit`, (p,).
     """
 
     limit: PyTree
@@ -38,8 +41,10 @@ class Fluctuations(NamedTuple):
 
 
 def start(limit: PyTree, covariance: Float[Array, "p p"] | None = None) -> Fluctuations:
-    """Return where to integrate from: a start with a `covariance` over runs of that over d, by
-    default 0."""
+    """Return the start of an integration whose order parameters have a given covariance over runs.
+
+    `covariance` (p, p) is d times the covariance over runs, by default 0.
+    """
     flat, _ = ravel_pytree(limit)
     if covariance is None:
         covariance = jnp.zeros((flat.size, flat.size), flat.dtype)
@@ -49,18 +54,18 @@ def start(limit: PyTree, covariance: Float[Array, "p p"] | None = None) -> Fluct
 def linear_noise(
     drift: Callable[[Number, PyTree], PyTree], moments: Moments
 ) -> Callable[[Number, Fluctuations], Fluctuations]:
-    """Return the velocity of `Fluctuations` for `integrate`, of any chain: `drift(t, y)` is F,
-    `moments(y)` (D, F_1).
+    """Return the velocity of `Fluctuations` of any chain, for `integrate`.
 
-    With A = F' the Jacobian and F'' the second derivatives
+    `drift(t, y)` is F and `moments(y)` is (D, F_1).  With the Jacobian A = F' and the second
+    derivatives F''
 
-        dC/dt = A C + C A^T + D,    dm/dt = A m + F'' : C / 2 + F_1 - A F / 2,
+        dC/dt = A C + C A^T + D,    dm/dt = A m + F'' : C / 2 + F_1 - A F / 2.
 
-    the last of which is that a chain takes Euler's steps.  Valid while C/d is small: from an
-    unstable state C grows without bound.
+    The term -A F / 2 arises because the chain takes Euler's steps.  The approximation holds while
+    C/d is small: from an unstable state C grows without bound.
     """
 
-    drift = jax.jit(drift)  # traced and differentiated once, however often the solver asks
+    drift = jax.jit(drift)  # traced and differentiated once, however often the solver calls it
 
     def move(time, state):
         y, unravel = ravel_pytree(state.limit)
@@ -72,8 +77,8 @@ def linear_noise(
         C = state.covariance
         D, F_1 = moments(state.limit)
 
-        # One program of two nested derivatives has all: along the columns of C, A C and F'' : C;
-        # and A (m - F / 2).
+        # One vmapped program of two nested derivatives gives A C and F'' : C along the columns of
+        # C, and A (m - F / 2) along one more vector.
         def slope(y, v):
             return jax.jvp(flat, (y,), (v,))[1]
 
@@ -105,8 +110,8 @@ def online_velocity(
     examples/d.
 
     The covariance D of the changes is an average over the K + M fields by `rule`, such as
-    `trapezoid(13)`; F_1 is eta^2 v_k v_l E g'_k g'_l delta^2 (|x|^2 - d), which moves Q because
-    fields correlate with the size of their input.
+    `trapezoid(13)`.  F_1 is eta^2 v_k v_l E g'_k g'_l delta^2 (|x|^2 - d), a change of Q that
+    arises because fields correlate with the squared norm of their input.
     """
     unit = unit or erf()
 
@@ -133,8 +138,8 @@ def online_velocity(
             change = Student(overlaps, times(a, h[:, K:]), readout)
             return a, jax.vmap(lambda student: ravel_pytree(student)[0])(change)
 
-        # The noise of the labels enters with four powers, of which three Gauss-Hermite points are
-        # exact.
+        # The changes are averaged over the noise of the labels by three Gauss-Hermite points, which
+        # are exact for its powers up to the fourth, the highest that occurs.
         a, xi = jax.vmap(changes)(3**0.5 * jnp.arange(-1.0, 2))
         of_noise = jnp.array([1.0, 4.0, 1.0]) / 6
         weights = of_noise[:, None] * weights[None]

@@ -1,9 +1,10 @@
-"""Averages of hidden units over joint Gaussian fields: what online learning, seen through overlaps,
-is made of.
+"""Averages of hidden units over joint Gaussian fields, from which the velocities of order
+parameters are made.
 
-Fields h (n,) ~ N(0, G) belong to n units g, the first k of them to a student; an output is sum_b
-s_b g(h_b), such as the error of the student.  `erf`, `relu` and `linear` have closed forms (Saad
-and Solla, 1995, for the error function), `smooth` averages any other unit by quadrature.
+Fields h (n,) ~ N(0, G) belong to n units g, of which the first k are a student's.  An output is
+sum_b s_b g(h_b), such as the error of the student.  `erf`, `relu` and `linear` have closed forms
+(Saad and Solla, 1995, for the error function); `smooth` averages any other smooth unit by
+quadrature.
 """
 
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from jaxdyn.theory.online import _orthants
 __all__ = ["Unit", "erf", "linear", "relu", "root", "smooth", "sobol", "trapezoid"]
 
 Rule = Callable[[int], tuple[Float[np.ndarray, "points dim"], Float[np.ndarray, " points"]]]
-"""`rule(dim)`: points and weights that average over dim independent standard normal variables."""
+"""`rule(dim)` returns points and weights that average over dim independent normal variables."""
 
 
 class Unit(NamedTuple):
@@ -44,9 +45,10 @@ class Unit(NamedTuple):
 def erf() -> Unit:
     """Return the unit g(h) = erf(h / sqrt(2)).
 
-    Its slope is a Gaussian, so a product with it is an average over other Gaussian fields, those of
-    covariance G' = (G^-1 + e_i e_i^T)^-1: all follow from E g(h_a) g(h_b) = (2/pi) asin[G_ab /
-    sqrt((1 + G_aa)(1 + G_bb))] without an inverse of G, which may be singular.
+    The slope of g is a Gaussian, so an average that contains it is an average over other Gaussian
+    fields, of covariance G' = (G^-1 + e_i e_i^T)^-1.  All averages therefore follow from E g(h_a)
+    g(h_b) = (2/pi) asin[G_ab / sqrt((1 + G_aa)(1 + G_bb))].  No inverse of G is taken, so G may be
+    singular.
 
     >>> f"{erf().overlap(jnp.ones((1, 1)))[0, 0]:.4f}"  # (2/pi) asin(1/2)
     '0.3333'
@@ -97,10 +99,11 @@ def erf() -> Unit:
 def relu() -> Unit:
     """Return the rectifier g(h) = max(h, 0).
 
-    Arc-cosine forms (Cho and Saul, 2009), and for the diffusion moments of orthants of up to four
-    fields, by Stein's lemma; four different ones take an integral over the strength of their
-    correlations (Plackett, 1954), by 24 Gauss-Legendre nodes.  Fields of the diffusion must not be
-    linearly dependent: it is NaN where a student has learned its teacher.
+    Most averages are arc-cosine forms (Cho and Saul, 2009).  The diffusion takes moments over
+    orthants of up to four fields, by Stein's lemma; those of four different fields are integrals
+    over the strength of the correlations (Plackett, 1954), with 24 Gauss-Legendre nodes.  The
+    diffusion requires fields that are not linearly dependent: the diffusion is NaN where a student
+    has learned its teacher.
     """
 
     def correlation(G):
@@ -111,7 +114,7 @@ def relu() -> Unit:
         return 0.25 + jnp.arcsin(correlation(G)) / (2 * np.pi)
 
     def rest(G):
-        """The square root of G_aa G_bb - G_ab^2."""
+        """Return the square root of G_aa G_bb - G_ab^2."""
         q = jnp.diagonal(G)
         return jnp.sqrt(jnp.maximum(q[:, None] * q[None] - G**2, 0))
 
@@ -150,9 +153,10 @@ def linear() -> Unit:
 
 
 def smooth(apply: Callable[[Array], Array], rule: Rule) -> Unit:
-    """Return any smooth unit g(h) with averages over the points of a `rule`, such as `sobol(13)`.
+    """Return the unit of any smooth function `apply`, with averages over the points of a `rule`,
+    such as `sobol(13)`.
 
-    The slope is the derivative of `apply`, which acts on single numbers too.
+    The slope is the derivative of `apply`, so `apply` must accept single numbers as well as arrays.
     """
 
     def slope(h):
@@ -187,12 +191,12 @@ def smooth(apply: Callable[[Array], Array], rule: Rule) -> Unit:
 
 
 def trapezoid(points: int) -> Rule:
-    """Return the trapezoidal rule with so many `points` along each of `dim` variables, points^dim
-    in all.
+    """Return the trapezoidal rule with `points` along each of `dim` variables, points^dim in all.
 
-    Over |z| <= sqrt(pi (points - 1) / 2), where the weight left out falls to the error of the steps
-    for what varies twice as fast as the weight; both shrink geometrically with the points, for
-    functions without poles near the reals.
+    The rule covers |z| <= sqrt(pi (points - 1) / 2).  The bound on |z| balances the error of
+    cutting off the tails with that of the finite steps, for functions that vary twice as fast as
+    the Gaussian weight.  Both errors fall geometrically with the number of points, for functions
+    without poles near the real axis.
 
     >>> points, weights = trapezoid(25)(2)
     >>> points.shape, f"{weights @ points[:, 0] ** 4:.6f}"
@@ -214,10 +218,10 @@ def sobol(log2_points: int) -> Rule:
     """Return the rule with 2^log2_points points of equal weight in any dimension, in pairs of both
     signs.
 
-    A scrambled Sobol sequence (Sobol, 1967; Owen, 1998), made normal and stretched to have exact
-    second moments, as odd ones are by symmetry.  For smooth units of four fields errors are some
-    1e-3 at 2^13 points and fall as one over their number; `trapezoid` is better in up to four
-    dimensions.
+    The points are a scrambled Sobol sequence (Sobol, 1967; Owen, 1998), made normal and stretched
+    to exact second moments; odd moments are exact by symmetry.  For smooth units of four fields
+    errors are some 1e-3 at 2^13 points and fall as one over the number of points.  In up to four
+    dimensions `trapezoid` is more accurate.
     """
     from scipy.special import ndtri
     from scipy.stats import qmc
@@ -233,11 +237,11 @@ def sobol(log2_points: int) -> Rule:
 
 
 def root(G: Float[Array, "n n"]) -> Float[Array, "n n"]:
-    """Return the lower triangular L with L L^T = G, also of a singular G, where a zero on the
-    diagonal has zeros below.
+    """Return the lower triangular L with L L^T = G, also for a singular G.
 
-    Written out entry by entry, which for small matrices under vmap is faster than one decomposition
-    after another.
+    Where a pivot of a singular G is zero, the entries of L on and below the diagonal are zero.  The
+    factor is written out entry by entry, which for small matrices under vmap is faster than one
+    decomposition after another.
     """
     L: list[list[Array]] = []
     for i in range(len(G)):

@@ -1,13 +1,13 @@
 """Online learning of a student from a teacher, two committees of hidden units, by their order
 parameters.
 
-A student f(x) = sum_k v_k g(w_k . x) sees a new example at each step, x ~ N(0, I) of d inputs,
-labelled y = sum_m v*_m g(w*_m . x) + noise * z.  Descent on (y - f)^2 / 2 at the rates
-learning_rate/d for w_k and readout_rate/d for v_k moves the overlaps Q = w w^T, R = w w*^T and v
-(Saad and Solla, 1995; Goldt et al., 2019).  They are all that the error depends on: as d ->
-infinity they obey an ODE in the time alpha = examples/d (`velocity`), at finite d a Markov chain of
-their own (`chain`), whatever d is as cheap.  The units g are those of `gaussian_integrals`, by
-default `erf()`.
+A student f(x) = sum_k v_k g(w_k . x) sees a new example at each step: x ~ N(0, I) of d inputs,
+labelled y = sum_m v*_m g(w*_m . x) + noise * z.  Descent on (y - f)^2 / 2, at the rates
+learning_rate/d for w_k and readout_rate/d for v_k, moves the order parameters Q = w w^T, R = w w*^T
+and v (Saad and Solla, 1995; Goldt et al., 2019).  The generalisation error depends on the order
+parameters alone.  As d -> infinity the order parameters obey an ODE in the time alpha = examples/d
+(`velocity`).  At finite d they are a Markov chain (`chain`), whose cost does not depend on d.  The
+units g are those of `gaussian_integrals`, by default `erf()`.
 """
 
 from collections.abc import Callable
@@ -39,9 +39,9 @@ class Teacher(NamedTuple):
     """A teacher of M units.
 
     Attributes:
-        overlaps: T = w* w*^T, the overlaps of their weights.
+        overlaps: T = w* w*^T, the overlaps among the teacher's weights.
         readout: v*, the weights of the outputs.
-        noise: standard deviation of the labels' noise.
+        noise: the standard deviation of the labels' noise.
     """
 
     overlaps: Float[Array, "M M"]
@@ -53,8 +53,8 @@ class Student(NamedTuple):
     """The order parameters of a student of K units.
 
     Attributes:
-        overlaps: Q = w w^T, among its units.
-        with_teacher: R = w w*^T, with the teacher's.
+        overlaps: Q = w w^T, the overlaps among the student's weights.
+        with_teacher: R = w w*^T, the overlaps with the teacher's weights.
         readout: v, the weights of the outputs.
     """
 
@@ -66,8 +66,10 @@ class Student(NamedTuple):
 def overlaps(
     weights: Float[Array, "K d"], readout: Float[Array, " K"], teacher_weights: Float[Array, "M d"]
 ) -> Student:
-    """Return the order parameters of weights, those of a network y = v g(w x): w of size 1, entries
-    of 1/sqrt(d)."""
+    """Return the order parameters of a network y = v g(w x).
+
+    The rows of `weights` w have a norm of order 1, that is entries of order 1/sqrt(d).
+    """
     return Student(weights @ weights.T, weights @ teacher_weights.T, readout)
 
 
@@ -76,8 +78,8 @@ def generalisation_error(
 ) -> Float[Array, ""]:
     """Return the mean of (f - teacher)^2 / 2 over inputs, without the noise of the labels.
 
-    s^T I2 s / 2 with the output s = (-v, v*) of all units, in the covariance of all fields (Saad
-    and Solla, 1995).
+    The error is s^T I2 s / 2 with the output s = (-v, v*) of all units and the overlaps I2 of units
+    under the covariance of all fields (Saad and Solla, 1995).
     """
     covariance, s = _fields(student, teacher)
     return s @ (unit or erf()).overlap(covariance) @ s / 2
@@ -89,9 +91,9 @@ def noise_floor(
     """Return the final generalisation error at small learning rates of a `student` that is a
     perfect solution.
 
-    eta noise^2/4 sum_k v_k^2 E g'(h_k)^2, for any units and any number of them: near the solution
-    the weights have the covariance eta noise^2/2.  L units beyond those of the teacher, with Q = 0,
-    add eta noise^2 L/(2 pi) for the error function (Goldt et al., 2019).
+    For any units and any number of them it is eta noise^2/4 sum_k v_k^2 E g'(h_k)^2, because near
+    the solution the weights have the covariance eta noise^2/2.  L units more than the teacher has,
+    with Q = 0, add eta noise^2 L/(2 pi) for the error function (Goldt et al., 2019).
     """
     unit = unit or erf()
     slopes = unit.slopes(student.overlaps, len(student.readout))
@@ -105,10 +107,11 @@ def velocity(
     """Return the velocity of the order parameters for `integrate`, in the time alpha = examples/d
     as d -> infinity.
 
-    With the error delta = sum_b s_b g(h_b) + noise * z of the fields h = (w x, w* x), the rates eta
-    and eta_v:
+    The fields are h = (w x, w* x), the error is delta = sum_b s_b g(h_b) + noise * z, and the rates
+    are eta and eta_v:
 
         dR_km/dalpha = eta v_k E g'_k delta h_m,    dv_k/dalpha = eta_v E g_k delta,
+
         dQ_kl/dalpha = eta v_k E g'_k delta h_l + (k <-> l) + eta^2 v_k v_l E g'_k g'_l delta^2
 
     (Saad and Solla, 1995; with the readout and the noise Goldt et al., 2019).
@@ -140,14 +143,15 @@ def chain(
     unit: Unit | None = None,
     examples: int = 1,
 ) -> Callable[[Key, State], State]:
-    """Return the map `step(key, state) -> state` that learns online for `iterate`, exactly in law,
+    """Return the map `step(key, state) -> state` of online learning for `iterate`, exact in law,
     without weights.
 
-    Given the order parameters the fields of a new example are Gaussian, and its square beyond the K
-    + M directions of all weights is chi-squared with d - K - M degrees of freedom: so a step at any
-    d = `inputs` >= K + M + 2 costs what one at small d does.  A step takes so many `examples`,
-    drawn at once, which is faster; steps = alpha d / examples. `inputs` may be traced.  The changes
-    are of order 1/d: use float64.
+    Given the order parameters, the fields of a new example are Gaussian, and the squared norm of
+    the example beyond the K + M directions of all weights is chi-squared with d - K - M degrees of
+    freedom.  A step at any d = `inputs` >= K + M + 2 therefore costs as much as a step at small d.
+    A step takes so many `examples`, whose random numbers are drawn at once, which is faster; the
+    number of steps is alpha d / examples.  `inputs` may be traced.  The changes are of order 1/d:
+    use float64.
 
     Raises ValueError for fewer inputs than K + M + 2, where they are concrete, or less than one
     example.
@@ -163,7 +167,7 @@ def chain(
             raise ValueError(
                 f"inputs: {inputs}; pass at least {K + M + 2}, two more than there are units"
             )
-        # With the examples last, which is twice as fast.
+        # Drawing with the examples as the last axis is twice as fast.
         k_normal, k_rest = jax.random.split(key)
         z = normal(k_normal, (M + K + 1, examples), v.dtype).T
         along = z[:, :M]
@@ -173,8 +177,8 @@ def chain(
         L = root(teacher.overlaps)
         clean = unit.apply(along @ L.T) @ teacher.readout
         labels = clean + teacher.noise * noise
-        # Weights are split into U, in an orthonormal basis of the teacher's, and what is across, of
-        # overlaps S.
+        # Weights are split into their components U in an orthonormal basis of the teacher's weights
+        # and the part orthogonal to the teacher, of overlaps S.
         U = jax.scipy.linalg.solve_triangular(L, R.T, lower=True).T
 
         def learn(parts, draw):
@@ -201,11 +205,12 @@ def chain(
 def random_start(
     key: Key, teacher: Teacher, readout: Float[Array, " K"], inputs: Number, scale: Number
 ) -> Student:
-    """Draw the order parameters of a student with weights w ~ N(0, scale^2 / d), exactly in law,
-    without weights.
+    """Return the order parameters, drawn at random, of a student with weights w ~ N(0, scale^2 /
+    d).
 
-    R is Gaussian, and what is orthogonal to the teacher has a Wishart matrix of d - M degrees of
-    freedom (Bartlett, 1933).  `inputs` = d >= K + M + 2 may be traced.
+    The draw is exact in law and needs no weights: R is Gaussian, and the part of the weights
+    orthogonal to the teacher has a Wishart matrix of d - M degrees of freedom (Bartlett, 1933).
+    `inputs` = d >= K + M + 2 may be traced.
     """
     K = len(readout)
     M = len(teacher.readout)
@@ -223,17 +228,17 @@ def random_start(
 def _chi_squared(
     key: Key, freedom: Real[ArrayLike, "..."], shape: tuple[int, ...]
 ) -> Float[Array, "..."]:
-    """Draw float32 chi-squared numbers of `freedom` >= 2, all at once by the method of Marsaglia
-    and Tsang (2000).
+    """Return float32 chi-squared numbers of `freedom` >= 2, drawn at once by the method of
+    Marsaglia and Tsang (2000).
 
-    On CPU `jax.random.chisquare` draws one after another.
+    On CPU `jax.random.chisquare` draws one number after another.
     """
     c = jnp.broadcast_to(jnp.asarray(freedom, jnp.float32) / 2 - 1 / 3, shape)
 
     def attempt(carry):
         key, drawn, pending = carry
         key, k_attempt = jax.random.split(key)
-        # One call for a normal number and for the logarithm of a uniform one.
+        # One call draws both a normal number and the logarithm of a uniform one.
         u = jax.random.uniform(k_attempt, (2, *shape), jnp.float32, minval=-1 + 2**-24)
         x = 2**0.5 * lax.erf_inv(u[0])
         log = jnp.log((1 + u[1]) / 2)
@@ -253,7 +258,8 @@ def _chi_squared(
 
 
 def _fields(student, teacher):
-    """The covariance of the fields of all units, and what they contribute to the error."""
+    """Return the covariance of the fields of all units, and the units' coefficients in the
+    error."""
     Q, R, v = student
     covariance = jnp.block([[Q, R], [R.T, teacher.overlaps]])
     return covariance, jnp.concatenate([-v, teacher.readout])

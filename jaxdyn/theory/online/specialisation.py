@@ -1,10 +1,11 @@
-"""Soft committee machines that learn their own kind online: plateaus, the escape from them, and
-where learning ends.
+"""Soft committee machines that learn from one of their own kind online: plateaus, escape, and the
+end of learning.
 
-K units g(h) = erf(h / sqrt(2)) learn K orthonormal ones, T = I, all readouts 1 (Saad and Solla,
-1995).  All units are alike for long, each the mean of the teacher's, until they specialise; then
-the error falls to a floor set by noise and learning rate.  Times are alpha = examples/d, rates are
-per alpha; readouts of c are units of 1 at c^2 times the rate.
+K units g(h) = erf(h / sqrt(2)) learn K orthonormal units, T = I, with all readouts 1 (Saad and
+Solla, 1995).  For a long time all units of the student are alike, each the mean of the teacher's
+units, until they specialise; then the error falls to a floor set by noise and learning rate.  Times
+are alpha = examples/d, and rates are per alpha.  Readouts of c instead of 1 multiply the learning
+rate by c^2.
 """
 
 from collections.abc import Sequence
@@ -45,9 +46,9 @@ class Plateau(NamedTuple):
     """A saddle at which no unit has specialised.
 
     Attributes:
-        student: its order parameters.
-        error: its generalisation error.
-        rate: the rate of escape over the learning rate, per alpha.
+        student: the order parameters at the saddle.
+        error: the generalisation error at the saddle.
+        rate: the rate of escape, per alpha and per learning rate.
         index: the number of directions in which units specialise.
     """
 
@@ -58,25 +59,30 @@ class Plateau(NamedTuple):
 
 
 def teacher(units: int, noise: Number = 0.0) -> Teacher:
-    """Return the teacher of so many orthonormal units, read out with weights 1."""
+    """Return the teacher of `units` orthonormal units, read out with weights 1."""
     return Teacher(jnp.eye(units), jnp.ones(units), noise)
 
 
 def plateau(blocks: Sequence[int]) -> Plateau:
-    """Return the saddle, for small learning rates, at which students in blocks each are the mean of
-    as many teachers.
+    """Return the saddle, for small learning rates, at which each block of the student's units is
+    the mean of as many teacher units.
 
     A block of B alike units has Q_kl = 1/(2B - 1), R_km = 1/sqrt(B (2B - 1)) and the error (B/pi)
-    (pi/6 - B asin 1/(2B)); (K,) is the plateau of Saad and Solla (1995), (1, ..., 1) the perfect
-    solution.  As B g(h) = E[teacher | h] there, blocks do not see each other and their errors add
-    up.  Each specialises in (B - 1)^2 directions at the learning rate times (2/pi) B (2B -
-    1)^(-1/2) (2B + 1)^(-3/2); returned are the fastest and the sum of their numbers. B (B + 1)/2 -
-    1 directions, which split Q, are exactly neutral.  Two blocks of several units, as in (2, 2) and
-    (3, 2), also escape in one or two slower directions, which mix them and are not counted.
+    (pi/6 - B asin 1/(2B)).  (K,) is the plateau of Saad and Solla (1995), and (1, ..., 1) is the
+    perfect solution.  As B g(h) = E[teacher | h] at the saddle, blocks do not interact and their
+    errors add up.
+
+    Each block specialises in (B - 1)^2 directions, at the learning rate times (2/pi) B (2B -
+    1)^(-1/2) (2B + 1)^(-3/2).  The fastest of the blocks' rates and the total number of these
+    directions are returned.  B (B + 1)/2 - 1 further directions, which split Q, are exactly
+    neutral.  Two blocks of several units, as in (2, 2) and (3, 2), also escape in one or two slower
+    directions, which mix the blocks and are not counted.
 
     >>> saddle = plateau((2,))
     >>> f"{saddle.error:.4f}, {saddle.rate:.4f}", saddle.index
     ('0.0116, 0.0657', 1)
+
+    Raises ValueError for no blocks or a block without units.
     """
     if not blocks or min(blocks) < 1:
         raise ValueError(
@@ -101,12 +107,12 @@ def plateau(blocks: Sequence[int]) -> Plateau:
 
 
 def moving_plateau(units: int, learning_rate: Number, noise: Number = 0.0) -> Plateau:
-    """Return the plateau of (`units`,) as it lies at a finite learning rate, with its own rate of
-    escape over that.
+    """Return the plateau of (`units`,) at a finite learning rate, with the rate of escape per
+    learning rate.
 
-    Students that are alike stay alike; Newton's method finds where (Q, R) of such rest, from the
-    plateau of small rates.  In the (K - 1)^2 modes of escape R_km deviates with sums of zero along
-    rows and columns, at fixed Q.
+    Units that are alike stay alike; Newton's method, from the plateau of small rates, finds the (Q,
+    R) at which alike units rest.  In the (K - 1)^2 modes of escape R_km deviates by rows and
+    columns of sum zero, at fixed Q.
     """
     (learning_rate,) = floats(learning_rate)
     start = plateau((units,)).student
@@ -115,21 +121,21 @@ def moving_plateau(units: int, learning_rate: Number, noise: Number = 0.0) -> Pl
 
 
 def asymmetry(with_teacher: Float[Array, "K K"]) -> Float[Array, ""]:
-    """Return the size of R in the modes in which units specialise: without the means of its rows
-    and columns."""
+    """Return the size of R in the modes in which units specialise: its norm without the means of
+    rows and columns."""
     centred = with_teacher - jnp.mean(with_teacher, 0, keepdims=True)
     centred = centred - jnp.mean(centred, 1, keepdims=True)
     return jnp.linalg.norm(centred)
 
 
 def escape_time_law(rate: Number, index: int = 1) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Return how the time to escape from a plateau depends on d, from random starts: (slope,
+    """Return how the escape time from a plateau depends on d for random starts: (slope in log d,
     standard deviation).
 
-    The unstable modes, `index` in number, grow as xi e^(rate alpha)/sqrt(d), xi standard normal:
-    the mean time is log(d)/(2 rate) up to a constant, and its standard deviation that of log|xi|
-    over the rate, whatever d is: sqrt(psi'(index/2))/(2 rate), pi/(sqrt(8) rate) for one mode.
-    `rate` is per alpha, at the learning rate used.
+    The unstable modes, `index` in number, grow as xi e^(rate alpha)/sqrt(d) with xi standard
+    normal.  The mean escape time is therefore log(d)/(2 rate) up to a constant.  The standard
+    deviation is that of log|xi| over the rate, whatever d is: sqrt(psi'(index/2))/(2 rate), and
+    pi/(sqrt(8) rate) for one mode.  `rate` is per alpha, at the learning rate used.
     """
     rate = jnp.asarray(rate, float)
     variance = jax.scipy.special.polygamma(1, jnp.asarray(index / 2, float))
@@ -139,10 +145,10 @@ def escape_time_law(rate: Number, index: int = 1) -> tuple[Float[Array, ""], Flo
 def growth_rates(
     student: Student, teacher: Teacher, learning_rate: Number
 ) -> Complex[Array, " modes"]:
-    """Return the eigenvalues of the linearised dynamics of Q_kl, k <= l, and R at a fixed point, by
-    real part.
+    """Return the eigenvalues, sorted by real part, of the linearised dynamics of Q_kl (k <= l) and
+    R at a fixed point.
 
-    They are per alpha.  The readout stays as it is.
+    The eigenvalues are rates per alpha.  The readout is held fixed.
     """
     return _growth_rates(student, teacher, *floats(learning_rate))
 
@@ -150,7 +156,7 @@ def growth_rates(
 def max_learning_rate(units: int) -> Float[Array, ""]:
     """Return the largest learning rate at which the perfect solution is stable.
 
-    There eta H - eta^2 N of `deviations` is singular; for one unit at sqrt(5/3) pi.
+    At this rate eta H - eta^2 N of `deviations` is singular; for one unit the rate is sqrt(5/3) pi.
 
     >>> [f"{max_learning_rate(K):.4f}" for K in (1, 2, 3)]
     ['4.0558', '2.3068', '1.6207']
@@ -165,15 +171,16 @@ def decay_rate(units: int, learning_rate: Number) -> Float[Array, ""]:
     """Return the rate at which the generalisation error decays to the perfect solution without
     noise.
 
-    The slower of two: weights orthogonal to the teacher's, whose covariance decays with eta H -
-    eta^2 N of `deviations`; and those along it, which descend on the error, so that it decays at 2
-    eta times the smallest eigenvalue of its Hessian.  Negative beyond the `max_learning_rate`.
+    Two kinds of deviations decay, and the slower one decides.  The covariance of weights orthogonal
+    to the teacher decays with eta H - eta^2 N of `deviations`.  Weights along the teacher descend
+    on the error, so that the error decays at 2 eta times the smallest eigenvalue of its Hessian.
+    The rate is negative beyond the `max_learning_rate`.
     """
     H, N, _ = deviations(units)
     decay = learning_rate * H - jnp.asarray(learning_rate) ** 2 * N
     across = jnp.linalg.eigvalsh(decay)[0]
-    # Along a unit of the teacher E g'_k g'_l h^2 has m_2/3 and m_1^2/2 for the student that matches
-    # it.
+    # For a field h along a teacher unit, E g'_k g'_l h^2 is m_2/3 if k and l both match this unit,
+    # and m_1^2/2 if one of them does.
     (_, m1, m2, _, _) = _slope_moments()
     mixed = (units - 1) ** 0.5 * m1**2 / 2
     rest = m2 + (units - 2) * m1**2
@@ -185,10 +192,10 @@ def decay_rate(units: int, learning_rate: Number) -> Float[Array, ""]:
 
 def optimal_learning_rate(units: int) -> Float[Array, ""]:
     """Return the learning rate of the largest `decay_rate`, found by ternary search to 1e-7 of the
-    largest stable one.
+    `max_learning_rate`.
 
-    For one unit both kinds of weights then decay alike, at 2/3 of the largest; for more the
-    orthogonal ones decide.
+    For one unit weights along the teacher and orthogonal to it then decay alike, at 2/3 of the
+    `max_learning_rate`.  For more units the orthogonal weights decide.
     """
 
     def narrowed(_, ends):
@@ -204,12 +211,11 @@ def optimal_learning_rate(units: int) -> Float[Array, ""]:
 
 
 def noise_floor_at_rate(units: int, learning_rate: Number) -> Float[Array, ""]:
-    """Return the final generalisation error over noise^2, to lowest order in that, at any stable
+    """Return the final generalisation error over noise^2, to lowest order in noise^2, at any stable
     learning rate.
 
-    (K/2) eta f^T (H - eta N)^-1 f of `deviations`.
-
-    For small learning rates it is eta K / (2 pi sqrt(3)):
+    The floor is (K/2) eta f^T (H - eta N)^-1 f with H, N and f of `deviations`.  For small learning
+    rates the floor is eta K / (2 pi sqrt(3)):
 
     >>> f"{noise_floor_at_rate(1, 0.01) / 0.01:.3f}, {1 / (2 * np.pi * 3**0.5):.3f}"
     '0.092, 0.092'
@@ -220,12 +226,16 @@ def noise_floor_at_rate(units: int, learning_rate: Number) -> Float[Array, ""]:
 
 
 def deviations(units: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the symmetric H and N, and f, of small deviations u from the perfect solution,
-    orthogonal to the teacher.
+    """Return the symmetric matrices H and N and the vector f of small deviations u from the perfect
+    solution.
 
-    u = (q, sqrt(K - 1) c) has the variance q of the deviations of each student and the covariance c
-    of each pair, one number for one unit.  du/dalpha = -eta H u + eta^2 N u + eta^2 noise^2 f, and
-    the generalisation error is K f.u/2.
+    The deviations are orthogonal to the teacher.  u = (q, sqrt(K - 1) c), where q is the variance
+    of each unit's deviation and c the covariance of each pair of units; for one unit u = (q,).  The
+    deviations obey
+
+        du/dalpha = -eta H u + eta^2 N u + eta^2 noise^2 f,
+
+    and the generalisation error is K f.u/2.
     """
     K = units
     (_, m1, m2, m3, m4) = _slope_moments()
@@ -261,7 +271,8 @@ def _moved(start, teacher, learning_rate):
     point = jnp.array([start.overlaps[0, 0], start.with_teacher[0, 0]])
     q, r = lax.fori_loop(0, 20, newton, point)
     student = alike(q, r)
-    # Two units turn from each other's teacher to their own: one of the modes of escape.
+    # One of the modes of escape: two units each turn towards their own teacher unit and away from
+    # the other's.
     signs = 1.0 - 2.0 * jnp.arange(K)
     pair = jnp.where(jnp.arange(K) < 2, signs, 0) * (K > 1)
 
@@ -296,6 +307,6 @@ def _growth_rates(student, teacher, learning_rate):
 
 
 def _slope_moments():
-    """The means of g'(z)^p, z standard normal, p = 0 ... 4."""
+    """Return the means of g'(z)^p, z standard normal, for p = 0 ... 4."""
     p = np.arange(5)
     return (2 / np.pi) ** (p / 2) / np.sqrt(1 + p)

@@ -1,4 +1,5 @@
-"""Learning rules that are no gradient: sign-diverse plasticity and zeroth-order estimates."""
+"""Learning rules that are not gradients of a loss: sign-diverse plasticity and zeroth-order
+estimates."""
 
 from jaxdyn.theory.plasticity import curl, perturbation
 

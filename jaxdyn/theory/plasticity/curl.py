@@ -2,10 +2,11 @@
 
 A linear network y = W_2 W_1 x of N hidden units and one output, on white inputs, learns by
 gradients whose sign is turned for a fraction f of its M inputs (signs D_1) or of its hidden units
-(D_2).  At a solution the Jacobian's nonzero eigenvalues are minus those of |W_2|^2 D_1 + W_1^T D_2
-W_1, so that it is stable where their lower edge is positive. Edges are those of free sums in the
-limit of many units, W_1 of variance s^2 / M, c = M / N (Ninou, Kadmon, Cayco-Gajic, 2025); finite
-networks differ from them by their order -2/3.
+(signs D_2).  At a solution the Jacobian's nonzero eigenvalues are minus those of |W_2|^2 D_1 +
+W_1^T D_2 W_1, so the solution is stable if the lower edge of the latter spectrum is positive.
+Edges are those of free sums in the limit of many units, with W_1 of variance s^2 / M and c = M / N
+(Ninou, Kadmon, Cayco-Gajic, 2025).  Finite networks of size n differ from this limit by terms of
+order n^(-2/3).
 """
 
 from collections.abc import Callable
@@ -27,17 +28,22 @@ def lower_edge(
     """Return the lower edge of the spectrum of |W_2|^2 D_1 + W_1^T D_2 W_1, in the limit of many
     units.
 
-    `layer` is "inputs" or "hidden", whose fraction `flipped` has the sign -1; `ratio` is c,
-    `readout` is w = |W_2|^2 and `variance` s^2.  By R-transforms the edge is the largest value over
-    g < 0 of
+    `layer` is "inputs" or "hidden", whose fraction `flipped` (f) has the sign -1; `ratio` is c,
+    `readout` is w = |W_2|^2 and `variance` is s^2.  By R-transforms the edge is the largest value
+    over g < 0 of
 
         (1 + sqrt(1 + 4 w g (w g + 1 - 2 f))) / (2 g) + (s^2 / c) / (1 - s^2 g)
-        for inputs, w + 1/g + (s^2 / c) [(1 - f) / (1 - s^2 g) - f / (1 + s^2 g)],  g > -1/s^2,
-        for hidden units.
 
-    The solution is stable where it is positive.  Without any turned signs it is w + s^2
-    max(1/sqrt(c) - 1, 0)^2, above the limit of few: these have an edge of their own.  Raises
-    ValueError for another layer, a fraction outside of [0, 1], or numbers that are not positive.
+    for inputs, and over -1/s^2 < g < 0 of
+
+        w + 1/g + (s^2 / c) [(1 - f) / (1 - s^2 g) - f / (1 + s^2 g)]
+
+    for hidden units.  The solution is stable if the edge is positive.  Without any turned sign the
+    edge is w + s^2 max(1/sqrt(c) - 1, 0)^2.  This edge lies above the limit of few turned signs,
+    because a few turned signs have an edge of their own.
+
+    Raises ValueError for another layer, a fraction outside of [0, 1], or numbers that are not
+    positive.
     """
     check("flipped", flipped, lambda f: (f >= 0) & (f <= 1), "a fraction in [0, 1]")
     check_positive(ratio=ratio, readout=readout, variance=variance)
@@ -71,11 +77,13 @@ def lower_edge(
 def critical_fraction(
     layer: str, ratio: Numbers, readout: Numbers = 1.0, variance: Numbers = 1.0
 ) -> Float[Array, ""]:
-    """Return the fraction of turned signs beyond which solutions are unstable, NaN where all of
-    them may be turned.
+    """Return the fraction of turned signs beyond which solutions are unstable, NaN if all signs may
+    be turned.
 
-    The zero of `lower_edge`, by bisection; no derivatives.  With all inputs turned a solution is
-    stable where s^2 (1/sqrt(c) - 1)^2 > w.  It raises what `lower_edge` does.
+    The fraction is the zero of `lower_edge`, found by bisection; it has no derivatives.  With all
+    inputs turned a solution is stable where s^2 (1/sqrt(c) - 1)^2 > w.
+
+    Raises ValueError like `lower_edge`.
     """
 
     def is_stable(fraction):
@@ -90,13 +98,13 @@ def critical_fraction(
 def turned_unit_limit(
     first: Numbers, second: Numbers, target: Numbers
 ) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
-    """Return where a unit w_2 w_1 of target s ends whose outgoing weight has its sign turned; NaN
-    where it never does.
+    """Return the final weights of a unit w_2 w_1 with target s whose outgoing weight has its sign
+    turned.
 
     The flow w_1' = (s - w_1 w_2) w_2, w_2' = -(s - w_1 w_2) w_1 turns on the circle w_1^2 + w_2^2 =
-    r^2.  It ends where w_1 w_2 = s and |w_2| > |w_1| if r^2 > 2 |s|, else it goes round for ever,
-    with a loss of (|s| - r^2/2)^2 / 2 at least.  The one of the two opposite limits is meant whose
-    w_2 is positive.
+    r^2.  If r^2 > 2 |s|, the flow ends where w_1 w_2 = s and |w_2| > |w_1|.  Otherwise the flow
+    goes round for ever, with a loss of at least (|s| - r^2/2)^2 / 2, and the result is NaN.  Of the
+    two opposite limits the one with positive w_2 is returned.
     """
     first, second, target = jnp.broadcast_arrays(*floats(first, second, target))
     square = first**2 + second**2

@@ -1,16 +1,15 @@
 """How fast zeroth-order rules learn: exact second moments of their estimates, for a linear map
 learned online.
 
-A student y = W x of M outputs and N inputs descends |W* x - W x|^2 / 2 on one fresh x ~ N(0, I) a
-step.  All of these rules follow the gradient on average; what tells them apart is the factor kappa
-of E |estimate|^2 = kappa |W* - W|^2:
+A student y = W x of M outputs and N inputs descends |W* x - W x|^2 / 2 on one fresh x ~ N(0, I) per
+step.  All rules follow the gradient on average; they differ in the factor kappa of E |estimate|^2 =
+kappa |W* - W|^2:
 
-    E |W* - W|^2  <-  (1 - 2 eta + eta^2 kappa) E |W* - W|^2 + (what perturbations of a finite size
-    add),
+    E |W* - W|^2  <-  (1 - 2 eta + eta^2 kappa) E |W* - W|^2 + (noise of finite perturbations),
 
 so that eta = 1/kappa is best and 2/kappa is the limit of stability.  The rules are "gradient",
 "node" (perturbed outputs), "weight" (perturbed weights; also the forward gradient) and "rademacher"
-(weights, by random signs).
+(weights perturbed by random signs).
 """
 
 import jax.numpy as jnp
@@ -27,10 +26,10 @@ RULES = ("gradient", "node", "weight", "rademacher")
 def estimate_variance(rule: str, outputs: Numbers, inputs: Numbers) -> Float[Array, "..."]:
     """Return kappa, the second moment of a rule's estimate over |W* - W|^2.
 
-    N + 2 for the gradient itself; (N + 2) (M + 2) with perturbed nodes, (N + 2) (M N + 2) with
-    perturbed weights, for Gaussian perturbations; (N + 2) M N for signs.  Perturbing weights is
-    slower than gradient descent by their number, perturbing nodes by the number of nodes (Werfel,
-    Xie, Seung, 2005).
+    kappa is N + 2 for the gradient itself.  For Gaussian perturbations kappa is (N + 2) (M + 2)
+    with perturbed nodes and (N + 2) (M N + 2) with perturbed weights; for random signs of weights
+    kappa is (N + 2) M N.  Perturbing weights is slower than gradient descent by the number of
+    weights, perturbing nodes by the number of nodes (Werfel, Xie, Seung, 2005).
 
     Raises ValueError for an unknown rule.
 
@@ -49,8 +48,9 @@ def estimate_variance(rule: str, outputs: Numbers, inputs: Numbers) -> Float[Arr
 def contraction(
     rule: str, learning_rate: Numbers, outputs: Numbers, inputs: Numbers
 ) -> Float[Array, "..."]:
-    """Return the factor a step of E |W* - W|^2, 1 - 2 eta + eta^2 kappa; it does not depend on the
-    perturbations' size.
+    """Return the factor 1 - 2 eta + eta^2 kappa by which a step multiplies E |W* - W|^2.
+
+    The factor does not depend on the size of the perturbations.
 
     Raises ValueError for an unknown rule.
     """
@@ -62,17 +62,18 @@ def contraction(
 def noise_floor(
     rule: str, sigma: Numbers, learning_rate: Numbers, outputs: Numbers, inputs: Numbers
 ) -> Float[Array, "..."]:
-    """Return E |W* - W|^2 in the end under one-sided perturbations of standard deviation `sigma`;
+    """Return the final E |W* - W|^2 under one-sided perturbations of standard deviation `sigma`;
     inf if unstable.
 
-    eta sigma^2 / (4 (2 - eta kappa)) times N M (M + 2) (M + 4) for nodes and N (N + 2) [M (M + 2)
-    (M + 4) + M^2 (M + 2) (N - 1)] for weights.  0 for the gradient; antithetic perturbations have
-    no floor either, as the loss is quadratic.
+    The floor is eta sigma^2 / (4 (2 - eta kappa)) times N M (M + 2) (M + 4) for nodes, and times N
+    (N + 2) [M (M + 2) (M + 4) + M^2 (M + 2) (N - 1)] for weights.  The floor is 0 for the gradient.
+    Antithetic perturbations have no floor either, as the loss is quadratic.
 
-    Raises ValueError for another rule.
+    Raises ValueError for a rule whose floor is not known.
     """
     m, n = floats(outputs, inputs)
-    # E |xi|^4 |xi|^2 of the perturbation's part along the outputs, and of all its parts.
+    # E |p|^4 |xi|^2 of a Gaussian perturbation xi whose part p moves the outputs: the share of p
+    # in |xi|^2, and the share of the other parts.
     along = m * (m + 2) * (m + 4)
     across = m**2 * (m + 2) * (n - 1)
     sizes = {"gradient": 0 * n, "node": n * along, "weight": n * (n + 2) * (along + across)}

@@ -1,4 +1,5 @@
-"""Regression in high dimension: any spectrum, one variance, given data, learning curves, wrong labels."""
+"""Regression in high dimension: any spectrum, isotropic inputs, given data, learning curves, wrong
+labels."""
 
 from jaxdyn.theory.regression import (
     equivalents,

@@ -1,12 +1,13 @@
-"""Deterministic equivalents: what a large sample covariance does, from the spectrum of the
-population it is drawn from.
+"""Deterministic equivalents: functions of a large sample covariance, from the spectrum of the
+population.
 
 For n samples with covariance Sigma and the sample covariance S = X^T X / n, the resolvent (S +
-s)^-1 acts like (k/s) (Sigma + k)^-1 once n and the number of inputs are large, with the effective
+s)^-1 acts like (k/s) (Sigma + k)^-1 if n and the number of inputs are large, with the effective
 regularisation k(s) = s + (k/n) tr[Sigma (Sigma + k)^-1] (Silverstein, 1995).  Functions of S are
-contour integrals of the resolvent, functions of two resolvents at s and s' divided differences of
-functions of one, because (k - k')/(s - s') = 1/(1 - tr[Sigma^2 (Sigma + k)^-1 (Sigma
-+ k')^-1]/n).
+contour integrals of the resolvent.  Functions of two resolvents at s and s' are divided differences
+of functions of one, because
+
+    (k - k')/(s - s') = 1/(1 - tr[Sigma^2 (Sigma + k)^-1 (Sigma + k')^-1]/n).
 """
 
 from collections.abc import Callable, Sequence
@@ -38,16 +39,16 @@ Numbers = Real[ArrayLike, "..."] | Sequence[int | float]
 
 
 class Spectrum(NamedTuple):
-    """A population: groups of inputs of one variance.
+    """A population of inputs, in groups of inputs of equal variance.
 
-    See `population`, which builds and checks it.  Groups of multiplicity and power zero change
-    nothing, so spectra of different length can be padded to one shape.
+    `population` builds and checks a spectrum.  Groups of multiplicity and power zero change
+    nothing, so spectra of different lengths can be padded to one shape.
 
     Attributes:
         eigenvalues: the variance of each group.
-        multiplicities: the number of inputs in it.
-        power: how much of the teacher lies in it.
-        start: how much of the initial weights lies in it.
+        multiplicities: the number of inputs in each group.
+        power: the teacher's squared coefficients, summed over each group.
+        start: the initial weights' squared coefficients, summed over each group.
     """
 
     eigenvalues: Float[Array, "groups"]
@@ -57,17 +58,17 @@ class Spectrum(NamedTuple):
 
 
 class Resolvent(NamedTuple):
-    """A contour round the sample spectrum with the equivalents on its upper half; its other half is
-    the conjugate.
+    """A contour around the sample spectrum, with the deterministic equivalents on its upper half.
 
-    f(S) = sum_j weights_j rate (S + rate points_j)^-1, where S may include a penalty.
+    The lower half of the contour is the complex conjugate.  Over the whole contour f(S) = sum_j
+    weights_j rate (S + rate points_j)^-1, where S may include a penalty.
 
     Attributes:
         points: the points s / rate of the contour.
-        weights: their weights.
+        weights: the quadrature weights of the points.
         rate: the scale of the contour.
         kappa: k at s = rate points + penalty.
-        slope: dk/ds there.
+        slope: dk/ds at these s.
         distance: (kappa - reference) / rate.
         reference: k at a real point to the right of the contour.
     """
@@ -87,11 +88,12 @@ def population(
     power: Numbers,
     start: Numbers = 0.0,
 ) -> Spectrum:
-    """Return a population of inputs with `eigenvalues` of their covariance, each `multiplicities`
-    times.
+    """Return a population of inputs whose covariance has the `eigenvalues`, each with its
+    multiplicity.
 
-    `power` is the sum of squared coefficients of the teacher in each group and `start` that of the
-    initial weights, which are random and independent of it.  Numbers stand for all groups.
+    `power` is the sum of squared coefficients of the teacher in each group, and `start` that of the
+    initial weights, which are random and independent of the teacher.  A single number stands for
+    all groups.
 
     >>> population([1.0, 0.01], [60, 40], power=[60, 40]).multiplicities.tolist()
     [60.0, 40.0]
@@ -127,13 +129,14 @@ def population(
 def effective_regularisation(
     penalty: Inexact[ArrayLike, "*shape"], population: Spectrum, samples: Real[ArrayLike, ""]
 ) -> Inexact[Array, "*shape"]:
-    """Return k(s), by which an infinite sample would have to be penalised to learn as n samples
-    with penalty s do.
+    """Return k(s), the penalty with which an infinite sample gives the same mean prediction as n
+    samples with penalty s.
 
-    s = k (1 - sum_a m_a lambda_a / (lambda_a + k) / n) for real s >= 0, or complex s off the
-    negative real axis.  Only one root is continued from large s: the largest for real s, to which
-    Newton's method falls monotonically; for complex s the only one on their side of the real axis
-    (Earle, Hamilton, 1970), which no step leaves.  Derivatives are those of the implicit function.
+    k solves s = k (1 - sum_a m_a lambda_a / (lambda_a + k) / n), for real s >= 0 or complex s off
+    the negative real axis.  Of several roots the one returned continues the root at large s.  For
+    real s this root is the largest, to which Newton's method falls monotonically.  For complex s
+    this root is the only one on the same side of the real axis as s (Earle, Hamilton, 1970), which
+    no step leaves.  Derivatives are those of the implicit function.
     """
     s = jnp.asarray(penalty, jnp.result_type(float, penalty))
     flat = jnp.ravel(s)
@@ -147,13 +150,13 @@ def effective_regularisation(
 
 
 def largest_eigenvalue(population: Spectrum, samples: Real[ArrayLike, ""]) -> Float[Array, ""]:
-    """Return the upper edge of the sample covariance's spectrum, where ds/dk = 0; descent is stable
-    below 2 over it.
+    """Return the upper edge of the sample covariance's spectrum, where ds/dk = 0.
 
-    For one group of variance lambda this is lambda (1 + sqrt(m/n))^2 (Marchenko, Pastur, 1967).
+    Gradient descent is stable at learning rates below 2 over this edge.  For one group of variance
+    lambda the edge is lambda (1 + sqrt(m/n))^2 (Marchenko, Pastur, 1967).
     """
     weight = population.multiplicities / jnp.asarray(samples, population.eigenvalues.dtype)
-    # What is absent must not hold up the search from below.
+    # Groups without inputs must not bound the search from below.
     eigenvalues = jnp.where(weight > 0, population.eigenvalues, 0.0)
 
     def newton(_, x):
@@ -162,7 +165,8 @@ def largest_eigenvalue(population: Spectrum, samples: Real[ArrayLike, ""]) -> Fl
         share = weight * (eigenvalues / gap) ** 2
         total = jnp.sum(share)
         slope = jnp.maximum(jnp.sum(share / gap), tiny)
-        # In the inverse root of the sum the equation is concave, and linear for a single group.
+        # Written for the inverse root of the sum, the equation is concave, and linear for a single
+        # group.
         return x + (total**1.5 - total) / slope
 
     tiny = jnp.finfo(eigenvalues.dtype).tiny
@@ -179,10 +183,10 @@ def flow_resolvent(
     samples: Float[Array, ""],
     nodes: int,
 ) -> Resolvent:
-    """Return the contour on which f(S) = e^(-S t): the parabola of Weideman and Trefethen (2007),
+    """Return the contour on which f(S) = e^(-S t), the parabola of Weideman and Trefethen (2007),
     for any t > 0."""
     z, weights = _parabola(nodes, time.dtype)
-    # Below this nothing has moved yet, to rounding.
+    # At times below this bound nothing has moved yet, to rounding.
     scale = (
         jnp.max(population.eigenvalues)
         + jnp.sum(population.eigenvalues * population.multiplicities) / samples
@@ -203,10 +207,11 @@ def descent_resolvent(
 ) -> Resolvent:
     """Return the contour on which f(S) = (1 - learning_rate S)^steps, for any learning rate.
 
-    In y = 1 + learning_rate s the parabola z becomes y = e^(z/steps), where y^steps = e^z, round
-    the eigenvalues of 1 - learning_rate S that are positive, and -A e^(z/steps) round those that
-    are negative, where A >= 1 is beyond their largest size.  For fewer than nodes/3 steps it is a
-    circle round all of them.
+    With y = 1 + learning_rate s and the parabola z of `flow_resolvent` the contour has two parts.
+    Around the positive eigenvalues of 1 - learning_rate S the contour is y = e^(z/steps), on which
+    y^steps = e^z.  Around the negative eigenvalues the contour is y = -A e^(z/steps), where A >= 1
+    is beyond their largest modulus.  For fewer than nodes/3 steps the contour is a circle around
+    all eigenvalues.
     """
     z, weights = _parabola(nodes, learning_rate.dtype)
     largest = largest_eigenvalue(population, samples) + penalty
@@ -222,8 +227,8 @@ def descent_resolvent(
     many_points = jnp.concatenate([shifted, -far * jnp.conj(y) - 1])
     many_weights = jnp.concatenate([around, mirrored])
 
-    # This radius balances the error of the trapezoidal rule with that of rounding, at twice the
-    # power.
+    # This radius balances the error of the trapezoidal rule with that of rounding, for the square
+    # of y^steps.
     k = jnp.minimum(steps, nodes / 3)
     radius = far * jnp.finfo(k.dtype).eps ** (-1 / (2 * nodes + 2 * k))
     unit_circle = jnp.exp(1j * jnp.pi * (jnp.arange(nodes) + 0.5) / nodes)
@@ -236,7 +241,8 @@ def descent_resolvent(
 
 
 def contract(values: Complex[Array, "nodes *rest"]) -> Float[Array, "*rest"]:
-    """Return the real sum over the whole contour of what is conjugate on its lower half."""
+    """Return the real sum over the whole contour, from values on its upper half; the lower half is
+    the conjugate."""
     return 2 * jnp.sum(values.real, 0)
 
 
@@ -248,9 +254,10 @@ def bilinear(
     """Return sum_ij x_i x_j (f_i - f_j)/(s_i - s_j) over the whole contour for x = `factor`, with
     f' on the diagonal.
 
-    f is given as `difference(k, k') = (f - f')/(k - k')`, symmetric and smooth at k = k': at late
-    times k hardly changes from node to node, and values computed apart would cancel.  The double
-    sum is one product with a matrix that depends on the contour alone.
+    f is given as `difference(k, k') = (f - f')/(k - k')`, which must be symmetric and smooth at k =
+    k': at late times k hardly changes from node to node, and differences of separately computed
+    values would cancel.  The double sum is one product with a matrix that depends on the contour
+    alone.
     """
     p = resolvent.points
     k = resolvent.kappa
@@ -268,14 +275,16 @@ def bilinear(
 def crossed(
     kappa: Num[Array, "nodes"], other: Num[Array, "..."], weight: Array, population: Spectrum
 ) -> Array:
-    """Return sum_a weight_a / ((lambda_a + k)(lambda_a + k')) for each k and its k'."""
+    """Return sum_a weight_a / ((lambda_a + k)(lambda_a + k')) for each k in `kappa` and the k' in
+    `other`."""
     eigenvalues = population.eigenvalues[None]
     both = (eigenvalues + kappa[:, None]) * (eigenvalues + other[:, None])
     return jnp.sum(weight[None] / both, 1)
 
 
 def _resolvent(points, weights, reference, rate, penalty, population, samples):
-    """Find k on a contour: at the reference by descent, elsewhere from there."""
+    """Return the resolvent on a contour: k at the real reference first, and from there at all other
+    points."""
     reference = reference.astype(rate.dtype)[None]
     size = rate * reference + penalty
     start = _from_above(size, population, samples)
@@ -288,7 +297,8 @@ def _resolvent(points, weights, reference, rate, penalty, population, samples):
 
 
 def _parabola(nodes, dtype):
-    """The upper half of a parabola z, and weights e^z dz / (2 pi i) by the midpoint rule."""
+    """Return the upper half of a parabola z, and the weights e^z dz / (2 pi i) of the midpoint
+    rule."""
     if nodes % 2 or nodes < 4:
         raise ValueError(f"nodes: {nodes}; pass an even number of at least 4")
     angle = (2 * np.arange(nodes // 2) + 1) * np.pi / nodes
@@ -299,8 +309,8 @@ def _parabola(nodes, dtype):
 
 
 def _newton(k, s, population, samples):
-    """One step towards s = k - h(k), h = sum_a m_a lambda_a k / (lambda_a + k) / n; and h(k)
-    itself."""
+    """Return k after a step of Newton's method for s = k - h(k), h = sum_a m_a lambda_a k /
+    (lambda_a + k) / n; and h(k)."""
     weight = population.multiplicities * population.eigenvalues / samples
     closeness = 1 / (population.eigenvalues[None] + k[:, None])
     share = weight[None] * closeness
@@ -318,12 +328,15 @@ def _from_above(s, population, samples):
 
 
 def _continued(s, size, start, population, samples):
-    """Solve for complex s in the upper half plane, from `start` = k(size) for real sizes and the
-    power law there."""
+    """Return k at complex s in the upper half plane, from `start` = k(size) at real sizes.
+
+    The iteration begins from the local power law of k at `size`, continued to s.
+    """
 
     def step(k, s, population, samples):
         new, fixed_point = _newton(k, s, population, samples)
-        # The iteration k -> s + h(k) cannot leave the upper half plane, in which there is one root.
+        # Where a Newton step would leave the upper half plane, in which there is one root, take the
+        # iteration k -> s + h(k), which cannot leave it.
         return jnp.where(new.imag >= s.imag / 2, new, s + fixed_point)
 
     moment = population.multiplicities * population.eigenvalues**2 / samples
@@ -332,9 +345,14 @@ def _continued(s, size, start, population, samples):
 
 
 def _solved(step, k, *arguments):
-    """Iterate until one step more is exact to rounding, and take it with the derivatives of the
-    implicit function."""
+    """Return the fixed point of `step`, with the derivatives of the implicit function.
+
+    The iteration stops when one more step is exact to rounding; the last step is the one that is
+    differentiated.
+    """
     fixed, k = lax.stop_gradient((arguments, k))
+    # Newton's method squares the error: a move of eps^(1/3) leaves an error of eps^(2/3) before the
+    # last step.
     tolerance = jnp.finfo(k.dtype).eps ** (1 / 3)
 
     def advance(carry):

@@ -1,9 +1,9 @@
 """Least squares on given data: the weights of gradient flow, descent and ridge regression at all
 times at once.
 
-For data X (n, inputs) and y (n,) the loss is |y - X w|^2 / (2 n); one singular value decomposition
-solves it for any time, with more samples than inputs or fewer.  Directions that the data do not
-span keep their initial weights.
+For data X (n, inputs) and y (n,) the loss is |y - X w|^2 / (2 n).  One singular value decomposition
+gives the weights at any time, with more samples than inputs or fewer.  In directions that the data
+do not span the weights keep their initial values.
 """
 
 from collections.abc import Callable
@@ -50,7 +50,7 @@ def descent(
 ) -> Weights:
     """Return the weights after each number of `steps` w <- w + learning_rate X^T (y - X w) / n.
 
-    Beyond the stable learning rates they grow, and are not finite once they leave the
+    Beyond the stable learning rates the weights grow, and are not finite once they leave the
     floating-point range.  Raises ValueError for steps that are negative or not whole.
     """
     check("steps", steps, lambda k: _finite(k) & (k == np.round(k)), "whole numbers of steps >= 0")
@@ -64,17 +64,17 @@ def ridge(
     y: Labels,
     start: Float[Array, "inputs"] | None = None,
 ) -> Weights:
-    """Return the minimum of |y - X w|^2 / n + penalty |w - start|^2 for each penalty; at 0 the one
-    closest to `start`.
+    """Return the minimum of |y - X w|^2 / n + penalty |w - start|^2 for each penalty.
 
-    Raises ValueError for a negative penalty.
+    At penalty 0 the minimum closest to `start` is returned.  Raises ValueError for a negative
+    penalty.
     """
     check("penalty", penalty, _finite, "finite penalties >= 0")
     return _solved(lambda rate, s: 1 / (rate + s), penalty, x, y, start)
 
 
 def mean_squared_error(weights: Weights, x: Inputs, y: Labels) -> Float[Array, "*times"]:
-    """Return |y - X w|^2 / n on the data of training or on others."""
+    """Return |y - X w|^2 / n on the training data or on other data."""
     labels = y.reshape((1,) * (weights.ndim - 1) + (-1,))
     residual = labels - weights @ x.T
     return jnp.mean(residual**2, -1)
@@ -100,8 +100,8 @@ def excess_error(
 def descended(
     z: Float[Array, "..."], k: Float[Array, "..."]
 ) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
-    """Return what k steps leave of a mode and what they learn of it, (1 - z)^k and 1 - (1 - z)^k,
-    for any z > 0."""
+    """Return the fractions of a mode that k steps leave, (1 - z)^k, and learn, 1 - (1 - z)^k, for
+    any z > 0."""
     slow = z < 0.5
     learned = -jnp.expm1(k * jnp.log1p(-jnp.where(slow, z, 0.0)))
     left = jnp.where(slow, 1 - learned, (1 - z) ** k)
@@ -109,7 +109,8 @@ def descended(
 
 
 def _solved(gain: Callable, time, x, y, start):
-    """Move each singular direction by gain(rate, time) times the force on it at the start."""
+    """Return the weights in which each singular direction has moved by gain(rate, time) times its
+    initial force."""
     n, inputs = x.shape
     start = jnp.zeros(inputs, x.dtype) if start is None else start
     left, singular, right = jnp.linalg.svd(x, full_matrices=False)
@@ -118,7 +119,7 @@ def _solved(gain: Callable, time, x, y, start):
     def along(vector):
         return vector.reshape((1,) * (time.ndim - 1) + (-1,))
 
-    # Directions below rounding are not of the data.
+    # Directions whose singular values are below rounding count as not spanned by the data.
     seen = singular > jnp.finfo(x.dtype).eps * max(x.shape) * singular[0]
     rate = jnp.where(seen, singular**2 / n, 1.0)
     force = jnp.where(seen, singular * (left.T @ (y - x @ start)) / n, 0.0)

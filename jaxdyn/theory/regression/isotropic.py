@@ -1,11 +1,12 @@
 """Linear regression on isotropic inputs in high dimension, by integrals over the Marchenko-Pastur
 law.
 
-The case of one group in `jaxdyn.theory.regression.spectrum`, with its clock, its `Errors` and independent
-formulas (Advani, Saxe, 2017): n = alpha d samples of d inputs of unit variance, a teacher of
-squared norm `power`, random initial weights of squared norm `start`, labels with noise of standard
-deviation `noise`.  Time multiplies X^T X / n: for inputs of variance 1/d and the flow of the sum
-over samples pass alpha t, for a penalty of that sum penalty / alpha.
+This module treats the case of one group in `jaxdyn.theory.regression.spectrum`, with the same clock
+and `Errors` but independent formulas (Advani, Saxe, 2017).  There are n = alpha d samples of d
+inputs of unit variance, a teacher of squared norm `power`, random initial weights of squared norm
+`start`, and labels with noise of standard deviation `noise`.  Time multiplies X^T X / n.  For
+inputs of variance 1/d and the flow of the sum over samples, pass alpha t for the time and penalty /
+alpha for a penalty of that sum.
 """
 
 import jax.numpy as jnp
@@ -36,13 +37,15 @@ def quadrature(
     """Return eigenvalues of X^T X / n and weights, which sum to the fraction min(1, alpha) that is
     not zero.
 
-    The midpoint rule in theta for the eigenvalues 1 + 1/alpha + 2 cos(theta)/sqrt(alpha)
-    (Marchenko, Pastur, 1967): it converges exponentially; at alpha = 1, where they come down to
-    zero, it resolves times up to (nodes/20)^2.
+    The rule is the midpoint rule in theta for the eigenvalues 1 + 1/alpha + 2
+    cos(theta)/sqrt(alpha) (Marchenko, Pastur, 1967).  The rule converges exponentially.  At alpha =
+    1, where eigenvalues come down to zero, the rule resolves times up to (nodes/20)^2.
 
     >>> eigenvalues, weights = quadrature(4.0)
     >>> f"{weights.sum():.4f} {weights @ eigenvalues:.4f} {weights @ eigenvalues**2:.4f}"
     '1.0000 1.0000 1.2500'
+
+    Raises ValueError for alpha that is not positive and finite.
     """
     check(
         "alpha", alpha, lambda a: np.isfinite(a) & (a > 0), "a positive ratio of samples to inputs"
@@ -64,8 +67,8 @@ def flow(
     start: Number = 0.0,
     nodes: int = 400,
 ) -> Errors:
-    """Return the errors of gradient flow, which leaves the fraction e^(-lambda t) of each
-    eigenvalue's mode.
+    """Return the errors of gradient flow, which leaves the fraction e^(-lambda t) of the mode of
+    each eigenvalue lambda.
 
     Raises ValueError for alpha <= 0 and for times that are negative or not finite.
     """
@@ -90,8 +93,8 @@ def descent(
     """Return the errors of gradient descent, which leaves (1 - learning_rate lambda)^steps of each
     eigenvalue's mode.
 
-    Beyond the learning rate 2 / (1 + 1/sqrt(alpha))^2 they grow without bound.  Raises ValueError
-    as `flow` does.
+    Beyond the learning rate 2 / (1 + 1/sqrt(alpha))^2 errors grow without bound.  Raises ValueError
+    like `flow`.
     """
     _check_times("steps", steps)
 
@@ -110,8 +113,9 @@ def ridge(
     start: Number = 0.0,
     nodes: int = 400,
 ) -> Errors:
-    """Return the errors of the minimum of |y - X w|^2 / n + penalty |w - w_0|^2, which leaves
-    s/(lambda + s).
+    """Return the errors of the minimum of |y - X w|^2 / n + s |w - w_0|^2 for the `penalty` s.
+
+    The minimum leaves the fraction s/(lambda + s) of the mode of each eigenvalue lambda.
 
     Raises ValueError for alpha <= 0 and for a negative penalty.
     """
@@ -126,8 +130,10 @@ def ridge(
 def trained(
     alpha: Number, *, power: Number = 1.0, noise: Number = 0.0, start: Number = 0.0
 ) -> Float[Array, ""]:
-    """Return the excess error that gradient flow ends in: noise^2/(alpha - 1), or for fewer samples
-    than inputs (1 - alpha) (power + start) + noise^2 alpha/(1 - alpha); infinite between the two.
+    """Return the excess error at the end of gradient flow.
+
+    With more samples than inputs (alpha > 1) it is noise^2/(alpha - 1), with fewer (1 - alpha)
+    (power + start) + noise^2 alpha/(1 - alpha), and at alpha = 1 it is infinite.
     """
     alpha = jnp.asarray(alpha, jnp.result_type(float, alpha))
     unseen = jnp.maximum(1 - alpha, 0) * (jnp.asarray(power) + start)
@@ -140,8 +146,8 @@ def optimal_ridge(
     """Return the best penalty, noise^2 / (alpha power), and its excess error power k/(1 + k), k =
     k(penalty).
 
-    No linear method that treats all directions alike does better.  At alpha = 1 and power = noise^2
-    the test error is the golden ratio.
+    No other linear method that treats all directions alike has a smaller error.  At alpha = 1 and
+    power = noise^2 the test error is the golden ratio.
 
     >>> f"{optimal_ridge(1.0, power=1.0, noise=1.0)[1] + 1:.4f}"
     '1.6180'
@@ -154,11 +160,11 @@ def optimal_ridge(
 
 
 def noise_at_threshold(time: Numbers, noise: Number = 1.0) -> Float[Array, "*times"]:
-    """Return what noise adds late to the excess error at alpha = 1, noise^2 (2 (2 - sqrt(2)) sqrt(t
-    / pi) - 1/2).
+    """Return the late contribution of noise to the excess error at alpha = 1, noise^2 (2 (2 -
+    sqrt(2)) sqrt(t / pi) - 1/2).
 
-    Up to order 1/sqrt(t): the square root grows from eigenvalues below 1/t, of density 1/(pi
-    sqrt(lambda)), and -1/2 is the finite part of the mean of 1/lambda.
+    The error of this formula is of order 1/sqrt(t).  The square root comes from eigenvalues below
+    1/t, of density 1/(pi sqrt(lambda)), and -1/2 is the finite part of the mean of 1/lambda.
     """
     growth = 2 * (2 - np.sqrt(2)) * jnp.sqrt(jnp.asarray(time) / np.pi)
     return (growth - 0.5) * jnp.asarray(noise) ** 2

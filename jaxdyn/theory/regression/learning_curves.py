@@ -1,10 +1,11 @@
-"""Kernel regression: the test error from the spectrum of the kernel, and given the inputs, on
+"""Kernel regression: the test error from the kernel's spectrum, and the error for given inputs on
 average over teachers.
 
-f(x) = K(x, X) (K + ridge)^-1 y for n labels y.  In its eigenfunctions a kernel is a linear model in
-high dimension: where these behave as Gaussian features the test error is that of the deterministic
-equivalent (Bordelon, Canatar, Pehlevan, 2020; Simon et al., 2021), `highdim.ridge` with penalty =
-ridge / n.  Eigenfunctions of few inputs with a steep spectrum do not.
+The predictor is f(x) = K(x, X) (K + ridge)^-1 y for n labels y.  In its eigenfunctions a kernel is
+a linear model in high dimension.  If the eigenfunctions behave as Gaussian features, the test error
+is that of the deterministic equivalent (Bordelon, Canatar, Pehlevan, 2020; Simon et al., 2021), the
+one of `theory.regression.spectrum.ridge` with penalty = ridge / n.  Eigenfunctions of few inputs
+with a steep spectrum do not behave so.
 """
 
 import functools
@@ -30,7 +31,7 @@ class LearningCurve(NamedTuple):
     Attributes:
         error: the test error.
         kappa: the effective ridge of the kernel.
-        freedom: gamma in [0, 1), the share of degrees of freedom that is used up.
+        freedom: gamma, the fraction of the samples, in [0, 1), that degrees of freedom use up.
     """
 
     error: Float[Array, "*sizes"]
@@ -50,12 +51,17 @@ def learning_curve(
 ) -> LearningCurve:
     """Return the expected test error after n = `samples` random examples, for any spectrum.
 
-    n = sum m lambda / (lambda + kappa) + (ridge + tail) / kappa; freedom = sum m lambda^2 / (lambda
-    + kappa)^2 / n; error = [sum c^2 kappa^2 / (lambda + kappa)^2 + unlearned] / (1 - freedom), with
-    the target's power c^2 in all of a group.  What a truncated spectrum leaves out acts as a ridge
-    and as noise: `tail` is K(x, x) - sum m lambda, `unlearned` the variance of the target beyond
-    the groups, plus that of the labels' noise, which is in the error. Eigenvalues may be 0.  Where
-    n exceeds the rank and ridge and tail are 0, kappa is 0.
+        n = sum m lambda / (lambda + kappa) + (ridge + tail) / kappa,
+
+        freedom = sum m lambda^2 / (lambda + kappa)^2 / n,
+
+        error = [sum c^2 kappa^2 / (lambda + kappa)^2 + unlearned] / (1 - freedom),
+
+    where the `target` c^2 of a group is the target's power in the whole group.  The part of a
+    kernel beyond a truncated spectrum acts as a ridge and as noise.  `tail` is K(x, x) - sum m
+    lambda, and `unlearned` is the variance of the target beyond the groups plus the variance of the
+    labels' noise, which the error includes.  Eigenvalues may be 0.  If n exceeds the rank and ridge
+    and tail are 0, kappa is 0.
 
     >>> learning_curve(100, [1.0], [200.0], [1.0]).error.round(6).item()
     0.5
@@ -85,10 +91,12 @@ def averaged_error(
     """Return the mean squared error on test points of regression on the first n inputs, for each n
     of `sizes`.
 
-    Averaged exactly over teachers, Gaussian processes with covariance K_T: K_T(x, x) - 2 a' K_T(X,
-    x) + a' K_T a with a = (K_S + ridge)^-1 K_S(X, x).  One Cholesky factorisation serves all sizes.
-    In float64 kernels of wide networks need a ridge of 1e-11 at most; a matrix that is not positive
-    to rounding gives NaN.
+    The error is averaged exactly over teachers, which are Gaussian processes with covariance K_T:
+
+        K_T(x, x) - 2 a' K_T(X, x) + a' K_T a,  a = (K_S + ridge)^-1 K_S(X, x).
+
+    One Cholesky factorisation serves all sizes.  In float64 kernels of wide networks need a ridge
+    of 1e-11 at most; a matrix that is not positive to rounding gives NaN.
 
     Raises ValueError for sizes that are not between 1 and the number of training points.
     """

@@ -1,12 +1,13 @@
 """Memorisation of wrong labels by a linear classifier in high dimension, under gradient flow of the
 square loss.
 
-n examples x = y* v + sigma z of two clusters at +-v, |v| = 1, in as many dimensions as examples,
-whose labels y are the true ones y* but for a fraction that is flipped (Liu et al., 2020).  Early
-the weights align with v and predict the true labels even where the given ones are wrong; late they
-fit those too.  For the square loss, |y - X w|^2 / (2 n) from w = 0, the margins y_i w . x_i of
-clean and of wrong examples become Gaussian of one variance, which follows for all times from the
-regression on inputs of the same covariance (`jaxdyn.theory.regression.spectrum`).
+There are n examples x = y* v + sigma z of two clusters at +-v, |v| = 1, and about as many
+dimensions as examples.  The labels y are the true ones y* except for a fraction that is flipped
+(Liu et al., 2020).  Early in training the weights align with v and predict the true labels even of
+examples with wrong ones; late in training they fit the wrong labels too.  For the square loss |y -
+X w|^2 / (2 n) from w = 0 the margins y_i w . x_i of clean and of wrong examples become Gaussian of
+equal variance.  Means and variance follow for all times from the regression on inputs of the same
+covariance (`jaxdyn.theory.regression.spectrum`).
 """
 
 from functools import partial
@@ -30,9 +31,9 @@ class Memorisation(NamedTuple):
     """Fractions of the examples that are predicted as labelled.
 
     Attributes:
-        memorised: of those with wrong labels.
-        clean: of those with true labels.
-        test: of new ones.
+        memorised: the fraction of the training examples with wrong labels.
+        clean: the fraction of the training examples with true labels.
+        test: the fraction of new examples, with true labels.
     """
 
     memorised: Float[Array, "*times"]
@@ -52,11 +53,12 @@ def flow(
     """Return what is memorised at each time of gradient flow on the square loss, dw/dt = X^T (y - X
     w) / n.
 
-    Gaussian margins of mean 1 - h1 + h2 (clean) and 1 - h1 - h2 (wrong), where h1 and h2 are the
-    inverse Laplace transforms of 1/k and b lambda/(k (lambda + k)), lambda = 1 + sigma^2 the
-    variance along v and b = (1 - 2 flipped) / lambda the teacher's coefficient, and of the variance
-    that the training error leaves.  That variance is a difference of order time^2: good from time
-    1e-4 on in float64, 0.1 in float32; before that the predictions are those of `first_step`.
+    The margins are Gaussian of mean 1 - h1 + h2 (clean) and 1 - h1 - h2 (wrong).  h1 and h2 are the
+    inverse Laplace transforms of 1/k and b lambda/(k (lambda + k)), with lambda = 1 + sigma^2 the
+    variance along v and b = (1 - 2 flipped) / lambda the teacher's coefficient.  The variance of
+    the margins is what these means leave of the training error.  As a difference of order time^2
+    the variance is accurate from time 1e-4 on in float64 and 0.1 in float32; at earlier times the
+    predictions are those of `first_step`.
 
     >>> with jax.enable_x64(True):
     ...     early, late = flow(np.array([0.1, 1e3]), 0.25, 0.2, 900, 1000).memorised
@@ -64,7 +66,7 @@ def flow(
     '0.001 0.999'
 
     Raises ValueError for times that are not positive and finite, sigma <= 0, a fraction `flipped`
-    beyond [0, 1], and less than one input or sample.
+    outside of [0, 1], and less than one input or sample.
     """
     check(
         "time",
@@ -82,11 +84,11 @@ def first_step(
     sigma: Number, flipped: Number, inputs: Number, samples: Number
 ) -> tuple[Float[Array, ""], Memorisation]:
     """Return the cosine between the first step of descent from w = 0 and v, and the predictions
-    after it.
+    after this step.
 
-    With c = 1 - 2 flipped and q = sigma^2 inputs / samples the step is c v and noise of norm
-    sqrt(q), and the margins have mean q +- c and deviation sigma sqrt(c^2 + q); the same for the
-    square and the logistic loss.
+    With c = 1 - 2 flipped and q = sigma^2 inputs / samples the step is c v plus noise of norm
+    sqrt(q).  The margins have means q + c (clean), q - c (wrong) and c (new examples), and the
+    deviation sigma sqrt(c^2 + q).  The result is the same for the square and the logistic loss.
     """
     _check_mixture(sigma, flipped, inputs, samples)
     dtype = jnp.result_type(float, sigma, flipped, inputs, samples)

@@ -1,15 +1,15 @@
 """Linear regression in high dimension: exact learning curves for any spectrum of the inputs.
 
-n samples y = beta . x + noise * e with inputs of covariance Sigma, and weights w that start at
-random and descend |y - X w|^2 / (2 n).  For n and the number of inputs large, errors stop
-fluctuating and follow from the eigenvalues of Sigma and what the teacher has of each: a contour
-integral of deterministic equivalents (`jaxdyn.theory.regression.equivalents`). Isotropic inputs are the case
+n samples y = beta . x + noise * e have inputs of covariance Sigma, and weights w start at random
+and descend |y - X w|^2 / (2 n).  If n and the number of inputs are large, errors stop fluctuating
+and follow from the eigenvalues of Sigma and the teacher's power in each: a contour integral of
+deterministic equivalents (`jaxdyn.theory.regression.equivalents`).  Isotropic inputs are the case
 of Advani and Saxe (2017), two groups that of Pezeshki et al. (2022).
 
-One clock: time multiplies S = X^T X / n, as in dw/dt = X^T (y - X w) / n, and a penalty is added to
-S.  For the flow of the sum, dw/dt = X^T (y - X w), pass n t, and for (X^T X + penalty)^-1 pass
-penalty / n.  Excess errors are those of noiseless labels, (w - beta)^T Sigma (w - beta); the test
-error of noisy ones is excess + noise^2.
+Time multiplies S = X^T X / n, as in dw/dt = X^T (y - X w) / n, and a penalty is added to S.  For
+the flow of the sum, dw/dt = X^T (y - X w), pass n t, and for (X^T X + penalty)^-1 pass penalty / n.
+Excess errors are those of noiseless labels, (w - beta)^T Sigma (w - beta); the test error of noisy
+labels is excess + noise^2.
 """
 
 from functools import partial
@@ -44,11 +44,11 @@ class Errors(NamedTuple):
     Attributes:
         excess: (w - beta)^T Sigma (w - beta), which is bias + noise.
         train: |y - X w|^2 / n.
-        bias: the part of the excess due to what is not learned of teacher and start.
+        bias: the part of the excess due to the unlearned parts of teacher and start.
         noise: the part of the excess due to the noise of the labels.
-        overlap: beta^T Sigma w, R in statistical mechanics.
-        self_overlap: w^T Sigma w, Q in statistical mechanics.
-        response: the fraction not yet learned of the teacher's coefficients, group by group.
+        overlap: beta^T Sigma w, called R in statistical mechanics.
+        self_overlap: w^T Sigma w, called Q in statistical mechanics.
+        response: for each group, the fraction of the teacher's coefficients not yet learned.
     """
 
     excess: Float[Array, "*times"]
@@ -72,10 +72,11 @@ def flow(
     """Return the errors of gradient flow dw/dt = X^T (y - X w) / n - penalty (w - w_0) on n =
     `samples` samples.
 
-    `noise` is the standard deviation of the labels'.  The error of the contour, relative to the
-    error at time zero, is 6e-4 for 8 nodes, 1e-7 for 16, 3e-11 for 24 and below rounding for 32;
-    rounding grows as e^(nodes/4), so that the default is 32 in float64 (1e-12) and 16 in float32
-    (1e-6, and up to 5e-5 where there are as many samples as inputs).
+    `noise` is the standard deviation of the labels' noise.  The error of the contour integral,
+    relative to the error at time zero, is 6e-4 for 8 `nodes`, 1e-7 for 16, 3e-11 for 24 and below
+    rounding for 32.  Rounding errors grow as e^(nodes/4).  The default is therefore 32 in float64,
+    with an error of 1e-12, and 16 in float32, with an error of 1e-6, and up to 5e-5 where there are
+    as many samples as inputs.
 
     >>> population = equivalents.population(1.0, 100, power=1.0)
     >>> flow(np.array([0.0, 1e6]), population, samples=200, noise=0.5).excess.round(3).tolist()
@@ -108,9 +109,9 @@ def descent(
     """Return the errors after whole `steps` of gradient descent, Euler's method for `flow` at the
     `learning_rate`.
 
-    Exact like `flow`, at twice its number of nodes, for any learning rate: beyond 2 /
-    (`largest_eigenvalue` + penalty) errors grow without bound, to inf where they leave the
-    floating-point range.
+    The result is as exact as that of `flow`, at twice its number of nodes, for any learning rate.
+    Beyond 2 / (`largest_eigenvalue` + penalty) errors grow without bound, to inf where they leave
+    the floating-point range.
 
     Raises ValueError for steps that are negative or not whole, a learning rate or samples <= 0, and
     a negative penalty.
@@ -125,10 +126,11 @@ def descent(
 def ridge(
     penalty: Real[ArrayLike, "*times"], population: Spectrum, samples: Number, noise: Number = 0.0
 ) -> Errors:
-    """Return the errors of the minimum of |y - X w|^2 / n + penalty |w - w_0|^2, w_0 the start.
+    """Return the errors of the minimum of |y - X w|^2 / n + penalty |w - w_0|^2, where w_0 is the
+    start.
 
-    With penalty 0 this is what gradient flow ends in, whose excess diverges where there are as many
-    samples as inputs.
+    The minimum at penalty 0 is the end of gradient flow, whose excess diverges where there are as
+    many samples as inputs.
 
     Raises ValueError for a negative penalty and for samples <= 0.
     """
@@ -142,9 +144,9 @@ def optimal_ridge(
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Return the penalty >= 0 of the least excess error, and that error.
 
-    The best of 64 penalties evenly spaced in the logarithm, refined; 0 where none is better than
-    that.  For equal eigenvalues without a start it is inputs * noise^2 / (samples * power).  The
-    error has derivatives, the penalty has none.
+    The penalty is the best of 64 evenly spaced in the logarithm, refined; the penalty is 0 where no
+    other is better.  For equal eigenvalues without a start the best penalty is inputs * noise^2 /
+    (samples * power).  The error has derivatives, the penalty has none.
     """
     samples, noise = _numbers(population, samples, samples, noise)
     low, high = _scales(population, samples)
@@ -160,8 +162,8 @@ def optimal_stopping(
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Return the time of gradient flow at which its excess error is least, and that error.
 
-    The best of 64 times evenly spaced in the logarithm, refined; inf where none is better than
-    training for ever.  The error has derivatives, the time has none.
+    The time is the best of 64 evenly spaced in the logarithm, refined; the time is inf where no
+    finite time is better than training for ever.  The error has derivatives, the time has none.
     """
     samples, noise = _numbers(population, samples, samples, noise)
     low, high = _scales(population, samples)
@@ -182,8 +184,10 @@ def errors_on(
     """Return the errors of w = w_0 + [1 - f(S)] S^-1 X^T (y - X w_0)/n from the contour of f, S =
     X^T X/n + penalty.
 
-    (S + s)^-1 acts as (k/s) (Sigma + k)^-1 on the teacher, and products of two are divided
-    differences: the bias that of -sum_a b_a lambda_a / (lambda_a + k), the noise that of k - s.
+    (S + s)^-1 acts as (k/s) (Sigma + k)^-1 on the teacher, and products of two resolvents are
+    divided differences.  The bias is the divided difference of -sum_a b_a lambda_a / (lambda_a +
+    k), where b_a is the power of teacher and start in group a; the noise is the divided difference
+    of k - s.
     """
     eigenvalues = population.eigenvalues
     kappa = resolvent.kappa
@@ -268,18 +272,19 @@ def _collected(bias, spread, train, overlap, response, population):
 
 
 def _least(error, system, low, high, beyond):
-    """Return the place of the least error between `low` and `high`, or `beyond` where the limit
-    there is no larger."""
+    """Return (place, error) of the least error between `low` and `high`, or `beyond` where the
+    limit there is no larger."""
     population = system[0]
     fixed = lax.stop_gradient(system)
     ends = lax.stop_gradient((jnp.log(low), jnp.log(high)))
     left, right = around_largest(lambda place: -error(jnp.exp(place), *fixed), *ends, 5)
     place = jnp.exp((left + right) / 2)
-    # What lies below rounding is no minimum.
+    # A minimum that lies below the limit by rounding errors only does not count.
     signal = jnp.sum(population.power * population.eigenvalues)
     rounding = jnp.finfo(low.dtype).eps ** (2 / 3) * signal
     ended = ridge(0.0, *fixed).excess <= error(place, *fixed) + rounding
-    # The limit may diverge, and must not then be differentiated.
+    # Where the limit is not used it may diverge and must not be differentiated: the penalty 1
+    # replaces 0 there.
     limit = ridge(jnp.where(ended, 0, 1), *system).excess
     return jnp.where(ended, beyond, place), jnp.where(ended, limit, error(place, *system))
 
@@ -305,6 +310,6 @@ def _numbers(population, samples, *numbers):
 
 
 def _mapped(one, times):
-    """Apply to each of the times, whatever their shape."""
+    """Return `one` applied to each of the times, whatever their shape."""
     errors = jax.vmap(one)(times.ravel())
     return jax.tree.map(lambda a: a.reshape(times.shape + a.shape[1:]), errors)

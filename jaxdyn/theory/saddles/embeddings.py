@@ -2,12 +2,12 @@
 points.
 
 A layer sum_i v_i phi(u_i; x) has the units' incoming weights in the rows of `u` and the outgoing
-ones in those of `v`. Each map makes it wider without changing what it computes, and the gradient of
-any loss that vanishes at the narrow one vanishes at the wide one: solutions of narrow networks
-become critical points, mostly saddles, of wide ones (Fukumizu & Amari, 2000; Zhang, Saxe, Latham,
-2025).  Descent keeps some of the sets that the maps span, on which a wide network moves like a
-narrow one: equal units, units of zero weights, units in proportion to each other, and a common row
-space.
+ones in the rows of `v`.  Each map makes the layer wider without changing what it computes, and
+where the gradient of a loss vanishes in the narrow network, it vanishes in the wide one.  Solutions
+of narrow networks thereby become critical points, mostly saddles, of wide ones (Fukumizu & Amari,
+2000; Zhang, Saxe, Latham, 2025).  Descent preserves some of the sets that the maps span, on which a
+wide network moves like a narrow one: equal units, units of zero weights, units in proportion to
+each other, and a common row space.
 """
 
 from collections.abc import Sequence
@@ -31,13 +31,13 @@ def split_unit(
     scales: Sequence[float] | Float[ArrayLike, " copies"] | float = 1.0,
     degree: int = 1,
 ) -> Units:
-    """Replace a unit by copies b_k u of it with the outgoing weights w_k v / b^degree, the `shares`
-    w_k adding up to 1.
+    """Return the layer in which a unit is replaced by copies with incoming weights b_k u and
+    outgoing w_k v / b_k^degree.
 
-    Any activation allows `scales` b = 1; others need one that is homogeneous of the `degree` (in u:
-    1 for rectifiers, 2 for squares), and b > 0 for rectifiers.  Under descent equal copies stay
-    equal, and for degree 1 those with shares proportional to b^2 stay in proportion.  The copies
-    come last.
+    The `shares` w_k add up to 1.  Any activation allows the `scales` b = 1.  Other scales need an
+    activation that is homogeneous of the `degree` in u (1 for rectifiers, 2 for squares), and b > 0
+    for rectifiers.  Under descent equal copies stay equal; for degree 1, copies with shares
+    proportional to b^2 stay in proportion.  The copies come last.
 
     >>> u, v = split_unit(jnp.array([[1.0, 2.0]]), jnp.array([3.0]), 0, (0.75, 0.25), (0.5, 2.0))
     >>> u.tolist(), v.tolist()
@@ -63,10 +63,11 @@ def append_unit(
     v: Float[Array, "units *outgoing"],
     outgoing: Float[ArrayLike, "*outgoing"] | float = 0.0,
 ) -> Units:
-    """Append a unit without incoming weights, for activations with phi(0; x) = 0.
+    """Return the layer with one more unit without incoming weights, for activations with phi(0; x)
+    = 0.
 
-    Its `outgoing` weights must be 0, except where the slope vanishes there as well (squares,
-    attention heads of zero keys and queries).
+    The `outgoing` weights of the unit must be 0, except for activations whose slope vanishes at 0
+    as well (squares, attention heads of zero keys and queries).
     """
     incoming = jnp.zeros_like(u[:1])
     outgoing = jnp.broadcast_to(jnp.asarray(outgoing, v.dtype), v.shape[1:])
@@ -81,7 +82,7 @@ def mix_units(
     """Return the linear units C u and (C^+)^T v: the narrow network in the column space of the
     `mixing` C.
 
-    Of full column rank; the distance to this set is that of the hidden units' weights to their
-    rank.
+    C must have full column rank.  The distance of a wide network from the set of all such networks
+    is the distance of its hidden units' weights from the nearest ones of the narrow network's rank.
     """
     return mixing @ u, jnp.linalg.pinv(mixing).T @ v

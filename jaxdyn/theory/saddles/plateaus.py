@@ -1,9 +1,9 @@
-"""Saddle-to-saddle dynamics: where a network from small weights pauses, for how long, and which
-ways lead on.
+"""Saddle-to-saddle dynamics: where a network from small weights pauses, for how long, and how it
+escapes.
 
 A network of hidden units (neurons, kernels, attention heads) pauses near saddles at which it
-computes what a narrower one can at best (Zhang, Saxe, Latham, 2025).  All losses are E|y - y_hat|^2
-/ 2 and all times are flow times.
+computes the best that a narrower network can (Zhang, Saxe, Latham, 2025).  All losses are E|y -
+y_hat|^2 / 2, and all times are flow times.
 """
 
 from collections.abc import Callable
@@ -34,11 +34,12 @@ __all__ = [
 
 
 def linear_plateaus(s: Float[ArrayLike, " modes"]) -> Float[Array, " modes+1"]:
-    """Return the losses of the best linear networks of 0, 1, ... hidden units, of any depth.
+    """Return the losses of the best linear networks of r = 0, 1, ... hidden units, of any depth.
 
-    (1/2) sum_(j > r) s_j^2 for singular values s of the input-output covariance, largest first, and
-    whitened inputs. The same holds for kernels of a linear convolution whose stride is their
-    length, s the singular values of the target as a matrix (kernel, patches).
+    The losses are (1/2) sum_(j > r) s_j^2 for singular values s of the input-output covariance,
+    largest first, and whitened inputs.  The same holds for r kernels of a linear convolution whose
+    stride is the kernels' length; s are then the singular values of the target as a matrix (kernel,
+    patches).
 
     >>> linear_plateaus(jnp.array([4.0, 2.0, 1.0])).tolist()
     [10.5, 2.5, 0.5, 0.0]
@@ -49,13 +50,13 @@ def linear_plateaus(s: Float[ArrayLike, " modes"]) -> Float[Array, " modes+1"]:
 def quadratic_plateaus(
     a: Float[ArrayLike, " modes"],
 ) -> tuple[Float[Array, " modes+1"], Float[Array, " modes+1"]]:
-    """Return the losses of the best r quadratic units for y = x^T A x, x standard normal, and by
-    what they exceed A.
+    """Return (losses, excess) of the best r = 0, 1, ... quadratic units for y = x^T A x, x standard
+    normal.
 
-    For r = 0, 1, ... units v_i (u_i . x)^2 that have learned the first r eigenvalues a of A, in the
-    order given (signs of units allowing): with T = sum_(j > r) a_j the loss is sum_(j > r) a_j^2 +
-    T^2 / (r + 2), and what is learned of a_j is a_j + T / (r + 2), as units also make up for the
-    trace of what is missing.
+    The units v_i (u_i . x)^2 have learned the first r eigenvalues a of A, in the order given, as
+    far as the units' signs allow.  With T = sum_(j > r) a_j the loss is sum_(j > r) a_j^2 + T^2 /
+    (r + 2).  The strength learned for a_j is a_j + T / (r + 2): the units make up for the missing
+    trace by the excess T / (r + 2).
 
     >>> [f"{loss:.3f}" for loss in quadratic_plateaus(jnp.array([2.0, 2.0, 2.0]))[0]]
     ['30.000', '13.333', '5.000', '0.000']
@@ -72,11 +73,12 @@ def attention_plateaus(
     """Return the losses of the best 0, 1, ... heads of linear attention at in-context regression,
     and what U learns.
 
-    Heads of that rank predict sum_h v_h beta^T K_h^T Q_h x = beta^T U x from beta = (1/N) sum_n y_n
-    x_n, N = `length`, for inputs of the given variances, largest first, and tasks w ~ N(0, I).  In
-    the eigenbasis of the covariance U learns the amplitudes lambda / C, C = lambda^2 (1 + 1/N) +
-    lambda tr/N, each of which lowers the loss by lambda^3 / (2 C), `rank` of them a head.  A head
-    of merged keys and queries has all ranks: `rank = len(variances)`.
+    Heads of the given `rank` predict sum_h v_h beta^T K_h^T Q_h x = beta^T U x from beta = (1/N)
+    sum_n y_n x_n, N = `length`.  Inputs have the given `variances`, largest first, and tasks are w
+    ~ N(0, I).  In the eigenbasis of the covariance U learns the amplitudes lambda / C, C = lambda^2
+    (1 + 1/N) + lambda tr/N.  Each amplitude lowers the loss by lambda^3 / (2 C), and a head learns
+    `rank` amplitudes.  A head of merged keys and queries has all ranks: pass `rank =
+    len(variances)`.
 
     >>> [f"{loss:.3f}" for loss in attention_plateaus(jnp.array([0.4, 0.3, 0.2, 0.1]), 32)[0]]
     ['0.500', '0.320', '0.188', '0.103', '0.066']
@@ -102,9 +104,9 @@ def best_rectifier(
     strength as a vector.
 
     Inputs are standard normal in the plane, or `patches` independent ones whose outputs are summed.
-    Of unit vectors e the best maximises |g|, g(e) = E relu(e . x) y, found on a grid of angles and
-    by Newton's method; its strength is g / k with k = E relu(e . x)^2 (arc-cosine kernel of Cho &
-    Saul, 2009), negative where g is: the vector is g e / k.
+    The best unit vector e maximises |g|, g(e) = E relu(e . x) y; it is found on a grid of `angles`
+    and by Newton's method.  The strength is g / k with k = E relu(e . x)^2 (arc-cosine kernel of
+    Cho & Saul, 2009).  The vector is g e / k, so it points against e where g is negative.
 
     >>> loss, unit = best_rectifier(jnp.eye(2), jnp.array([3.0, -1.0]))
     >>> f"{loss:.4f}", f"{jnp.linalg.norm(unit):.3f}"
@@ -144,9 +146,9 @@ def drop_times(s: Numbers, u0: Numbers, depth: Numbers = 2.0) -> Float[Array, ".
     """Return when the loss of a linear network passes midway between the plateaus before and after
     mode s is learned.
 
-    There the mode's strength is (1 - 1/sqrt 2) s, see `linear.time_of_strength`.  For two layers
-    with the start u0 of `linear.seed_strengths` it holds for each mode of small random weights;
-    deeper ones must be aligned.
+    At this time the mode's strength is (1 - 1/sqrt 2) s; see `linear.time_of_strength`.  For two
+    layers and the start u0 of `linear.seed_strengths` the time holds for each mode of small random
+    weights.  Deeper networks must start aligned.
 
     >>> f"{drop_times(2.0, 1e-8):.3f}"
     '4.558'
@@ -163,9 +165,10 @@ def unit_spread(
     """Return over how many hidden units a small random two-layer linear network spreads the first
     mode that it learns.
 
-    The participation ratio (sum_i p_i^2)^2 / sum_i p_i^4 of what grows, p = (W_1 v + W_2^T u)/2 for
-    the strongest mode's singular vectors u and v (see `linear.seed_strengths`): about a third of
-    the units, as p is Gaussian.
+    The number is the participation ratio (sum_i p_i^2)^2 / sum_i p_i^4 of the growing combination p
+    = (W_1 v + W_2^T u)/2 for the strongest mode's singular vectors u and v (see
+    `linear.seed_strengths`).  The participation ratio is about a third of the units, as p is
+    Gaussian.
     """
     squares = (first @ right + left @ second) ** 2
     return jnp.sum(squares) ** 2 / jnp.sum(squares**2)
@@ -177,12 +180,14 @@ def saddle_eigenvalues(
     """Return the negative eigenvalues of the Hessian where `width` hidden linear units have learned
     `rank` modes.
 
-    At this saddle of a two-layer network each mode that is missing has the eigenvalue -s_j (width -
-    rank) times: their number is the index of the saddle, (width - rank)(modes - rank).  Singular
-    values go from the largest on.
+    At this saddle of a two-layer network each missing mode j has the eigenvalue -s_j with
+    multiplicity width - rank.  The number of negative eigenvalues is the index of the saddle,
+    (width - rank)(modes - rank).  Singular values s are passed largest first.
 
     >>> saddle_eigenvalues(jnp.array([4.0, 2.0, 1.0]), 1, 3).tolist()
     [-2.0, -2.0, -1.0, -1.0]
+
+    Raises ValueError for a rank below 0 or above the number of modes or units.
     """
     s = jnp.asarray(s)
     if not 0 <= rank <= min(len(s), width):
@@ -201,18 +206,22 @@ def blow_up_time(
     degree: int = 3,
     steps: int = 1500,
 ) -> Float[Array, ""]:
-    """Return when a single unit w' = grad energy(w) becomes infinite: how long it takes to escape
-    from small weights.
+    """Return when a single unit w' = grad energy(w) becomes infinite: the time to escape from small
+    weights.
 
-    While weights are small units do not feel each other, and their energy is homogeneous of a
-    `degree` > 2, so that times scale as (scale of the start)^(2 - degree): 3 for quadratic units,
-    energy v u^T S u with S = E y x x^T, and for attention heads, v k^T S q; D for D linear layers.
-    Whose time is shortest is learned first.  Integrated in the time that the Hessian sets, d time /
-    d sigma = 1 / |Hessian|_F; what is left of a unit that has grown along its final direction is
-    |w|^2 / (degree (degree - 2) energy).  Infinite for units that never escape.
+    While weights are small, units do not interact, and the energy of a unit is homogeneous of a
+    `degree` > 2, so that times scale as (scale of the start)^(2 - degree).  The degree is 3 for
+    quadratic units, with energy v u^T S u and S = E y x x^T, and for attention heads, with energy v
+    k^T S q; the degree is D for D linear layers.  The unit with the shortest time is learned first.
+
+    The flow is integrated in the time sigma set by the Hessian, d time / d sigma = 1 / |Hessian|_F,
+    for `steps` steps of 0.1.  A unit that has grown along its final direction has the time |w|^2 /
+    (degree (degree - 2) energy) left.  The result is infinite for units that do not escape.
 
     >>> f"{blow_up_time(lambda w: w[0] * w[1] * w[2], jnp.array([0.01, 0.01, 0.01])):.2f}"
     '100.00'
+
+    Raises ValueError for a degree that is not above 2.
     """
     if degree <= 2:
         raise ValueError(
@@ -236,20 +245,22 @@ def blow_up_time(
     run = integrate(velocity, initial, times=times, observe=lambda state: {}, solver=RK4(0.1))
     w = run.final.params["w"]
     left = energy_of(w)
-    # What has not grown a hundredfold has not found its final direction.
+    # A unit that has not grown a hundredfold does not count as aligned with its final direction.
     grown = (w @ w > 1e4 * (start @ start)) & (left > 0)
     remaining = w @ w / (degree * (degree - 2) * left)
     return jnp.where(grown, run.final.params["time"] + remaining, jnp.inf)
 
 
 def blow_up_lead(u: Numbers, s: Numbers, depth: Numbers) -> Float[Array, "..."]:
-    """Return by how much a mode reaches the strength u before the time at which it would blow up,
-    without saturation.
+    """Return the lead: how long before the blow-up time without saturation a mode reaches the
+    strength u.
 
-    A balanced mode du/dt = D u^(2 - 2/D) (s - u), D > 2, from a small u0 would be infinite at
-    u0^(2/D - 1) / ((D - 2) s) if s - u stayed s; it has reached u < s at that time minus [u^(2/D -
-    1) / (D - 2) - (integral of dy / (s - y^(D/2)) from 0 to u^(2/D)) / 2] / s, whatever u0 (64
-    Gauss-Legendre nodes).
+    A balanced mode du/dt = D u^(2 - 2/D) (s - u), D > 2, from a small u0 would be infinite at the
+    time u0^(2/D - 1) / ((D - 2) s) if s - u stayed s.  The mode reaches u < s earlier than that by
+
+        [u^(2/D - 1) / (D - 2) - (integral of dy / (s - y^(D/2)) from 0 to u^(2/D)) / 2] / s,
+
+    whatever u0 is.  The integral takes 64 Gauss-Legendre nodes.
 
     >>> f"{1e-6 ** (-1 / 3) / 2 - blow_up_lead(0.5, 2.0, 3.0):.2f}", f"{time_of_strength(0.5, 2.0, 1e-6, 3.0):.2f}"
     ('49.46', '49.46')
@@ -269,11 +280,12 @@ def quadratic_lead(strength: Numbers) -> Float[Array, "..."]:
     """Return by how much the loss drops before the `blow_up_time` of the quadratic unit that is
     learned first.
 
-    It is midway between its plateaus then.  On its way to the `strength` c* (an eigenvalue of A and
-    the excess of `quadratic_plateaus`) a balanced unit that is aligned with the eigenvector obeys
-    dc/dt = 9 2^(2/3) c^(4/3) (c* - c): a mode of depth 3 on a clock of its own (`blow_up_lead`).
-    Units from small weights are balanced, as |u|^2 - 2 v^2 is conserved, and aligned where A is a
-    multiple of the identity.
+    The drop is the time at which the loss is midway between its plateaus.  On its way to the
+    `strength` c* (an eigenvalue of A plus the excess of `quadratic_plateaus`) a balanced unit that
+    is aligned with the eigenvector obeys dc/dt = 9 2^(2/3) c^(4/3) (c* - c).  This equation is that
+    of a mode of depth 3 at 3 2^(2/3) times its rate (`blow_up_lead`).  Units from small weights are
+    balanced, as |u|^2 - 2 v^2 is conserved, and they are aligned where A is a multiple of the
+    identity.
     """
     (strength,) = floats(strength)
     midway = (1 - 0.5**0.5) * strength
@@ -287,5 +299,5 @@ def _remaining(values):
 
 
 def _arc_cosine(angle):
-    """Return E relu(a . x) relu(b . x) of unit vectors at that angle, x standard normal."""
+    """Return E relu(a . x) relu(b . x) of unit vectors at the given angle, x standard normal."""
     return (jnp.sin(angle) + (jnp.pi - angle) * jnp.cos(angle)) / (2 * jnp.pi)

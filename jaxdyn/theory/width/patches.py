@@ -1,11 +1,12 @@
 """Deep CNNs of infinite width whose windows do not overlap: kernels on a tree of patches, and their
 spectra.
 
-Inputs are p patches, each on a circle or a sphere, uniform and independent (Cagnetta, Favero,
-Wyart, 2023), so that a kernel is a function of the p cosines between patches.  Convolutions join
-the patches level by level; singularities at equal and opposite patches set the decay of the
-spectrum, with constants that are known exactly.  Rectifiers; the tangent kernel ("ntk") has
-smoothness nu = 1/2, that of random features ("nngp", only the last layer learns) nu = 3/2.
+Inputs are p patches, each uniform on a circle or a sphere and independent of the others (Cagnetta,
+Favero, Wyart, 2023), so that a kernel is a function of the p cosines between patches.  Convolutions
+join the patches level by level.  Singularities at equal and opposite patches determine the decay of
+the spectrum, with constants that are known exactly.  Units are rectifiers.  The tangent kernel
+("ntk") has smoothness nu = 1/2; the kernel of random features ("nngp", only the last layer learns)
+has nu = 3/2.
 """
 
 import functools
@@ -39,16 +40,19 @@ SMOOTHNESS = {"ntk": 0.5, "nngp": 1.5}
 def kernel(
     cosines: Real[ArrayLike, "*pairs p"], children: Sequence[int] = (), *, get: Get = "ntk"
 ) -> Array:
-    """Return the kernel of a CNN with 1 + len(children) hidden layers from the cosines between p
+    """Return the kernel of a CNN with 1 + len(children) hidden layers from the cosines t between p
     patches.
 
-    r = k1(t), n = k1(t) + t k0(t) at each patch; a level with s children averages s of each, u and
-    v, and goes on with r = k1(u), n = k1(u) + v k0(u); the read-out is the mean over what remains:
-    of n for the NTK, which is 2 + len(children) at equal inputs, of r for the NNGP kernel, which is
-    1 there.  k0(t) = 1 - acos(t) / pi and k1(t) = (sqrt(1 - t^2) + t (pi - acos t)) / pi (Cho,
-    Saul, 2009).  It is `kernels.gram` of convolutions with strides equal to their windows, weights
-    of w_std = sqrt(2), and a dense layer of w_std = 1 after `flatten`, for patches of squared norm
-    equal to their number of entries.  Overlapping windows of one layer: pass the cosines of the
+    The first layer has r = k1(t) and n = k1(t) + t k0(t) at each patch.  A level with s children
+    averages s neighbours of r to u and of n to v, and goes on with r = k1(u), n = k1(u) + v k0(u).
+    The read-out is the mean over the remaining patches: of n for the NTK, which is 2 +
+    len(children) at equal inputs, and of r for the NNGP kernel, which is 1 at equal inputs.  The
+    functions are k0(t) = 1 - acos(t) / pi and k1(t) = (sqrt(1 - t^2) + t (pi - acos t)) / pi (Cho,
+    Saul, 2009).
+
+    The result equals `kernels.gram` of convolutions with strides equal to their windows, weights of
+    w_std = sqrt(2), and a dense layer of w_std = 1 after `flatten`, for patches of squared norm
+    equal to their number of entries.  For overlapping windows of one layer, pass the cosines of the
     windows.
 
     >>> kernel(jnp.ones(4), (2, 2)).item(), kernel(jnp.ones(4), (2, 2), get="nngp").item()
@@ -71,13 +75,13 @@ def kernel(
 def torus_spectrum(
     function: OnCosines, sizes: Sequence[int | None], *, average: int = 16
 ) -> tuple[Float[Array, "*waves"], Float[Array, "*waves"]]:
-    """Return the eigenvalues of a kernel of cosines between patches on circles, and how often each
-    occurs.
+    """Return the eigenvalues and multiplicities of a kernel of cosines between patches on circles.
 
-    They are Fourier coefficients at wave numbers 0 to M/2 for each patch, on a grid of M = `sizes`
-    angles (an even number); None averages over a patch (wave number 0) with `average`
-    Gauss-Legendre nodes.  Folding adds the eigenvalue at M - k to that at k; so all sum to the
-    kernel at equal patches.  Rounding is absolute, 1e-17 of the kernel in float64.
+    The eigenvalues are Fourier coefficients at wave numbers 0 to M/2 for each patch, on a grid of M
+    = `sizes` angles (an even number).  A size of None averages over a patch (wave number 0) with
+    `average` Gauss-Legendre nodes.  Folding adds the eigenvalue at M - k to that at k, so that all
+    eigenvalues sum to the kernel at equal patches.  Rounding errors are absolute, 1e-17 of the
+    kernel in float64.
 
     Raises ValueError for sizes that are odd or below 2.
     """
@@ -113,20 +117,20 @@ def sector_spectrum(
     """Return the eigenvalues and multiplicities by sector of a tree whose first level joins patches
     two by two.
 
-    A sector is a set of active patches, those with wave numbers above 0; sectors are classed by
-    (active patches, pairs that hold them), which are equivalent in a tree of up to four patches.
-    One representative of each is computed, for a active patches on grids of `grids[a]` angles that
-    average over the other patches (three and four share the grid of four), and negative rounding is
-    set to zero.  `function` is of cosines between the first `used` patches alone, by default all:
-    its multiplicity is 0 in other classes.  Blocks of cosines are jit-compiled once; not for
-    tracing.
+    A sector is a set of active patches, which are those with wave numbers above 0.  Sectors are
+    classed by (active patches, pairs that hold them); sectors of one class are equivalent in a tree
+    of up to four patches.  One representative of each class is computed, for a active patches on
+    grids of `grids[a]` angles, with an average over the other patches; three active patches share
+    the grid of four.  Negative rounding errors are set to zero.  `function` takes the cosines
+    between the first `used` patches only, by default all of them; classes with other patches alone
+    have multiplicity 0.  Blocks of cosines are jit-compiled once.  This function cannot be traced.
     """
     used = patches if used is None else used
     compiled = _in_blocks(function, used)
 
     @functools.cache
     def spectrum_along(varied):
-        """The spectrum on a grid of the `varied` patches, averaged over all others."""
+        """Return the spectrum on a grid of the `varied` patches, averaged over all others."""
         sizes = [grids[len(varied)] if patch in varied else None for patch in range(used)]
         return torus_spectrum(compiled, sizes, average=average)
 
@@ -148,7 +152,7 @@ def sector_spectrum(
 
 
 def _classes(patches):
-    """Return the sets of active patches, by their number and that of the pairs that hold them."""
+    """Return the sets of active patches, by their number and the number of pairs that hold them."""
     classes = {}
     for number in range(patches + 1):
         for active in itertools.combinations(range(patches), number):
@@ -158,7 +162,7 @@ def _classes(patches):
 
 
 def _in_blocks(function, used):
-    """Return a function of cosines that is compiled once, for blocks of 2^15 of them."""
+    """Return `function` as one that is compiled once, for blocks of 2^15 sets of cosines."""
     compiled = jax.jit(function)
     size = 2**15
 
@@ -175,12 +179,14 @@ def _in_blocks(function, used):
 def sphere_spectrum(
     function: OnCosines, degrees: int, patches: int, *, nodes: int = 32
 ) -> tuple[Float[Array, "*degrees"], Float[Array, "*degrees"]]:
-    """Return the eigenvalues of a kernel of cosines between patches on spheres S^2, and how often
-    each occurs.
+    """Return the eigenvalues and multiplicities of a kernel of cosines between patches on spheres
+    S^2.
 
-    lambda(l_1 .. l_p) = 2^-p int K(t_1 .. t_p) prod_i P_l_i(t_i) dt_i for l up to `degrees`, each 2
-    l + 1 times; by Gauss-Legendre panels of `nodes` angles that shrink to 1e-3 towards equal and
-    opposite patches.
+        lambda(l_1 .. l_p) = 2^-p int K(t_1 .. t_p) prod_i P_l_i(t_i) dt_i
+
+    for l up to `degrees`, with multiplicity prod_i (2 l_i + 1).  The integral uses Gauss-Legendre
+    panels of `nodes` angles, which shrink to 1e-3 towards equal and opposite patches, where the
+    kernel is singular.
     """
     x, w = np.polynomial.legendre.leggauss(nodes)
     edges = np.concatenate([[0], np.geomspace(1e-3, np.pi / 2, 10)])
@@ -205,14 +211,15 @@ def joint_law(
     get: Get = "ntk",
     scale: float = 1.0,
 ) -> Array:
-    """Return the eigenvalues C |k|^(-2 nu - p dim) at large wave numbers k of all p patches under
-    one unit.
+    """Return the eigenvalues C |k|^(-2 nu - p dim) at large wave numbers k of all p patches that
+    one unit joins.
 
-    At equal inputs a network of `layers` hidden layers that ends in that unit has the cone -A r
-    (NTK), A = layers / (pi sqrt(p)), or A r^3 (NNGP), A = 1 / (3 pi p^(3/2)), and C = `scale` A F /
-    volume^p with F the Fourier transform of r^(2 nu) in p dim dimensions.  Patches on circles, dim
-    1, or on spheres, dim 2, where k is l + 1/2.  The next homogeneous term is of relative order
-    1/k; near the axes, where one wave number stays small, see `axis_law`.
+    At equal inputs the kernel of `layers` hidden layers, the last of which joins the patches, has
+    the cone -A r with A = layers / (pi sqrt(p)) (NTK) or A r^3 with A = 1 / (3 pi p^(3/2)) (NNGP).
+    C = `scale` A F / volume^p, with F the Fourier transform of r^(2 nu) in p dim dimensions.
+    Patches lie on circles for dim 1 and on spheres for dim 2, where k is l + 1/2.  The next
+    homogeneous term is smaller by a factor of order 1/k.  Near the axes, where one wave number
+    stays small, see `axis_law`.
     """
     _known(get)
     waves = jnp.asarray(waves, jnp.result_type(float, waves))
@@ -230,16 +237,19 @@ def joint_law(
 def axis_law(
     wave: Real[ArrayLike, "*k"], other: int = 0, dim: int = 1, *, get: Get = "ntk"
 ) -> tuple[Float[Array, "*k"], Float[Array, "*k"]]:
-    """Return the eigenvalues of two patches under two hidden layers near an axis: the leading term,
-    and the next.
+    """Return the eigenvalues of two patches under two hidden layers near an axis: the leading and
+    the next term.
 
-    For a wave number (degree) k -> infinity of one patch and `other` fixed of the other patch the
-    leading term is a [A_0 + (-1)^k A_pi] F |k|^(-2 nu - dim) / volume, a = 1/(2 pi) (NTK) or 1/(6
-    pi) (NNGP): A_0 and A_pi are the coefficients at `other` of k0((1 + k1(t)) / 2) and of k0(k1(t)
-    / 2), what the other patch makes of the singularities at equal and at opposite patches, so that
-    even and odd k differ.  The next, of the cone where both patches are equal, is that of
-    `joint_law`, smaller by k^-dim.  It is therefore the law of a single patch, with a smaller
-    constant, that holds at fixed `other` > 0 too.
+    For a wave number (degree) k -> infinity of one patch and a fixed one, `other`, of the other
+    patch the leading term is
+
+        a [A_0 + (-1)^k A_pi] F |k|^(-2 nu - dim) / volume,  a = 1/(2 pi) (NTK) or 1/(6 pi) (NNGP).
+
+    A_0 and A_pi are the coefficients at `other` of k0((1 + k1(t)) / 2) and of k0(k1(t) / 2), by
+    which the other patch scales the singularities at equal and at opposite patches; even and odd k
+    therefore differ.  The next term is that of the cone where both patches are equal (`joint_law`),
+    and is smaller by k^-dim.  The law of a single patch, with a smaller constant, thus holds at
+    fixed `other` > 0 too.
     """
     _known(get)
     power = 2 * SMOOTHNESS[get]
@@ -277,13 +287,15 @@ def axis_law(
 
 
 def learning_exponent(target: float, student: float, local: int, total: int) -> float:
-    """Return beta, test error ~ n^-beta, of ridgeless regression on a target local to part of the
-    input.
+    """Return beta, test error ~ n^-beta, of ridgeless regression on a target that depends on part
+    of the input.
 
-    beta = min(2 nu_T / (2 nu_S + d), 2) (2 nu_S + D) / D: source times capacity, for smoothnesses
-    `target` nu_T and `student` nu_S, a meta-patch of d = `local` dimensions out of D = `total`.  2
-    nu_T / D where d = D; for D -> infinity it stays above 2 nu_T / (2 nu_S + d), so local targets
-    are not cursed by the dimension of the input.
+        beta = min(2 nu_T / (2 nu_S + d), 2) (2 nu_S + D) / D
+
+    is the source exponent times the capacity exponent, for smoothnesses `target` nu_T and `student`
+    nu_S and a meta-patch of d = `local` dimensions out of D = `total`.  For d = D beta is 2 nu_T /
+    D. For D -> infinity beta stays above 2 nu_T / (2 nu_S + d), so learning local targets does not
+    suffer from the dimension of the input.
 
     >>> learning_exponent(0.5, 0.5, 1, 2), learning_exponent(0.5, 0.5, 2, 2)
     (0.75, 0.5)
@@ -319,7 +331,7 @@ def _waves(values, sizes, average):
 
 @jax.jit
 def _arccosine(t):
-    """The kernels of a rectifier and of its derivative, for unit variances."""
+    """Return the arc-cosine kernels of a rectifier and of its derivative, for unit variances."""
     t = jnp.clip(t, -1, 1)
     angle = jnp.arccos(t)
     step = (jnp.sqrt(1 - t * t) + t * (jnp.pi - angle)) / jnp.pi
@@ -335,7 +347,7 @@ def _outer(counts, dtype):
 
 
 def _transform(dim, power):
-    """The size of the Fourier transform of |x|^power at |k| = 1."""
+    """Return the modulus of the Fourier transform of |x|^power at |k| = 1."""
     gamma = math.gamma((dim + power) / 2) / abs(math.gamma(-power / 2))
     return 2 ** (dim + power) * math.pi ** (dim / 2) * gamma
 

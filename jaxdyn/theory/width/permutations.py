@@ -1,11 +1,11 @@
-"""Wide two-layer ReLU networks that learn a permutation of k bits from the k unit vectors, and how
-many must vote.
+"""Wide two-layer ReLU networks that learn a permutation of k bits from the k unit vectors, and
+voting ensembles of them.
 
-Kernels of unit vectors are (a I + b 11')/k for the tangent kernel and ((1/2 - b) I + b 11')/k for
-the initial outputs, b = 1/(2 pi), a = 1 - b, in the parametrisation f = n^(-1/2) sum_j a_j relu(w_j
-. x / sqrt(k)).  Trained on them, the output on a normalised sum of m unit vectors is Gaussian: one
-mean where the permuted input is one, another where it is zero, and one variance.  An ensemble of N
-networks answers by the sign of its average output.
+In the parametrisation f = n^(-1/2) sum_j a_j relu(w_j . x / sqrt(k)) the kernels of unit vectors
+are (a I + b 11')/k for the tangent kernel and ((1/2 - b) I + b 11')/k for the initial outputs, with
+b = 1/(2 pi) and a = 1 - b.  After training on the unit vectors, the outputs on a normalised sum of
+m unit vectors are Gaussian, with one mean where the permuted input is one, another mean where it is
+zero, and one variance.  An ensemble of N networks answers by the sign of its average output.
 """
 
 from typing import NamedTuple
@@ -40,12 +40,12 @@ A = 1 - B
 
 
 class Votes(NamedTuple):
-    """Mean outputs of an ensemble, and their variance.
+    """The mean outputs of a network, and their variance.
 
     Attributes:
         on: the mean where the output should be one.
-        off: the mean where it should be zero.
-        variance: the variance of each.
+        off: the mean where the output should be zero.
+        variance: the variance of each output of a single network.
     """
 
     on: Float[Array, "..."]
@@ -56,12 +56,11 @@ class Votes(NamedTuple):
 def votes(
     bits: Values, weight: Values, steps: Values = np.inf, learning_rate: Values = 0.0
 ) -> Votes:
-    """Return the outputs on an input with `weight` ones after steps of descent on the mean squared
-    error over k inputs.
+    """Return the outputs on an input with `weight` ones after `steps` of descent on the mean
+    squared error over k = `bits` inputs.
 
-    The kernel has two eigenvalues, a/k and (a + k b)/k; none of the differences cancels for large
-    k.  After training (`steps` infinite) networks interpolate: an input of weight one has no
-    variance.
+    The kernel has two eigenvalues, a/k and (a + k b)/k.  No differences cancel for large k.  After
+    training (`steps` infinite) networks interpolate, so an input of weight one has no variance.
 
     >>> [f"{x:.6f}" for x in votes(10, 5)]
     ['0.283730', '-0.040712', '0.012505']
@@ -90,10 +89,11 @@ def votes(
 
 
 def log_failure(bits: Values, weight: Values, members: Values) -> Float[Array, "..."]:
-    """Return the log of the probability that an ensemble of trained networks gets one input wrong;
-    exact.
+    """Return the exact log of the probability that an ensemble of trained networks gets one input
+    wrong.
 
-    Outputs are independent: 1 - Phi(on r)^m Phi(-off r)^(k - m), r^2 = members / variance.
+    Outputs are independent, so the probability is 1 - Phi(on r)^m Phi(-off r)^(k - m), r^2 =
+    members / variance.
     """
     k, m, members = floats(bits, weight, members)
     on, off, variance = votes(k, m)
@@ -105,12 +105,13 @@ def log_failure(bits: Values, weight: Values, members: Values) -> Float[Array, "
 def log_failures(
     bits: Real[ArrayLike, ""], members: Real[ArrayLike, ""], largest: int
 ) -> tuple[Float[Array, ""], Float[Array, "weights"]]:
-    """Return the log of the expected number of wrong outputs over all inputs of weight 2 to k, in
-    all and by weight.
+    """Return the log of the expected number of wrong outputs over all inputs of weight 2 to k: (in
+    total, by weight).
 
-    log sum_m C(k, m) [m Q(on r) + (k - m) Q(-off r)], r^2 = members / variance: an upper bound on
-    the probability that any of the 2^k inputs is wrong, sharp where that is small.  `largest` >= k
-    is the static number of weights + 1.
+    The total is log sum_m C(k, m) [m Q(on r) + (k - m) Q(-off r)], r^2 = members / variance.  The
+    expected number is an upper bound on the probability that any of the 2^k inputs is wrong, and is
+    close to this probability where it is small.  `largest` >= k bounds the weights statically; the
+    second array has largest - 1 entries.
     """
     k, members = floats(bits, members)
     return _log_failures(_terms(k, largest), members)
@@ -125,7 +126,7 @@ def ensemble_size(bits: Values, weight: Values, risk: Values = 0.05) -> Float[Ar
 def ensemble_size_all(
     bits: Real[ArrayLike, " sizes"], risk: Real[ArrayLike, ""] = 0.05, *, largest: int
 ) -> Float[Array, " sizes"]:
-    """Return how many networks get all 2^k inputs right with probability 1 - risk, by
+    """Return how many networks get all 2^k inputs right with probability 1 - risk, by the bound of
     `log_failures`."""
     bits, risk = floats(bits, risk)
 
@@ -137,11 +138,11 @@ def ensemble_size_all(
 
 
 def weight_two_size(bits: Values, tail: Values) -> Float[Array, "..."]:
-    """Return how many networks make one output that should be zero wrong, at weight two, with the
-    chance `tail`.
+    """Return how many networks reduce to `tail` the chance that one output that should be zero is
+    wrong at weight two.
 
-    At risk / (k (k - 1) (k - 2) / 2), over all such outputs, this is `ensemble_size_all` until k of
-    10^4.
+    With `tail` = risk / (k (k - 1) (k - 2) / 2), the risk shared among all such outputs, the result
+    is `ensemble_size_all` up to k of 10^4.
     """
     _, off, variance = votes(bits, 2.0)
     deviations = ndtri(jnp.asarray(tail))
@@ -149,8 +150,11 @@ def weight_two_size(bits: Values, tail: Values) -> Float[Array, "..."]:
 
 
 def crude_size(bits: Values, risk: Values = 0.05) -> Float[Array, "..."]:
-    """Return the ensemble of order k^2 that gives all k 2^k outputs the risk of the worst, with a
-    Gaussian's bound."""
+    """Return the ensemble size of order k^2 from a union bound that gives all k 2^k outputs the
+    risk of the worst one.
+
+    The Gaussian tail Q(x) is bounded by e^(-x^2/2).
+    """
     k, risk = floats(bits, risk)
     _, off, variance = votes(k, 2.0)
     return 2 * variance / off**2 * (k * np.log(2) + jnp.log(k / risk))
@@ -167,11 +171,11 @@ def all_right(
     """Return the probability that an ensemble has the sign of every output right, by `draws` of the
     Gaussian process.
 
-    Bits are independent, with one covariance between inputs: the product of their probabilities,
-    whose standard error is at most that of `draws` trials.
+    Bits are independent and have the same covariance between inputs.  The result is the product of
+    the bits' probabilities, whose standard error is at most that of `draws` independent trials.
     """
     identity = jnp.eye(len(mean), dtype=mean.dtype)
-    # The covariance of inputs that determine each other is singular.
+    # The diagonal term is needed where inputs determine each other: their covariance is singular.
     spread = jnp.linalg.cholesky(covariance + 1e-12 * identity)
 
     def of_bit(bit):
@@ -191,10 +195,9 @@ def all_right(
 
 
 def noise_ratio(weight: Values) -> Float[Array, "..."]:
-    """Return c_m, the limit of variance / (k off^2) at large k: one input needs 2 c_m k ln k
-    networks.
+    """Return c_m, the limit of variance / (k off^2) at large k.
 
-    All inputs of weight two need 6 c_2 k ln k.
+    One input of weight m needs 2 c_m k ln k networks; all inputs of weight two need 6 c_2 k ln k.
     """
     (m,) = floats(weight)
     cosine = 1 / jnp.sqrt(m)
@@ -211,19 +214,22 @@ def noise_ratio(weight: Values) -> Float[Array, "..."]:
 
 
 def near_full_coefficient() -> float:
-    """Return C of C k^(3/2) ln k, the networks that inputs with few zeros need, more than others
-    for k > 10^4."""
+    """Return the coefficient C of the ensemble size C k^(3/2) ln k that inputs with few zeros need.
+
+    For k > 10^4 these inputs need more networks than any others.
+    """
     return (0.5 - B) * A / 2
 
 
 def _terms(k, largest):
-    """For each weight, the log of how many outputs should be one and zero, and their means over
-    their deviation."""
+    """Return four terms for each weight: for ones and for zeros, the log of their number over all
+    inputs and mean / deviation."""
     m = jnp.arange(2, largest + 1, dtype=k.dtype)
     there = m <= k
     m = jnp.where(there, m, k)
     zeros = k - m
-    # Not minus infinity, whose derivative Newton's method would meet.
+    # A large negative number instead of minus infinity, whose derivative in Newton's method would be
+    # NaN.
     none = jnp.finfo(k.dtype).min / 8
     binomial = gammaln(k + 1) - gammaln(m + 1) - gammaln(zeros + 1)
     inputs = jnp.where(there, binomial, none)
@@ -250,14 +256,14 @@ def _smallest(log_risk, risk):
         value, slope = jax.jvp(excess, (x,), (jnp.ones_like(x),))
         return x - value / slope
 
-    # Newton's method converges from within 30 / 2^14 of the root.
+    # 14 bisections bring x within 30 / 2^14 of the root, from where Newton's method converges.
     largest = jnp.full_like(risk, 30.0)
     low, high = bisected(lambda x: excess(x) > 0, jnp.zeros_like(risk), largest, 14)
     return jnp.exp(lax.fori_loop(0, 4, newton, (low + high) / 2))
 
 
 def _prior(cosine):
-    """E relu(u) relu(v) of unit Gaussians (Cho, Saul, 2009)."""
+    """Return E relu(u) relu(v) of unit Gaussians with the given correlation (Cho, Saul, 2009)."""
     angle = jnp.arccos(jnp.minimum(cosine, 1))
     sine = jnp.sqrt(jnp.maximum(1 - cosine**2, 0))
     return (sine + cosine * (np.pi - angle)) * B
