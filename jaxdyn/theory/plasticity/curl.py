@@ -19,8 +19,6 @@ from jaxdyn.types import nearest
 
 __all__ = ["critical_fraction", "lower_edge", "turned_unit_limit"]
 
-GRID = 64
-
 
 def lower_edge(
     layer: str, flipped: Numbers, ratio: Numbers, readout: Numbers = 1.0, variance: Numbers = 1.0
