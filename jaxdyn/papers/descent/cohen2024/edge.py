@@ -72,7 +72,7 @@ def plot_edge_of_stability(runs, figure):
     axes.plot(run.time, second, color=orange, label="second eigenvalue of the flow")
     axes.plot(run.time, run.edge_stable, "--", color="black", label="gradient flow")
     axes.set(xlabel="step", ylabel="sharpness x rate / 2", ylim=(0, None))
-    plot.legend(axes, simulated="descent", predicted="central flow", loc="center right")
+    plot.legend(axes, simulated="descent", predicted="central flow", below=True, ncols=2)
 
 
 AT_EDGE = Domain(

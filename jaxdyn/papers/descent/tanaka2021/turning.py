@@ -146,7 +146,7 @@ def plot_turning(runs, figure):
             label = f"momentum {float(chain.momentum):g}"
             plot.points_and_line(axes, theory, chain[name], theory, colour=colour, label=label)
         axes.set(xlabel=f"{unit} in theory", ylabel=f"{unit} measured")
-    plot.legend(panels[0], loc="lower right")
+    plot.legend(panels[0], below=True, ncols=2)
 
 
 MOMENTUM = Domain("momentum is not zero", lambda runs: float(runs.momentum.max()) > 0)
