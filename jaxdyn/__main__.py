@@ -437,6 +437,8 @@ def _draw(experiment, found, folder):
     with plot.style():
         figure = plt.figure(layout="constrained")
         experiment.plot(found, figure)
+        # The first layout is that for the default ticks; the labels of the final ones may be wider.
+        figure.draw_without_rendering()
         for path in paths:
             figure.savefig(path, dpi=190)
         plt.close(figure)
