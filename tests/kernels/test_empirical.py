@@ -464,7 +464,7 @@ def test_auto_takes_products_where_a_jacobian_is_too_large(monkeypatch):
     def record_products(n):
         """Note the calls of the method by products; the answer is a kernel of n rows."""
 
-        def by_products(*args):
+        def by_products(*args, trace):
             taken.append(args)
             return jnp.zeros((n,) * 2)
 
